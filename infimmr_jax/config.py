@@ -1,4 +1,4 @@
-"""The run configuration: typed, read from YAML, overridden by `a.b=c`; an unknown key is an error that names the nearest one."""
+"""The run configuration: typed, read from YAML, overridden by `a.b=c`; an unknown key names the nearest known one."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class PromptSection(Section):
 
 
 class SourceSection(Section):
-    """One source of problems: a reader with its path (relative to `data.root`) or a procedural family, and its mixing weight."""
+    """One source of problems: a reader with its path below `data.root`, or procedural families; and its mixing weight."""
 
     reader: Literal["jsonl", "synthetic"]
     path: str | None = None
@@ -110,7 +110,7 @@ Modality = Literal["text", "caption", "image"]
 class PhaseSection(Section):
     """One phase of the curriculum.
 
-    `modality` says what the prompt shows: `text` drops images, `caption` shows image and caption, `image` the image alone.
+    `modality` says what the prompt shows: `text` no image, `caption` image and caption, `image` the image alone.
     """
 
     name: str
@@ -321,7 +321,10 @@ def parse_config(tree: dict[str, Any], origin: str = "the configuration") -> Run
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        sentences = [_sentence(item) for item in error.errors()]
+        found = error.errors()
+        # A bad list item makes its list "too short" as well: only the item's own sentence helps.
+        shown = [e for e in found if not any(o is not e and o["loc"][: len(e["loc"])] == e["loc"] for o in found)]
+        sentences = [_sentence(item) for item in shown]
         raise ConfigError(f"{origin} can not be used:\n  " + "\n  ".join(sentences)) from None
 
 
