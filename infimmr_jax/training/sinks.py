@@ -1,0 +1,249 @@
+"""Where a run's numbers go: JSONL files always, TensorBoard by default, Weights & Biases when asked."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import jax
+import numpy as np
+from PIL import Image
+
+from infimmr_jax.config import LoggingSection
+
+FILES = ("metrics", "evals", "transcripts")
+TRANSCRIPT_PIXELS = 512
+_log = logging.getLogger(__name__)
+
+
+class SinkError(RuntimeError):
+    """A sink can not be opened: the message says which and what to do."""
+
+
+class ScalarSink(Protocol):
+    """A sink for scalars of one series (`sft`, `grpo`, `evals`) over that series' own step."""
+
+    def scalars(self, series: str, step: int, values: dict[str, float]) -> None: ...
+    def close(self) -> None: ...
+
+
+class Sinks:
+    """The open sinks of one run; every method does nothing on processes other than 0.
+
+    Rows are flushed one by one, so a killed run loses at most the row being written.
+    """
+
+    def __init__(self, run_dir: Path, files: dict[str, BinaryIO], rows: dict[str, int], scalar_sinks: list[ScalarSink]):
+        self.run_dir = run_dir
+        self._files = files
+        self._rows = rows
+        self._scalar_sinks = scalar_sinks
+
+    def metrics(self, row: dict[str, Any]) -> None:
+        """Append a row to metrics.jsonl and send its numbers on; `kind` and `step` are needed, `time` is filled in."""
+        row = {"time": time.time(), **row}
+        self._append("metrics", row)
+        names = {"time", "step", "step_in_phase", "phase_index"}
+        self._scalars(row["kind"], int(row["step"]), {key: row[key] for key in row if key not in names})
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        """Append a row to evals.jsonl (one modality at one stage) and send its shares on, over the stage index."""
+        self._append("evals", row)
+        names = ("accuracy", "format_rate", "length", "truncated", "worked_share")
+        values = {f"{name}/{row['modality']}": row[name] for name in names if name in row}
+        self._scalars("evals", int(row["stage_index"]), values)
+
+    def transcript(self, row: dict[str, Any]) -> None:
+        """Append one problem with all its responses to transcripts.jsonl."""
+        self._append("transcripts", row)
+
+    def transcript_image(self, image: str | bytes | Path) -> str:
+        """Save a picture (a path, or encoded bytes) for the transcripts; return its path relative to the run directory.
+
+        Pictures are named by content, so one that is shown often is stored once; larger ones are scaled to 512 pixels.
+        """
+        data = image if isinstance(image, bytes) else Path(image).read_bytes()
+        name = f"transcripts/{hashlib.sha256(data).hexdigest()[:16]}.png"
+        path = self.run_dir / name
+        if self._files and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with Image.open(io.BytesIO(data)) as picture:
+                picture.thumbnail((TRANSCRIPT_PIXELS, TRANSCRIPT_PIXELS))
+                encoded = io.BytesIO()
+                picture.convert("RGB").save(encoded, "PNG")
+            # Renamed when complete: a kill in between must not leave half a picture under the final name.
+            partial = path.with_suffix(".partial")
+            partial.write_bytes(encoded.getvalue())
+            partial.rename(path)
+        return name
+
+    def position(self) -> dict[str, int]:
+        """Rows written so far per file, brought to the disk; a checkpoint stores it, `open_sinks` resumes from it."""
+        for file in self._files.values():
+            os.fsync(file.fileno())
+        return dict(self._rows)
+
+    def close(self) -> None:
+        for sink in self._scalar_sinks:
+            sink.close()
+        for file in self._files.values():
+            file.close()
+
+    def __enter__(self) -> Sinks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        if name in self._files:
+            self._files[name].write(encode_row(row))
+            self._files[name].flush()
+        self._rows[name] += 1
+
+    def _scalars(self, series: str, step: int, values: dict[str, Any]) -> None:
+        numbers = {key: float(value) for key, value in values.items() if _is_number(value)}
+        for sink in self._scalar_sinks:
+            sink.scalars(series, step, numbers)
+
+
+def open_sinks(run_dir: Path, logging: LoggingSection, resume_from: dict[str, int] | None = None) -> Sinks:
+    """Open the sinks of a run.
+
+    `resume_from` is `Sinks.position()` as of the checkpoint: later rows (and a torn last line) are cut away, so the
+    files go on like an unbroken run's; `{}` starts again from nothing. None means a new run, and raises SinkError when
+    the directory already holds rows.
+    """
+    if jax.process_index() != 0:
+        return Sinks(run_dir, {}, dict.fromkeys(FILES, 0) | (resume_from or {}), [])
+    run_dir.mkdir(parents=True, exist_ok=True)
+    files: dict[str, BinaryIO] = {}
+    rows: dict[str, int] = {}
+    for name in FILES:
+        path = run_dir / f"{name}.jsonl"
+        if resume_from is None and path.exists() and path.stat().st_size:
+            raise SinkError(f"{path} already holds the rows of a run: resume it, or choose another output directory")
+        rows[name] = cut_rows(path, (resume_from or {}).get(name, 0))
+        files[name] = path.open("ab")
+    scalar_sinks: list[ScalarSink] = []
+    if logging.tensorboard:
+        scalar_sinks.append(_TensorBoard(run_dir / "tensorboard", next_steps(run_dir)))
+    if logging.wandb_project is not None:
+        scalar_sinks.append(_WeightsAndBiases(run_dir, logging.wandb_project))
+    return Sinks(run_dir, files, rows, scalar_sinks)
+
+
+def encode_row(row: dict[str, Any]) -> bytes:
+    """One line of strict JSON: arrays and array scalars become numbers and lists, NaN and infinities become null."""
+    return json.dumps(_plain(row), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+def cut_rows(path: Path, keep: int) -> int:
+    """Cut a JSONL file after its first `keep` complete lines; return how many lines it now has (0 if it is missing)."""
+    found, end = 0, 0
+    if path.exists():
+        with path.open("rb+") as file:
+            for line in file:
+                if found == keep or not line.endswith(b"\n"):
+                    break
+                found, end = found + 1, end + len(line)
+            file.truncate(end)
+    if found < keep:
+        _log.warning(
+            "%s has %d rows, %d were there at the checkpoint: the missing ones stay missing", path, found, keep
+        )
+    return found
+
+
+def next_steps(run_dir: Path) -> dict[str, int]:
+    """The step after the last one in the files, per series; TensorBoard drops what lies from there on."""
+    steps = {"sft": 0, "grpo": 0, "evals": 0}
+    for name, key in (("metrics", "step"), ("evals", "stage_index")):
+        for line in (run_dir / f"{name}.jsonl").read_bytes().splitlines():
+            row = json.loads(line)
+            series = row.get("kind", "evals")
+            steps[series] = max(steps.get(series, 0), row[key] + 1)
+    return steps
+
+
+class _TensorBoard:
+    """Event files below `tensorboard/`; one writer a series, for a purge after a resume concerns all its steps."""
+
+    def __init__(self, directory: Path, first_steps: dict[str, int]):
+        self._directory = directory
+        self._first_steps = first_steps
+        self._writers: dict[str, Any] = {}
+
+    def scalars(self, series: str, step: int, values: dict[str, float]) -> None:
+        # Imported here: protobuf start-up costs half a second that runs without TensorBoard need not pay.
+        from tensorboardX import SummaryWriter
+
+        if series not in self._writers:
+            self._writers[series] = SummaryWriter(
+                str(self._directory / series),
+                purge_step=self._first_steps.get(series, 0),
+                flush_secs=10,
+                # File names hold whole seconds only: a quick resume must not write over the file before.
+                filename_suffix=f".{time.time_ns()}",
+            )
+        for key, value in values.items():
+            self._writers[series].add_scalar(key, value, step)
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+
+
+class _WeightsAndBiases:
+    """One Weights & Biases run; its id is kept in the run directory's `wandb_id` for a resumed run to continue."""
+
+    def __init__(self, run_dir: Path, project: str):
+        try:
+            import wandb
+        except ImportError:
+            raise SinkError(
+                "logging.wandb_project is set, but the package wandb is not installed: "
+                "pip install 'infimmr-jax[wandb]', or remove the key"
+            ) from None
+        id_file = run_dir / "wandb_id"
+        if not id_file.exists():
+            id_file.write_text(hashlib.sha256(f"{run_dir.resolve()} {time.time()}".encode()).hexdigest()[:12])
+        self._run = wandb.init(
+            project=project, name=run_dir.name, dir=str(run_dir), id=id_file.read_text().strip(), resume="allow"
+        )
+        for series in ("sft", "grpo", "evals"):
+            # Own x axes: wandb's step may only grow, and a resumed run repeats steps.
+            self._run.define_metric(f"{series}/step")
+            self._run.define_metric(f"{series}/*", step_metric=f"{series}/step")
+
+    def scalars(self, series: str, step: int, values: dict[str, float]) -> None:
+        self._run.log({f"{series}/step": step, **{f"{series}/{key}": value for key, value in values.items()}})
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) or (hasattr(value, "shape") and value.shape == ())
+
+
+def _plain(value: Any) -> Any:
+    """`value` with everything json does not know turned into plain Python."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Path):
+        return str(value)
+    return value
