@@ -1,0 +1,194 @@
+"""Images to patches without torch: stated decoding rules, Qwen2.5-VL's resize rule, normalised flat patches."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import math
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+from PIL import Image
+
+from infimmr_jax.config import ImageSection
+from infimmr_jax.data.records import DataError
+
+# Pillow also opens formats that start other programs (EPS) or hold several documents (PDF): only pictures are read.
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF")
+MAX_ASPECT_RATIO = 200
+# OpenAI CLIP's statistics, which the published Qwen2.5-VL processors use.
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, OverflowError, struct.error, zlib.error)
+
+ImageSource = str | Path | bytes
+
+
+def open_image(source: ImageSource, section: ImageSection) -> Image.Image:
+    """Decode a file or encoded bytes to an upright RGB image of 8 bits a channel.
+
+    Rules, whatever the library version: EXIF rotation is applied; alpha (also a palette's or a transparent colour) is
+    composited on white; gray, palette, CMYK and YCbCr become RGB; 16-bit gray keeps its high byte; of an animation the
+    first frame is taken. Raises DataError, naming the file, on a missing, truncated, undecodable or unsupported image
+    and on one of more than `max_file_pixels` pixels, which is seen in the header before anything is decoded.
+    """
+    with _opened(source, section) as image:
+        orientation = _orientation(image)
+        try:
+            image.load()
+            upright = image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
+            return _to_rgb(upright, source)
+        except (*_DECODE_ERRORS, KeyError) as error:
+            raise DataError(f"image {_name(source)} can not be decoded: {error}; replace the file") from error
+
+
+def image_size(source: ImageSource, section: ImageSection) -> tuple[int, int]:
+    """Width and height in pixels of the upright image, from its header alone; errors as in `open_image`."""
+    with _opened(source, section) as image:
+        width, height = image.size
+        return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
+def plan_grid(
+    width: int, height: int, section: ImageSection, patch_size: int = 14, merge_size: int = 2
+) -> tuple[int, int, int]:
+    """Grid (time = 1, rows, columns) of patches that an image of this size in pixels is resized to.
+
+    Qwen2-VL's `smart_resize`: sides rounded (half to even) to multiples of patch_size x merge_size, then scaled so
+    that the area lies within [min_pixels, max_pixels]. Raises DataError at aspect ratios above 200.
+    """
+    resized_height, resized_width = smart_resize(
+        height, width, patch_size * merge_size, section.min_pixels, section.max_pixels
+    )
+    return 1, resized_height // patch_size, resized_width // patch_size
+
+
+def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Height and width in pixels after resizing; see `plan_grid`."""
+    if max(height, width) / min(height, width) > MAX_ASPECT_RATIO:
+        raise DataError(f"an image of {width} x {height} pixels is longer than {MAX_ASPECT_RATIO} times its width")
+    rows, columns = round(height / factor), round(width / factor)
+    if rows * columns * factor**2 > max_pixels:
+        shrink = math.sqrt((height * width) / max_pixels)
+        rows = max(1, math.floor(height / shrink / factor))
+        columns = max(1, math.floor(width / shrink / factor))
+    elif rows * columns * factor**2 < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        rows, columns = math.ceil(height * grow / factor), math.ceil(width * grow / factor)
+    return rows * factor, columns * factor
+
+
+def patchify(
+    image: Image.Image,
+    grid: tuple[int, int, int],
+    patch_size: int = 14,
+    merge_size: int = 2,
+    temporal_patch_size: int = 2,
+) -> Float32[np.ndarray, "patches width"]:
+    """Resize an RGB image to `grid` (bicubic) and cut it into normalised flat patches, in processor order.
+
+    Rows are merge units in raster order with their patches in raster order inside; columns are
+    (channel, temporal, patch row, patch column), the one frame repeated along the temporal axis.
+    Bit-equal to transformers' `Qwen2VLImageProcessorPil`.
+    """
+    pixels = resize(image, grid[2] * patch_size, grid[1] * patch_size)
+    cut = cut_patches(pixels, patch_size, merge_size)
+    patches = np.empty((len(cut), 3, temporal_patch_size, patch_size**2), np.float32)
+    table = normalisation_table()
+    for channel in range(3):
+        patches[:, channel, 0] = table[channel].take(cut[:, channel])
+    patches[:, :, 1:] = patches[:, :, :1]
+    return patches.reshape(len(cut), -1)
+
+
+def resize(image: Image.Image, width: int, height: int) -> np.ndarray:
+    """RGB pixels uint8 [height, width, 3] after Pillow's bicubic resize."""
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def cut_patches(pixels: np.ndarray, patch_size: int, merge_size: int) -> np.ndarray:
+    """Cut uint8 pixels [height, width, 3] into uint8 patches [patches, 3, patch_size^2] in processor order."""
+    height, width, channels = pixels.shape
+    unit = patch_size * merge_size
+    blocks = pixels.reshape(
+        height // unit, merge_size, patch_size, width // unit, merge_size, patch_size, channels
+    ).transpose(0, 3, 1, 4, 6, 2, 5)
+    return blocks.reshape(-1, channels, patch_size**2)
+
+
+@functools.cache
+def normalisation_table() -> Float32[np.ndarray, "3 256"]:
+    """Normalised value of every byte in every channel, with the roundings of transformers' NumPy path."""
+    scaled = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
+    mean, std = np.array(MEAN, np.float32)[:, None], np.array(STD, np.float32)[:, None]
+    table = (scaled - mean) / std
+    table.setflags(write=False)
+    return table
+
+
+@contextlib.contextmanager
+def _opened(source: ImageSource, section: ImageSection) -> Iterator[Image.Image]:
+    """The image with its header read and its size checked."""
+    name = _name(source)
+    try:
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    except FileNotFoundError as error:
+        raise DataError(f"image {name} does not exist; correct the path or remove the row") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"image {name} is too large: {error}") from error
+    except _DECODE_ERRORS as error:
+        raise DataError(f"image {name} can not be read as one of {', '.join(FORMATS)}: {error}") from error
+    with image:
+        width, height = image.size
+        if width * height > section.max_file_pixels:
+            raise DataError(
+                f"image {name} has {width} x {height} pixels, more than data.image.max_file_pixels = "
+                f"{section.max_file_pixels}; shrink the file or raise the limit"
+            )
+        yield image
+
+
+def _orientation(image: Image.Image) -> int:
+    # The base class's getexif: PNG's own one decodes the pixels to look for a chunk behind them.
+    try:
+        return int(Image.Image.getexif(image).get(_ORIENTATION_TAG, 1))
+    except (*_DECODE_ERRORS, TypeError):
+        return 1  # Unreadable EXIF says nothing about rotation; the pixels are still good.
+
+
+def _to_rgb(image: Image.Image, source: ImageSource) -> Image.Image:
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image.copy() if isinstance(image, Image.Image) and image.readonly else image
+    if image.mode in _SIXTEEN_BIT:
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise DataError(
+            f"image {_name(source)} has 32-bit pixels (mode {image.mode}) without a stated range; save it with 8 bits"
+        )
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _name(source: ImageSource) -> str:
+    return f"of {len(source)} encoded bytes" if isinstance(source, bytes) else str(source)

@@ -1,0 +1,246 @@
+"""From a problem to an encoded prompt: text, chat template, token ids with visual place-holders, positions, patches."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+from jaxtyping import Float32, Int32
+from transformers import PreTrainedTokenizerBase
+
+from infimmr_jax.config import DataSection, Modality, PromptSection
+from infimmr_jax.data.records import CHOICE_LETTERS, DataError, Problem
+from infimmr_jax.preprocess.images import ImageSource, image_size, open_image, patchify, plan_grid
+from infimmr_jax.preprocess.layout import VisionLayout
+from infimmr_jax.preprocess.positions import Grid, mrope_positions
+from infimmr_jax.preprocess.windows import WindowLayout, window_layout
+
+IMAGE_MARK = "<image>"
+INSTRUCTIONS: dict[str, str] = {
+    "think_boxed": (
+        "Reason step by step inside <think></think> first. Then give the final answer inside \\boxed{}; "
+        "for a multiple-choice question give only the letter of the option."
+    ),
+    "boxed": (
+        "Give the final answer inside \\boxed{}; for a multiple-choice question give only the letter of the option."
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptPlan:
+    """A prompt whose every shape is known, before any pixel is decoded.
+
+    `text` is the rendered chat template with one place-holder an image; `tokens` are its ids with each place-holder
+    repeated once per visual token. `token_slot[n]` is the image slot that token n shows (-1: text) and
+    `token_visual[n]` the merged slot inside it. `slots` are the window layouts of the image slots, one an image.
+    """
+
+    name: str
+    text: str
+    tokens: Int32[np.ndarray, "tokens"]
+    positions: Int32[np.ndarray, "3 tokens"]
+    token_slot: Int32[np.ndarray, "tokens"]
+    token_visual: Int32[np.ndarray, "tokens"]
+    grids: tuple[Grid, ...]
+    sources: tuple[ImageSource, ...]
+    slots: tuple[WindowLayout, ...]
+    slot_patches: int
+
+    @property
+    def length(self) -> int:
+        """Tokens of the trunk: all but the last one, which opens every branch."""
+        return len(self.tokens) - 1
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """The smallest image bucket that holds this prompt: (image slots, patch slots in each)."""
+        return len(self.slots), self.slot_patches
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedPrompt(PromptPlan):
+    """A planned prompt with its pixels: `patches[i]` are the normalised patches of image slot i in processor order."""
+
+    patches: tuple[Float32[np.ndarray, "patches width"], ...]
+
+
+def user_text(problem: Problem, modality: Modality, section: PromptSection) -> str:
+    """The text of the user's turn, with one `<image>` mark where each image goes; without marks images come first.
+
+    A caption phase puts "Image description: .." before the question, choices follow it as "(A) ..", then the
+    instruction of the response format. Modality `text` shows no image and drops the marks.
+    Raises DataError when marks and images do not match, a caption is missing, or there are too many choices.
+    """
+    body = problem.question + _choice_lines(problem)
+    marks = body.count(IMAGE_MARK)
+    if marks and marks != len(problem.images):
+        raise DataError(
+            f"problem {problem.id} has {marks} {IMAGE_MARK} marks and {len(problem.images)} images; "
+            "give one mark an image, or none to show the images first"
+        )
+    if modality == "text":
+        body = body.replace(IMAGE_MARK, "").strip()
+    if modality == "caption" and problem.images:
+        body = _caption_line(problem) + body
+    instruction = INSTRUCTIONS[section.format] if section.instruction is None else section.instruction
+    if instruction:
+        body = f"{body}\n\n{instruction}"
+    if modality != "text" and not marks:
+        body = IMAGE_MARK * len(problem.images) + body
+    return body
+
+
+def plan_prompt(
+    problem: Problem,
+    modality: Modality,
+    tokenizer: PreTrainedTokenizerBase,
+    layout: VisionLayout,
+    data: DataSection,
+    prompt: PromptSection,
+) -> PromptPlan:
+    """Everything about a problem's prompt but its pixels; of its images only the headers are read.
+
+    Raises DataError, naming the problem, when it can not be shown: a bad image header, too many images, marks that do
+    not match, a control token in the text, or a prompt of more than `data.max_prompt` tokens (it is never cut).
+    """
+    try:
+        text = user_text(problem, modality, prompt)
+        images = problem.images if modality != "text" else ()
+        if len(images) > data.max_images:
+            raise DataError(f"{len(images)} images are more than data.max_images = {data.max_images}")
+        grids = [
+            plan_grid(*image_size(source, data.image), data.image, layout.patch_size, layout.merge_size)
+            for source in images
+        ]
+        turns = _turns(text, prompt.system, tokenizer)
+        plan = plan_turns(turns, images, grids, tokenizer, layout, name=problem.id)
+    except DataError as error:
+        raise DataError(_prefixed(problem, error)) from error
+    if len(plan.tokens) > data.max_prompt:
+        raise DataError(
+            f"problem {problem.id}: the prompt has {len(plan.tokens)} tokens, more than data.max_prompt = "
+            f"{data.max_prompt}; raise it, lower data.image.max_pixels, or leave the problem out"
+        )
+    return plan
+
+
+def encode_prompt(
+    problem: Problem,
+    modality: Modality,
+    tokenizer: PreTrainedTokenizerBase,
+    layout: VisionLayout,
+    data: DataSection,
+    prompt: PromptSection,
+) -> EncodedPrompt:
+    """Plan a problem's prompt and decode its images; errors as `plan_prompt` and `images.open_image`."""
+    plan = plan_prompt(problem, modality, tokenizer, layout, data, prompt)
+    try:
+        return encode_plan(plan, layout, data)
+    except DataError as error:
+        raise DataError(_prefixed(problem, error)) from error
+
+
+def encode_plan(plan: PromptPlan, layout: VisionLayout, data: DataSection) -> EncodedPrompt:
+    """Decode the images of a planned prompt; errors as `images.open_image`."""
+    patches = tuple(
+        patchify(open_image(source, data.image), grid, layout.patch_size, layout.merge_size, layout.temporal_patch_size)
+        for source, grid in zip(plan.sources, plan.grids, strict=True)
+    )
+    fields = {field.name: getattr(plan, field.name) for field in dataclasses.fields(PromptPlan)}
+    return EncodedPrompt(**fields, patches=patches)
+
+
+def plan_turns(
+    turns: Sequence[dict],
+    sources: Sequence[ImageSource],
+    grids: Sequence[Grid],
+    tokenizer: PreTrainedTokenizerBase,
+    layout: VisionLayout,
+    name: str = "prompt",
+) -> PromptPlan:
+    """Render chat turns, expand the image place-holders by their `grids` and lay out positions and slots.
+
+    Raises DataError when the rendered text holds another number of place-holders than there are grids.
+    """
+    text = cast(str, tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True))
+    ids = np.asarray(tokenizer.encode(text, add_special_tokens=False), np.int32)
+    places = np.flatnonzero(ids == layout.image_token_id)
+    if len(places) != len(grids):
+        raise DataError(f"the rendered prompt has {len(places)} image place-holders for {len(grids)} images")
+
+    slots = tuple(
+        window_layout(grid[1:], layout.window_size, layout.patch_size, layout.merge_size)
+        for grid in grids
+        for _ in range(grid[0])
+    )
+    repeats = np.ones(len(ids), np.int64)
+    repeats[places] = [np.prod(grid) // layout.merge_unit for grid in grids]
+    tokens = np.repeat(ids, repeats)
+    shown = tokens == layout.image_token_id
+    token_slot = np.full(len(tokens), -1, np.int32)
+    token_visual = np.zeros(len(tokens), np.int32)
+    if slots:
+        token_slot[shown] = np.repeat(np.arange(len(slots)), [len(slot.visual_slot) for slot in slots])
+        token_visual[shown] = np.concatenate([slot.visual_slot for slot in slots])
+    positions = mrope_positions(
+        tokens,
+        image_grids=grids,
+        image_token_id=layout.image_token_id,
+        video_token_id=layout.video_token_id,
+        merge_size=layout.merge_size,
+        tokens_per_second=layout.tokens_per_second,
+    ).positions
+    return PromptPlan(
+        name=name,
+        text=text,
+        tokens=tokens,
+        positions=positions,
+        token_slot=token_slot,
+        token_visual=token_visual,
+        grids=tuple(grids),
+        sources=tuple(sources),
+        slots=slots,
+        slot_patches=max((slot.windows for slot in slots), default=0) * layout.window_patches,
+    )
+
+
+def _turns(text: str, system: str | None, tokenizer: PreTrainedTokenizerBase) -> list[dict]:
+    found = next((token for token in _control_tokens(tokenizer) if token in text), None)
+    if found is not None:
+        raise DataError(f"the text holds the control token {found}; remove it")
+    parts: list[dict] = []
+    for number, piece in enumerate(text.split(IMAGE_MARK)):
+        if number:
+            parts.append({"type": "image"})
+        if piece:
+            parts.append({"type": "text", "text": piece})
+    turns = [] if system is None else [{"role": "system", "content": system}]
+    return [*turns, {"role": "user", "content": parts}]
+
+
+@functools.lru_cache(maxsize=8)
+def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    return tuple(str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
+
+
+def _choice_lines(problem: Problem) -> str:
+    if len(problem.choices) > len(CHOICE_LETTERS):
+        raise DataError(f"problem {problem.id} has {len(problem.choices)} choices, at most {len(CHOICE_LETTERS)} go")
+    return "".join(f"\n({letter}) {choice}" for letter, choice in zip(CHOICE_LETTERS, problem.choices, strict=False))
+
+
+def _caption_line(problem: Problem) -> str:
+    if problem.caption is None:
+        raise DataError(f"problem {problem.id} has images and no caption, which a caption phase shows")
+    if IMAGE_MARK in problem.caption:
+        raise DataError(f"problem {problem.id} has an {IMAGE_MARK} mark in its caption; marks belong in the question")
+    return f"Image description: {problem.caption}\n"
+
+
+def _prefixed(problem: Problem, error: DataError) -> str:
+    text = str(error)
+    return text if text.startswith(f"problem {problem.id}") else f"problem {problem.id}: {text}"
