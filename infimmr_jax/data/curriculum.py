@@ -1,0 +1,213 @@
+"""The curriculum as one Grain dataset whose element i is optimiser step i, over all phases."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import grain
+
+from infimmr_jax.config import ConfigError, DataSection, Modality, PhaseSection, RunConfig, SourceSection
+from infimmr_jax.data.records import Problem
+from infimmr_jax.data.selection import SourceReport, select_problems
+
+Encode = Callable[[Problem, Modality], Any]
+Collate = Callable[[Sequence[Any]], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepBatch:
+    """One optimiser step's problems on this process.
+
+    `step` counts over the whole curriculum, `step_in_phase` inside the phase. `problems`, `modalities` and `prompts`
+    (what `encode` made of each) have one entry a row of `batch` (what `collate` made of the prompts).
+    """
+
+    step: int
+    phase_index: int
+    step_in_phase: int
+    problems: list[Problem]
+    modalities: list[Modality]
+    prompts: list[Any]
+    batch: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Curriculum:
+    """The phases as one dataset of StepBatch, `total_steps` long, with the report of every source."""
+
+    dataset: grain.MapDataset[StepBatch]
+    phases: tuple[PhaseSection, ...]
+    report: tuple[SourceReport, ...]
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of all phases together."""
+        return sum(phase.steps for phase in self.phases)
+
+    def phase_of(self, step: int) -> int:
+        """Index of the phase that a step (from 0) belongs to; the step after the last belongs to the last phase."""
+        if not 0 <= step <= self.total_steps:
+            raise ValueError(f"step {step} is outside the curriculum of {self.total_steps} steps")
+        end = 0
+        for index, phase in enumerate(self.phases):
+            end += phase.steps
+            if step < end:
+                return index
+        return len(self.phases) - 1
+
+    def first_step(self, phase_index: int) -> int:
+        """The step that a phase begins with."""
+        return sum(phase.steps for phase in self.phases[:phase_index])
+
+
+def build_curriculum(
+    config: RunConfig,
+    encode: Encode,
+    collate: Collate,
+    process_index: int = 0,
+    process_count: int = 1,
+    check: Callable[[Problem, Modality], object] | None = None,
+) -> Curriculum:
+    """Read, check and filter every source of every phase, and chain the phases into one random-access dataset.
+
+    Inside a phase each source is shuffled (unless `order` says otherwise), repeated with a new order each time,
+    mixed by weight, and batched. A process gets every `process_count`-th problem of a step, so the problems of a step
+    do not depend on the number of processes. `encode` and `collate` run when an element is read; `check` (default:
+    `encode`) is called once a problem before training and rejects by raising DataError.
+    Raises DataError when a source is empty, ConfigError when a step can not be divided over the processes.
+    """
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process_index {process_index} is not below process_count {process_count}")
+    built: list[grain.MapDataset[StepBatch]] = []
+    reports: list[SourceReport] = []
+    first_step = 0
+    for phase_index, phase in enumerate(config.phases):
+        if phase.prompts_per_step % process_count:
+            raise ConfigError(
+                f"phases.{phase_index}.prompts_per_step: {phase.prompts_per_step} problems can not be divided over "
+                f"{process_count} processes; use a multiple"
+            )
+        problems, phase_reports = _mixed_problems(phase, phase_index, config.seed, config.data, check or encode)
+        reports += phase_reports
+        batches = problems.batch(phase.prompts_per_step, batch_fn=list).slice(slice(0, phase.steps))
+        maker = _StepMaker(phase, phase_index, first_step, encode, collate, process_index, process_count)
+        built.append(batches.map_with_index(maker))
+        first_step += phase.steps
+    return Curriculum(grain.MapDataset.concatenate(built), config.phases, tuple(reports))
+
+
+def iterate(
+    curriculum: Curriculum, start_step: int = 0, threads: int = 1, prefetch: int = 4
+) -> grain.DatasetIterator[StepBatch]:
+    """Iterate from `start_step`, with steps prepared ahead by threads.
+
+    The iterator's state (`get_state`, `set_state`; saved by Orbax) is the number of the next step.
+    """
+    if not 0 <= start_step <= curriculum.total_steps:
+        raise ValueError(f"step {start_step} is outside the curriculum of {curriculum.total_steps} steps")
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+    iterator = iter(curriculum.dataset.to_iter_dataset(options))
+    if start_step:
+        iterator.set_state({"next_index": start_step})
+    return iterator
+
+
+def heldout(
+    sources: Sequence[SourceSection],
+    modality: Modality,
+    count: int,
+    data: DataSection,
+    *,
+    check: Callable[[Problem, Modality], object] | None = None,
+    seed: int = 0,
+) -> tuple[list[Problem], list[SourceReport]]:
+    """At most `count` different problems for evaluation, drawn from the sources by weight; always the same ones.
+
+    Two problems are the same when question, caption and images are. Fewer come back only when the sources hold fewer.
+    """
+    reports: list[SourceReport] = []
+    streams: list[Iterator[Problem]] = []
+    seen: set[str] = set()
+    for number, source in enumerate(sources):
+        kept, report = select_problems(source, modality, data, phase="evaluation", check=check)
+        reports.append(report)
+        streams.append(_different(kept, _seed("heldout", seed, number), seen))
+    problems: list[Problem] = []
+    for stream, share in zip(streams, _shares([source.weight for source in sources], count), strict=True):
+        problems += itertools.islice(stream, share)
+    for stream in streams:  # a source that holds less than its share leaves room for the others
+        problems += itertools.islice(stream, count - len(problems))
+    return problems, reports
+
+
+def _different(problems: Sequence[Problem], seed: int, seen: set[str]) -> Iterator[Problem]:
+    for index in grain.MapDataset.source(range(len(problems))).shuffle(seed=seed):
+        problem = problems[index]
+        key = _content(problem)
+        if key not in seen:
+            seen.add(key)
+            yield problem
+
+
+def _mixed_problems(
+    phase: PhaseSection, phase_index: int, seed: int, data: DataSection, check: Callable[[Problem, Modality], object]
+) -> tuple[grain.MapDataset[Problem], list[SourceReport]]:
+    """An endless dataset of the phase's problems."""
+    datasets, reports = [], []
+    for number, source in enumerate(phase.sources):
+        kept, report = select_problems(
+            source, phase.modality, data, phase=phase.name, filters=phase.filters, order=phase.order, check=check
+        )
+        reports.append(report)
+        dataset = grain.MapDataset.source(kept)
+        if phase.order == "shuffle":
+            dataset = dataset.shuffle(seed=_seed("shuffle", seed, phase_index, number))
+        datasets.append(dataset.repeat(reseed_each_epoch=True))
+    if len(datasets) == 1:
+        return datasets[0], reports
+    return grain.MapDataset.mix(datasets, [source.weight for source in phase.sources]), reports
+
+
+@dataclasses.dataclass(frozen=True)
+class _StepMaker(grain.transforms.MapWithIndex):
+    """Turns the problems of a step into a StepBatch."""
+
+    phase: PhaseSection
+    phase_index: int
+    first_step: int
+    encode: Encode
+    collate: Collate
+    process_index: int
+    process_count: int
+
+    def map_with_index(self, index: int, problems: list[Problem]) -> StepBatch:
+        mine = problems[self.process_index :: self.process_count]
+        modalities: list[Modality] = [self.phase.modality] * len(mine)
+        prompts = [self.encode(problem, modality) for problem, modality in zip(mine, modalities, strict=True)]
+        return StepBatch(
+            self.first_step + index, self.phase_index, index, mine, modalities, prompts, self.collate(prompts)
+        )
+
+
+def _shares(weights: Sequence[float], count: int) -> list[int]:
+    """Whole numbers that add up to `count`, in proportion to the weights (largest remainders first)."""
+    exact = [count * weight / sum(weights) for weight in weights]
+    shares = [int(value) for value in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda i: shares[i] - exact[i])
+    for i in by_remainder[: count - sum(shares)]:
+        shares[i] += 1
+    return shares
+
+
+def _content(problem: Problem) -> str:
+    # Two drawings of one procedural scene differ in every pixel; their captions name the scene.
+    pictures = [image for image in problem.images if isinstance(image, str)]
+    return repr((problem.question, problem.choices, problem.caption, pictures))
+
+
+def _seed(*parts: object) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=4).digest(), "little")

@@ -1,0 +1,160 @@
+"""One row of a file becomes one Problem, or a sentence that says why it can not."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from pathlib import Path
+from typing import Any, get_args
+
+from infimmr_jax.config import ImageSection, Modality
+from infimmr_jax.data.records import ANSWER_TYPES, CHOICE_LETTERS, DataError, Problem
+from infimmr_jax.preprocess.images import open_image
+
+MAX_TEXT = 20_000  # characters of a question, caption, solution or choice; the longest published question has 9,000
+KNOWN_KEYS = frozenset(field.name for field in dataclasses.fields(Problem))
+
+
+def problem_from_row(row: Any, folder: Path, modality: Modality, max_images: int, limits: ImageSection) -> Problem:
+    """Check one decoded row of the common layout and return its Problem; image paths become absolute.
+
+    `folder` is the directory that image paths are relative to and that they may not leave. Raises DataError with the
+    first reason found: a missing key, a wrong type, an empty or oversized text, an answer that its verifier can not
+    read, images that are missing, outside the folder, broken or too large, or that do not fit the modality.
+    """
+    if modality not in get_args(Modality):
+        raise ValueError(f"there is no modality {modality!r}; known: {', '.join(get_args(Modality))}")
+    if not isinstance(row, dict):
+        raise DataError(f"the row is a {type(row).__name__}, not an object with keys")
+    identity = row.get("id")
+    if isinstance(identity, bool) or not isinstance(identity, str | int) or identity == "":
+        raise DataError("`id` is missing or is not a text or whole number")
+    question = _text(row, "question", required=True)
+    answer = _text(row, "answer", required=True)
+    answer_type = row.get("answer_type")
+    if answer_type not in ANSWER_TYPES:
+        raise DataError(f"`answer_type` is {answer_type!r}; it must be one of {', '.join(ANSWER_TYPES)}")
+    choices = _texts(row, "choices")
+    _check_choices(answer_type, answer, choices)
+    caption = _text(row, "caption", required=modality == "caption")
+    images = _images(_texts(row, "images"), question, folder, modality, max_images, limits)
+    problem = Problem(
+        id=str(identity),
+        question=question,
+        answer=answer,
+        answer_type=answer_type,
+        choices=choices,
+        images=images,
+        caption=caption or None,
+        solution=_text(row, "solution") or None,
+        source=_text(row, "source"),
+        subject=_text(row, "subject") or None,
+        level=_level(row.get("level")),
+        extra={key: value for key, value in row.items() if key not in KNOWN_KEYS},
+    )
+    complaint = _gold_complaint(answer, answer_type, choices)
+    if complaint:
+        raise DataError(complaint)
+    return problem
+
+
+def _text(row: dict[str, Any], key: str, required: bool = False) -> str:
+    value = row.get(key)
+    if value is None and not required:
+        return ""
+    if not isinstance(value, str):
+        missing = key not in row or value is None
+        raise DataError(f"`{key}` is missing" if missing else f"`{key}` is a {type(value).__name__}, not a text")
+    if required and not value.strip():
+        raise DataError(f"`{key}` is empty")
+    if len(value) > MAX_TEXT:
+        raise DataError(f"`{key}` has {len(value):,} characters; the limit is {MAX_TEXT:,}")
+    if "\x00" in value:
+        raise DataError(f"`{key}` holds a NUL character")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise DataError(f"`{key}` holds half of a surrogate pair: it is not valid Unicode text")
+    return value
+
+
+def _texts(row: dict[str, Any], key: str) -> tuple[str, ...]:
+    value = row.get(key)
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise DataError(f"`{key}` is a {type(value).__name__}, not a list of texts")
+    return tuple(_text({key: item}, key, required=True) for item in value)
+
+
+def _level(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise DataError(f"`level` is {value!r}; it must be a finite number or null")
+    return float(value)
+
+
+def _check_choices(answer_type: str, answer: str, choices: tuple[str, ...]) -> None:
+    if answer_type != "choice":
+        return
+    if not 2 <= len(choices) <= len(CHOICE_LETTERS):
+        raise DataError(f"a choice problem needs 2 to {len(CHOICE_LETTERS)} `choices`, this one has {len(choices)}")
+    letters = CHOICE_LETTERS[: len(choices)]
+    if len(answer.strip()) != 1 or answer.strip() not in letters:
+        raise DataError(f"`answer` is {answer[:40]!r}; with {len(choices)} choices it must be one of {letters}")
+
+
+def _images(
+    names: tuple[str, ...], question: str, folder: Path, modality: Modality, max_images: int, limits: ImageSection
+) -> tuple[str, ...]:
+    if modality == "text":
+        if names:
+            raise DataError("the row has images, but the phase's modality is 'text'")
+        if "<image>" in question:
+            raise DataError("the question has an <image> mark, but the phase's modality is 'text'")
+        return ()
+    if not names:
+        raise DataError(f"the row has no images, but the phase's modality is {modality!r}")
+    if len(names) > max_images:
+        raise DataError(f"the row has {len(names)} images; `data.max_images` is {max_images}")
+    marks = question.count("<image>")
+    if marks not in (0, len(names)):
+        raise DataError(f"the question has {marks} <image> marks for {len(names)} images")
+    return tuple(_image(name, folder, limits) for name in names)
+
+
+def _image(name: str, folder: Path, limits: ImageSection) -> str:
+    """The absolute path of an image that exists below `folder` and decodes."""
+    inside = folder.resolve()
+    try:
+        path = (inside / name).resolve()
+        outside = not path.is_relative_to(inside)
+        there = path.is_file()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
+        raise DataError(f"the image path {name[:200]!r} can not be followed: {error}") from error
+    if outside:
+        raise DataError(f"the image path {name!r} leads outside {inside}")
+    if not there:
+        raise DataError(f"there is no image file {path}")
+    stamp = path.stat()
+    complaint = _image_complaint(str(path), limits, stamp.st_mtime_ns, stamp.st_size)
+    if complaint:
+        raise DataError(complaint)
+    return str(path)
+
+
+@functools.lru_cache(maxsize=200_000)
+def _image_complaint(path: str, limits: ImageSection, modified: int, size: int) -> str:
+    """Decode once per file and version: the same images are read again for every phase that uses them."""
+    try:
+        open_image(path, limits)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+@functools.lru_cache(maxsize=200_000)
+def _gold_complaint(answer: str, answer_type: str, choices: tuple[str, ...]) -> str:
+    from infimmr_jax.rewards.router import check_gold
+
+    return check_gold(answer, answer_type, choices) or ""

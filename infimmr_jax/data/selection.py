@@ -1,0 +1,127 @@
+"""Which problems of a source a phase uses, and in which order: decided once, when the source is built."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, overload
+
+from infimmr_jax.config import DataSection, FilterSection, Modality, SourceSection
+from infimmr_jax.data.readers import Rejected, read_source, source_name
+from infimmr_jax.data.records import DataError, Problem
+from infimmr_jax.data.synthetic import SyntheticSource
+
+Order = Literal["shuffle", "file", "easy_to_hard"]
+
+NO_FILTERS = FilterSection()
+PROBED = 64  # problems of a procedural source that are encoded before training: each family shows its longest early
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceReport:
+    """What became of one source: rows read, problems kept, how many each filter left out, and every rejected row."""
+
+    phase: str
+    source: str
+    read: int
+    kept: int
+    filtered: dict[str, int]
+    rejected: tuple[Rejected, ...]
+
+    def __str__(self) -> str:
+        left_out = "".join(f", {count} left out: {why}" for why, count in self.filtered.items())
+        return (
+            f"{self.phase}: {self.source}: {self.read} rows, {self.kept} kept, {len(self.rejected)} rejected{left_out}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+
+class Selected(Sequence[Problem]):
+    """Some problems of a sequence, in a given order; lazy when the sequence is."""
+
+    def __init__(self, problems: Sequence[Problem], indices: Sequence[int]) -> None:
+        self.problems, self.indices = problems, tuple(indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Problem: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Problem]: ...
+    def __getitem__(self, index: int | slice) -> Problem | list[Problem]:
+        if isinstance(index, slice):
+            return [self.problems[i] for i in self.indices[index]]
+        return self.problems[self.indices[index]]
+
+
+def select_problems(
+    source: SourceSection,
+    modality: Modality,
+    data: DataSection,
+    *,
+    phase: str,
+    filters: FilterSection = NO_FILTERS,
+    order: Order = "shuffle",
+    check: Callable[[Problem, Modality], object] | None = None,
+) -> tuple[Sequence[Problem], SourceReport]:
+    """Read a source, drop what the filters or `check` refuse, and order the rest; report every loss.
+
+    `check` raises DataError for a problem that can not become a prompt (too long, too many images). Every row of a
+    file passes it; of a procedural source the first 64 do, where a failure is an error of the configuration.
+    "easy_to_hard" sorts by `level`, problems without a level last. Raises DataError when nothing is left.
+    """
+    problems, rejected = read_source(source, modality, data)
+    lazy = isinstance(problems, SyntheticSource)
+    filtered: Counter[str] = Counter()
+    levels: list[tuple[int, float | None]] = []
+    late: list[Rejected] = []
+    for index in range(len(problems)) if not lazy or _looks_inside(filters, order) else ():
+        problem = problems.describe(index) if isinstance(problems, SyntheticSource) else problems[index]
+        reason = left_out(problem, filters)
+        if reason:
+            filtered[reason] += 1
+            continue
+        if not lazy and check is not None:
+            try:
+                check(problem, modality)
+            except DataError as error:
+                late.append(Rejected(source_name(source), index + 1, problem.id, str(error)))
+                continue
+        levels.append((index, problem.level))
+    if order == "easy_to_hard":
+        levels.sort(key=lambda item: (item[1] is None, item[1] or 0.0))
+    whole = lazy and not _looks_inside(filters, order)
+    kept: Sequence[Problem] = problems if whole else Selected(problems, [index for index, _ in levels])
+    losses = tuple(rejected) + tuple(late)
+    report = SourceReport(phase, source_name(source), len(problems) + len(rejected), len(kept), dict(filtered), losses)
+    if not kept:
+        first = f"; the first rejected: {losses[0]}" if losses else ""
+        raise DataError(f"no problem is left ({report}){first}")
+    if lazy and check is not None:
+        for index in range(min(PROBED, len(kept))):
+            check(kept[index], modality)
+    return kept, report
+
+
+def left_out(problem: Problem, filters: FilterSection) -> str:
+    """The filter that leaves a problem out, as a short reason; empty when it stays."""
+    if filters.answer_types is not None and problem.answer_type not in filters.answer_types:
+        return f"answer_type {problem.answer_type} is not in filters.answer_types"
+    if filters.min_level is None and filters.max_level is None:
+        return ""
+    if problem.level is None:
+        return "no level, but filters.min_level or filters.max_level is set"
+    if filters.min_level is not None and problem.level < filters.min_level:
+        return f"level below {filters.min_level:g}"
+    if filters.max_level is not None and problem.level > filters.max_level:
+        return f"level above {filters.max_level:g}"
+    return ""
+
+
+def _looks_inside(filters: FilterSection, order: Order) -> bool:
+    return filters != NO_FILTERS or order == "easy_to_hard"

@@ -1,0 +1,28 @@
+"""What a problem family produces: the facts of a scene, a question about them, and how to draw them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from infimmr_jax.data.records import AnswerType
+from infimmr_jax.data.synthetic.canvas import Canvas
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """One problem before it is drawn.
+
+    `facts` is the caption: all that the picture shows and the question may need. `intro` comes before the facts when
+    they are given in the question itself (the text twin). `draw` paints the scene onto a canvas.
+    """
+
+    facts: str
+    question: str
+    answer: str
+    solution: str
+    level: float
+    draw: Callable[[Canvas], None]
+    answer_type: AnswerType = "math"
+    choices: tuple[str, ...] = ()
+    intro: str = "values"
