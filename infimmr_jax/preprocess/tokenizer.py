@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
@@ -131,7 +132,7 @@ def _without_added(texts: Iterable[str], added: tuple[str, ...]) -> Iterator[str
 def _check_template(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
     if not tokenizer.chat_template:
         raise ConfigError(f"{directory} has no chat template: expected chat_template.json or chat_template.jinja")
-    probe = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "probe"}]}]
+    probe: Any = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "probe"}]}]
     try:
         shown = tokenizer.apply_chat_template(probe, tokenize=False, add_generation_prompt=True)
     except (TypeError, ValueError) as error:

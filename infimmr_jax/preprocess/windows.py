@@ -1,4 +1,4 @@
-"""Window order of patches: every attention window padded to its full size, so that window attention is a plain batch."""
+"""Window order of patches: windows padded to their full size, so that window attention is a plain batch."""
 
 from __future__ import annotations
 
