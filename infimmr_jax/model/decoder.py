@@ -1,0 +1,212 @@
+"""The Qwen2 decoder of Qwen2.5-VL, in its three forms: trunk (prompts), branches (whole responses), decode (one token)."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from infimmr_jax.model.attention import branch_attention, decode_attention, trunk_attention
+from infimmr_jax.model.config import TextConfig
+from infimmr_jax.model.layers import RMSNorm, SwiGLU
+from infimmr_jax.model.options import ModelOptions, layer_slice, run_layers
+from infimmr_jax.model.rope import Rope, decoder_rope, rotate
+
+
+@struct.dataclass
+class Trunk:
+    """What the branches of P prompts need of their prompts: keys and values of every layer, and where the branches start."""
+
+    k: Float[Array, "L P K S D"]
+    v: Float[Array, "L P K S D"]
+    mask: Bool[Array, "P S"]
+    bridge: Int[Array, "P"]
+    next_position: Int[Array, "P"]
+
+
+LayerCache = tuple[Float[Array, "P G K R D"], Float[Array, "P G K R D"]]
+
+
+class DecoderLayer(nn.Module):
+    """One pre-norm decoder layer; the attention form is chosen by which method is applied."""
+
+    config: TextConfig
+    options: ModelOptions
+
+    def setup(self) -> None:
+        config, options = self.config, self.options
+        dtypes = {"dtype": options.compute_dtype, "param_dtype": options.param_dtype}
+        self.input_norm = RMSNorm(config.rms_norm_eps, options.param_dtype)
+        self.post_norm = RMSNorm(config.rms_norm_eps, options.param_dtype)
+        self.q = nn.Dense(config.num_heads * config.head_dim, **dtypes)
+        self.k = nn.Dense(config.num_kv_heads * config.head_dim, **dtypes)
+        self.v = nn.Dense(config.num_kv_heads * config.head_dim, **dtypes)
+        self.o = nn.Dense(config.hidden_size, use_bias=False, **dtypes)
+        self.mlp = SwiGLU(
+            config.hidden_size, config.intermediate_size, False, options.compute_dtype, options.param_dtype
+        )
+
+    def _project(self, x: Array, rope: Rope) -> tuple[Array, Array, Array]:
+        """Rotated queries [.., H, D] and keys, values [.., K, D] of normalised inputs."""
+        config = self.config
+        x = self.input_norm(x)
+        q = self.q(x).reshape(*x.shape[:-1], config.num_heads, config.head_dim)
+        k = self.k(x).reshape(*x.shape[:-1], config.num_kv_heads, config.head_dim)
+        v = self.v(x).reshape(*x.shape[:-1], config.num_kv_heads, config.head_dim)
+        return rotate(q, rope), rotate(k, rope), v
+
+    def _finish(self, x: Array, mixed: Array) -> Array:
+        x = x + self.o(mixed.reshape(*x.shape[:-1], -1))
+        return x + self.mlp(self.post_norm(x))
+
+    def trunk(
+        self, x: Float[Array, "P S E"], rope: Rope, mask: Bool[Array, "P S"]
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """The prompts; also returns their keys and values [P, K, S, D]."""
+        q, k, v = self._project(x, rope)
+        k, v = k.swapaxes(-2, -3), v.swapaxes(-2, -3)
+        return self._finish(x, trunk_attention(q, k, v, mask)), (k, v)
+
+    def branch(
+        self,
+        x: Float[Array, "P G R E"],
+        rope: Rope,
+        trunk_k: Float[Array, "P K S D"],
+        trunk_v: Float[Array, "P K S D"],
+        trunk_mask: Bool[Array, "P S"],
+    ) -> Float[Array, "P G R E"]:
+        """Whole responses, teacher forced, over the trunk they share."""
+        q, k, v = self._project(x, rope)
+        k, v = k.swapaxes(-2, -3), v.swapaxes(-2, -3)
+        return self._finish(x, branch_attention(q, k, v, trunk_k, trunk_v, trunk_mask))
+
+    def decode(
+        self,
+        x: Float[Array, "P G E"],
+        rope: Rope,
+        trunk_k: Float[Array, "P K S D"],
+        trunk_v: Float[Array, "P K S D"],
+        trunk_mask: Bool[Array, "P S"],
+        cache: LayerCache,
+        slot: Int[Array, ""],
+    ) -> tuple[Float[Array, "P G E"], LayerCache]:
+        """One token of every branch; writes its key and value to `slot` of the cache."""
+        q, k, v = self._project(x, rope)
+        keys = jax.lax.dynamic_update_index_in_dim(cache[0], k[:, :, :, None], slot, axis=3)
+        values = jax.lax.dynamic_update_index_in_dim(cache[1], v[:, :, :, None], slot, axis=3)
+        mixed = decode_attention(q, keys, values, trunk_k, trunk_v, trunk_mask, slot)
+        return self._finish(x, mixed), (keys, values)
+
+
+def init_decoder(key: Array, config: TextConfig, options: ModelOptions) -> dict:
+    """Random parameters of the decoder; the layers are stacked on axis 0."""
+    keys = jax.random.split(key, config.num_layers + 2)
+    layer = DecoderLayer(config, options)
+    x = jnp.zeros((1, 1, config.hidden_size), options.compute_dtype)
+    rope = decoder_rope(jnp.zeros((1, 1, 3), jnp.int32), config)
+    mask = jnp.ones((1, 1), bool)
+
+    def init_layer(key: Array) -> dict:
+        return layer.init(key, x, rope, mask, method=DecoderLayer.trunk)["params"]
+
+    # Unit-variance logits at the start: the final norm gives rows of length sqrt(E).
+    spread = nn.initializers.normal(config.hidden_size**-0.5)
+    params = {
+        "embed": {"embedding": spread(keys[0], (config.vocab_size, config.hidden_size), options.param_dtype)},
+        "layers": jax.vmap(init_layer)(keys[2:]),
+        "norm": {"scale": jnp.ones((config.hidden_size,), options.param_dtype)},
+    }
+    if not config.tie_word_embeddings:
+        params["lm_head"] = {"kernel": spread(keys[1], (config.hidden_size, config.vocab_size), options.param_dtype)}
+    return params
+
+
+def embed_tokens(params: dict, tokens: Int[Array, "*lead"], options: ModelOptions) -> Float[Array, "*lead E"]:
+    """Rows of the embedding table in the compute dtype."""
+    return params["embed"]["embedding"][tokens].astype(options.compute_dtype)
+
+
+def head_kernel(params: dict, config: TextConfig) -> Float[Array, "E V"]:
+    """The matrix that turns final hidden states into logits."""
+    return params["embed"]["embedding"].T if config.tie_word_embeddings else params["lm_head"]["kernel"]
+
+
+def final_norm(params: dict, x: Float[Array, "*lead E"], config: TextConfig) -> Float[Array, "*lead E"]:
+    """The last normalisation, before the head."""
+    return RMSNorm(config.rms_norm_eps).apply({"params": params["norm"]}, x)
+
+
+def trunk_layers(
+    params: dict,
+    config: TextConfig,
+    options: ModelOptions,
+    x: Float[Array, "P S E"],
+    positions: Int[Array, "P S 3"],
+    mask: Bool[Array, "P S"],
+) -> tuple[Float[Array, "P S E"], Float[Array, "L P K S D"], Float[Array, "L P K S D"]]:
+    """Run embedded prompts through all layers; returns the last hidden states (before the norm), keys and values."""
+    rope = decoder_rope(positions, config)
+    layer = DecoderLayer(config, options)
+
+    def step(x: Array, layer_params: dict, _: Array, __: None) -> tuple[Array, tuple[Array, Array]]:
+        return layer.apply({"params": layer_params}, x, rope, mask, method=DecoderLayer.trunk)
+
+    x, (k, v) = run_layers(step, x, params["layers"], np.zeros(config.num_layers, bool), options)
+    return x, k, v
+
+
+def branch_layers(
+    params: dict, config: TextConfig, options: ModelOptions, trunk: Trunk, inputs: Int[Array, "P G R"]
+) -> Float[Array, "P G R E"]:
+    """Final hidden states (after the norm) of whole branches; `inputs` begin with the bridge token."""
+    rope = decoder_rope(branch_positions(trunk, jnp.arange(inputs.shape[-1])), config)
+    layer = DecoderLayer(config, options)
+
+    def step(x: Array, layer_params: dict, _: Array, kv: tuple[Array, Array]) -> tuple[Array, None]:
+        args = (x, rope, *kv, trunk.mask)
+        return layer.apply({"params": layer_params}, *args, method=DecoderLayer.branch), None
+
+    x = embed_tokens(params, inputs, options)
+    flags = np.zeros(config.num_layers, bool)
+    x, _ = run_layers(step, x, params["layers"], flags, options, (trunk.k, trunk.v))
+    return final_norm(params, x, config)
+
+
+def decode_layers(
+    params: dict,
+    config: TextConfig,
+    options: ModelOptions,
+    trunk: Trunk,
+    tokens: Int[Array, "P G"],
+    slot: Int[Array, ""],
+    caches: tuple[LayerCache, ...],
+) -> tuple[Float[Array, "P G E"], tuple[LayerCache, ...]]:
+    """Final hidden states of one token of every branch, and the caches with it.
+
+    The layers are unrolled over static slices of the stacked parameters: scanning them inside the token loop copies the caches.
+    """
+    rope = decoder_rope(branch_positions(trunk, slot[None])[:, :, 0], config)
+    layer = DecoderLayer(config, options)
+    x = embed_tokens(params, tokens, options)
+    updated = []
+    for index in range(config.num_layers):
+        layer_params, k, v = layer_slice((params["layers"], trunk.k, trunk.v), index)
+        args = (x, rope, k, v, trunk.mask, caches[index], slot)
+        x, cache = layer.apply({"params": layer_params}, *args, method=DecoderLayer.decode)
+        updated.append(cache)
+    return final_norm(params, x, config), tuple(updated)
+
+
+def branch_positions(trunk: Trunk, slots: Int[Array, "R"]) -> Int[Array, "P 1 R 3"]:
+    """mRoPE positions of branch slots: text, so the three axes are equal, and the same for all branches of a prompt."""
+    positions = trunk.next_position[:, None, None] + slots
+    return jnp.broadcast_to(positions[..., None], (*positions.shape, 3))
+
+
+def empty_caches(config: TextConfig, P: int, G: int, R: int, dtype: jnp.dtype) -> tuple[LayerCache, ...]:
+    """One pair of zero caches per layer, for R tokens of P x G branches."""
+    shape = (P, G, config.num_kv_heads, R, config.head_dim)
+    return tuple((jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.num_layers))

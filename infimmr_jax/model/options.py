@@ -1,0 +1,59 @@
+"""How a model is computed (not what it is): dtypes, scan or unrolled layers, rematerialisation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+REMAT_POLICIES: dict[str, Any] = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+    """Compute and parameter dtype; `scan` compiles one layer instead of all; `remat` is 'none' or a REMAT_POLICIES name."""
+
+    compute_dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+    scan: bool = True
+    remat: str = "none"
+
+
+def run_layers(
+    layer: Callable[[Any, Any, Any, Any], tuple[Any, Any]],
+    x: Any,
+    stacked: Any,
+    flags: np.ndarray,
+    options: ModelOptions,
+    inputs: Any = None,
+) -> tuple[Any, Any]:
+    """Apply `layer(x, params_i, flag_i, inputs_i) -> (x, output_i)` over a stacked parameter tree; outputs come stacked.
+
+    Under scan the flag is a traced boolean; unrolled it is a Python bool, so a branch on it costs nothing.
+    """
+    call = layer
+    if options.remat != "none":
+        # Inside a scan the barrier against common-subexpression elimination is not needed and blocks fusion.
+        static = () if options.scan else (2,)
+        policy = REMAT_POLICIES[options.remat]
+        call = jax.checkpoint(layer, policy=policy, prevent_cse=not options.scan, static_argnums=static)
+    if options.scan:
+        return jax.lax.scan(lambda x, item: call(x, *item), x, (stacked, jnp.asarray(flags), inputs))
+    outputs = []
+    for index, flag in enumerate(flags):
+        params, extra = layer_slice((stacked, inputs), index)
+        x, output = call(x, params, bool(flag), extra)
+        outputs.append(output)
+    return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+
+
+def layer_slice(stacked: Any, index: int) -> Any:
+    """The tree of layer `index` of a stacked tree."""
+    return jax.tree.map(lambda leaf: leaf[index], stacked)

@@ -1,0 +1,86 @@
+"""The device mesh and the one table of sharding rules."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from infimmr_jax.config import ConfigError, MeshSection
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = ("data", "fsdp")
+
+# Path pattern -> axes of the parameter without its leading layer axis. The first pattern that matches counts.
+# Columns of a projection that starts a block go over `tensor`, rows of the one that ends it do; the other side over `fsdp`.
+PARAMETER_RULES: tuple[tuple[str, P], ...] = (
+    (r"embed/embedding$", P("tensor", "fsdp")),
+    (r"lm_head/kernel$", P("fsdp", "tensor")),
+    (r"(^|/)(q|k|v|qkv|gate|up|fc1)/kernel$", P("fsdp", "tensor")),
+    (r"(^|/)(o|proj|down|fc2)/kernel$", P("tensor", "fsdp")),
+    (r"(^|/)(q|k|v|qkv|gate|up|fc1)/bias$", P("tensor")),
+    (r"patch_embed/kernel$", P(None, "fsdp")),
+    (r"(scale|bias)$", P()),
+)
+
+
+def make_mesh(section: MeshSection, devices: list[Any] | None = None) -> Mesh:
+    """A mesh over all devices with axes (data, fsdp, tensor); raises ConfigError when the sizes do not divide."""
+    devices = jax.devices() if devices is None else devices
+    fixed = section.fsdp * section.tensor
+    data = len(devices) // fixed if section.data == -1 else section.data
+    if data < 1 or data * fixed != len(devices):
+        raise ConfigError(
+            f"mesh data={section.data} fsdp={section.fsdp} tensor={section.tensor} does not fit {len(devices)} devices: "
+            "the product of the axes must equal the number of devices"
+        )
+    return Mesh(np.asarray(devices).reshape(data, section.fsdp, section.tensor), AXES)
+
+
+def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+    """PartitionSpec of one parameter; an axis that the mesh does not divide stays whole."""
+    for pattern, rule in PARAMETER_RULES:
+        if re.search(pattern, path):
+            axes = (None,) * (len(shape) - len(rule)) + tuple(rule)
+            return P(*(a if a and size % mesh.shape[a] == 0 else None for a, size in zip(axes, shape, strict=True)))
+    raise ConfigError(f"no sharding rule matches the parameter {path}; add one to PARAMETER_RULES")
+
+
+def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
+    """NamedShardings for a tree of parameters; also right for optimiser moments, whose paths end in the same names.
+
+    Leaves without axes (step counters) are replicated.
+    """
+
+    def one(path: tuple, leaf: Any) -> NamedSharding:
+        if len(leaf.shape) == 0:
+            return NamedSharding(mesh, P())
+        names = [str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", "")))) for part in path]
+        return NamedSharding(mesh, parameter_spec("/".join(names), leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Prompts, groups and scores are split over their first axis."""
+    return NamedSharding(mesh, P(BATCH))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same value on every device."""
+    return NamedSharding(mesh, P())
+
+
+def shard_batch(tree: Any, mesh: Mesh) -> Any:
+    """Put this process's rows of a batch on its devices; the global batch is the rows of all processes in order."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
+
+
+def batch_divisor(mesh: Mesh) -> int:
+    """The number that the prompts of a step must be a multiple of."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
