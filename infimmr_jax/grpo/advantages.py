@@ -1,0 +1,166 @@
+"""Advantage estimators: rewards of a group become advantages; chosen by name from the dict literal `ESTIMATORS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from infimmr_jax.config import GrpoSection
+
+
+@flax.struct.dataclass
+class EstimatorState:
+    """What an estimator remembers between steps, one entry per task; empty arrays when it remembers nothing.
+
+    `mean` and `square` are running means of the rewards and of their squares; `seen` counts the steps with that task.
+    """
+
+    mean: Float[Array, "K"]
+    square: Float[Array, "K"]
+    seen: Int[Array, "K"]
+
+
+def init_estimator_state(config: GrpoSection, num_tasks: int) -> EstimatorState:
+    """State before the first step; `num_tasks` is the number of distinct values of `task` given to `advantages`."""
+    size = num_tasks if config.estimator == "ema_std" else 0
+    return EstimatorState(mean=jnp.zeros(size), square=jnp.zeros(size), seen=jnp.zeros(size, jnp.int32))
+
+
+def advantages(
+    rewards: Float[Array, "P G"],
+    components: Mapping[str, Float[Array, "P G"]],
+    weights: Mapping[str, float],
+    config: GrpoSection,
+    state: EstimatorState,
+    task: Int[Array, "P"],
+) -> tuple[Float[Array, "P G"], EstimatorState]:
+    """Advantages of every response, and the estimator's next state.
+
+    `rewards` is the total reward; `components` and their `weights` are read by the estimators that normalise
+    components apart; `task` numbers the task of each prompt from 0. A group whose rewards are all equal gets exactly
+    0, whatever the rounding. Statistics over the batch are over all prompts given, so under `jit` with P sharded they
+    are global. Raises ValueError when a weighted component is missing. Formulas and sources:
+    docs/methods.md, "Advantages".
+    """
+    missing = sorted(set(weights) - set(components)) if config.estimator in _BY_COMPONENT else []
+    if missing:
+        raise ValueError(
+            f"estimator {config.estimator!r} needs the reward components {missing}, the graders gave "
+            f"{sorted(components)}; remove their weights or add the graders"
+        )
+    if config.estimator in _BY_COMPONENT and not sum(weights.values()) > 0:
+        raise ValueError(
+            f"estimator {config.estimator!r} needs reward weights with a positive sum, they are {dict(weights)}"
+        )
+    rewards = _at_least_float32(rewards)
+    values, state = ESTIMATORS[config.estimator](rewards, components, weights, config, state, task)
+    if config.advantage_clip is not None:
+        values = jnp.clip(values, -config.advantage_clip, config.advantage_clip)
+    return jax.lax.stop_gradient(values), state
+
+
+def has_signal(rewards: Float[Array, "P G"]) -> Bool[Array, "P"]:
+    """Whether a group's rewards differ: only then can the group move the policy."""
+    return jnp.max(rewards, axis=1) > jnp.min(rewards, axis=1)
+
+
+def _at_least_float32(x: Array) -> Array:
+    return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+
+
+def _centred(rewards: Array) -> Array:
+    """Rewards minus their group mean, exactly 0 where a group has no signal (a rounded mean would leave dust)."""
+    return jnp.where(has_signal(rewards)[:, None], rewards - jnp.mean(rewards, axis=1, keepdims=True), 0.0)
+
+
+def _std(x: Array, axis: int | None, ddof: int) -> Array:
+    """Standard deviation whose squares can not overflow: one huge reward must not turn into inf or NaN."""
+    x = x - jnp.mean(x, axis=axis, keepdims=True)
+    size = jnp.max(jnp.abs(x), axis=axis, keepdims=True)
+    safe = jnp.where(size > 0, size, 1.0)
+    count = x.size if axis is None else x.shape[axis]
+    return safe * jnp.sqrt(jnp.sum((x / safe) ** 2, axis=axis, keepdims=True) / (count - ddof)) * (size > 0)
+
+
+def _grpo(rewards, components, weights, config, state, task):
+    return _centred(rewards) / (_std(rewards, 1, 1) + config.std_epsilon), state
+
+
+def _no_std(rewards, components, weights, config, state, task):
+    return _centred(rewards), state
+
+
+def _batch_std(rewards, components, weights, config, state, task):
+    return _centred(rewards) / (_std(rewards, None, 1) + config.std_epsilon), state
+
+
+def _rloo(rewards, components, weights, config, state, task):
+    group = rewards.shape[1]
+    # The mean of the others is the group mean moved by the response's own share, so the difference is a scaling.
+    return _centred(rewards) * (group / (group - 1)), state
+
+
+def _reinforce_baseline(rewards, components, weights, config, state, task):
+    centred = _centred(rewards)
+    return centred / (_std(centred, None, 1) + config.std_epsilon), state
+
+
+def _per_component(components, weights, config):
+    total = 0.0
+    for name, weight in weights.items():
+        rewards = _at_least_float32(components[name])
+        total = total + weight * _centred(rewards) / (_std(rewards, 1, 1) + config.std_epsilon)
+    return total
+
+
+def _gdpo(rewards, components, weights, config, state, task):
+    summed = _centred(_per_component(components, weights, config))
+    return summed / (_std(summed, None, 1) + config.std_epsilon), state
+
+
+def _component_mean(rewards, components, weights, config, state, task):
+    return _per_component(components, weights, config) / sum(weights.values()), state
+
+
+def _ema_std(rewards, components, weights, config, state, task):
+    tasks = state.seen.shape[0]
+    prompts = jax.ops.segment_sum(jnp.ones_like(rewards[:, 0]), task, tasks)
+    present = prompts > 0
+    count = jnp.where(present, prompts, 1.0)
+
+    def moved(old, values):
+        batch = jax.ops.segment_sum(jnp.mean(values, axis=1), task, tasks) / count
+        decay = jnp.where(state.seen > 0, config.ema_decay, 0.0)
+        return jnp.where(present, decay * old + (1 - decay) * batch, old).astype(old.dtype)
+
+    state = EstimatorState(
+        mean=moved(state.mean, rewards),
+        square=moved(state.square, rewards**2),
+        seen=state.seen + present.astype(state.seen.dtype),
+    )
+    # The paper's code updates first and scales after; the floor under the variance is its own, too.
+    spread = jnp.sqrt(jnp.maximum(state.square - state.mean**2, 1e-6))[task]
+    centred = _centred(rewards)
+    scaled = centred / (spread[:, None] + config.std_epsilon)
+    outside = jnp.any(jnp.abs(scaled) > config.ema_fallback, axis=1, keepdims=True)
+    return jnp.where(outside, centred / (_std(rewards, 1, 0) + config.std_epsilon), scaled), state
+
+
+_BY_COMPONENT = ("gdpo", "component_mean")
+
+ESTIMATORS: dict[str, Callable[..., tuple[Array, EstimatorState]]] = {
+    "grpo": _grpo,
+    "no_std": _no_std,
+    "batch_std": _batch_std,
+    "rloo": _rloo,
+    "reinforce_baseline": _reinforce_baseline,
+    "gdpo": _gdpo,
+    "component_mean": _component_mean,
+    "ema_std": _ema_std,
+}
+
+__all__ = ["ESTIMATORS", "EstimatorState", "advantages", "has_signal", "init_estimator_state"]
