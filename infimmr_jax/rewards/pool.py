@@ -1,0 +1,209 @@
+"""Graders that can be neither hung nor crashed: worker processes with a deadline and a memory cap per answer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+
+from infimmr_jax.rewards.verdict import Question, Verdict
+from infimmr_jax.rewards.verifiers import quick_verdict
+from infimmr_jax.rewards.worker import encode
+
+START_SECONDS = 120.0
+GRACE_SECONDS = 5.0
+CACHE_SIZE = 200_000
+WORKER = "infimmr_jax.rewards.worker"
+
+
+class GraderError(RuntimeError):
+    """A grader process could not be started, or the pool is used outside its `with` block."""
+
+
+class GraderPool:
+    """Verify answers by rule, at once where the text decides, else in `workers` processes.
+
+    Each answer that needs sympy gets `deadline_seconds`; then its process is killed and replaced, and the verdict is
+    score 0 with reason "timeout". A process may take `memory_mb` above its libraries. Verdicts come in the order of
+    the questions; any number of threads may call `verify`. Processes start at the first question that needs one, are
+    new interpreters (never forks of the trainer), and end with the `with` block, or by themselves when the trainer
+    dies. `counters` tells how often what happened.
+    """
+
+    def __init__(self, workers: int = 1, deadline_seconds: float = 4.0, memory_mb: int = 1024) -> None:
+        if workers < 1:
+            raise ValueError(f"a grader pool needs at least one worker, not {workers}")
+        self._deadline = deadline_seconds
+        self._memory = memory_mb
+        self._wanted = workers
+        self._lock = threading.Lock()
+        self._questions: queue.SimpleQueue[tuple[Question, Future[Verdict]] | None] = queue.SimpleQueue()
+        self._keepers: list[_Keeper] = []
+        self._cache: dict[Question, Future[Verdict]] = {}
+        self._open = False
+        self.counters: Counter[str] = Counter()
+
+    def __enter__(self) -> GraderPool:
+        self._open = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all processes at once; answers still under way are scored 0 with reason "cancelled"."""
+        with self._lock:
+            self._open = False
+            keepers, self._keepers = self._keepers, []
+        for keeper in keepers:
+            keeper.closing = True
+            self._questions.put(None)
+        for keeper in keepers:
+            keeper.kill()
+        for keeper in keepers:
+            keeper.thread.join()
+        while not self._questions.empty():
+            item = self._questions.get()
+            if item is not None:
+                item[1].set_result(Verdict(0.0, "cancelled"))
+
+    def verify(self, questions: Sequence[Question]) -> list[Verdict]:
+        """One verdict a question, in order."""
+        if not self._open:
+            raise GraderError("the grader pool is closed: use it inside `with GraderPool(...) as pool:`")
+        answers = [quick_verdict(question) or self._ask(question) for question in questions]
+        verdicts = [answer if isinstance(answer, Verdict) else answer.result() for answer in answers]
+        self._count(verdicts)
+        return verdicts
+
+    def _count(self, verdicts: Iterable[Verdict]) -> None:
+        tally = Counter(_kind(verdict.reason) for verdict in verdicts)
+        with self._lock:
+            self.counters["graded"] += tally.total()
+            for kind, number in tally.items():
+                if kind:
+                    self.counters[kind] += number
+
+    def _ask(self, question: Question) -> Future[Verdict]:
+        with self._lock:
+            known = self._cache.get(question)
+            if known is not None:
+                self.counters["cached"] += 1
+                return known
+            if len(self._keepers) < self._wanted and self._open:
+                self._keepers += [_Keeper(self) for _ in range(self._wanted - len(self._keepers))]
+            answer: Future[Verdict] = Future()
+            if len(self._cache) >= CACHE_SIZE:
+                self._cache.clear()
+            self._cache[question] = answer
+            self._questions.put((question, answer))
+        return answer
+
+
+_KINDS = {"timeout": "timeouts", "crash": "crashes", "memory": "out_of_memory", "unparsable": "unparsable"}
+
+
+def _kind(reason: str) -> str:
+    """The counter a reason belongs to, "" for an ordinary verdict."""
+    return _KINDS.get(reason.partition(" ")[0].rstrip(":"), "")
+
+
+class _Keeper:
+    """One worker process and the thread that feeds it; only this thread touches the pipes."""
+
+    def __init__(self, pool: GraderPool) -> None:
+        self.closing = False
+        self._pool = pool
+        self._process: subprocess.Popen[bytes] | None = None
+        self.thread = threading.Thread(target=self._serve, name="grader", daemon=True)
+        self.thread.start()
+
+    def kill(self) -> None:
+        """Kill the process and its child now (from any thread); the keeper's thread cleans up."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+    def _serve(self) -> None:
+        while (item := self._pool._questions.get()) is not None:
+            question, answer = item
+            try:
+                answer.set_result(self._grade(question))
+            except GraderError as error:
+                answer.set_exception(error)
+        self._clean_up()
+
+    def _grade(self, question: Question) -> Verdict:
+        if self.closing:
+            return Verdict(0.0, "cancelled")
+        process = self._process or self._start()
+        assert process.stdin is not None
+        try:
+            process.stdin.write(encode(question))
+            process.stdin.flush()
+            line = _read_line(process, self._pool._deadline + GRACE_SECONDS)
+        except BrokenPipeError:
+            line = b""
+        if not line:
+            self._clean_up()
+            return Verdict(0.0, "cancelled" if self.closing else "crash: grader lost")
+        score, reason = json.loads(line)
+        return Verdict(float(score), str(reason))
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", WORKER, str(self._pool._deadline), str(self._pool._memory)]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
+        )
+        self._process = process
+        if self.closing:
+            self.kill()
+        if _read_line(process, START_SECONDS) != b"ready\n":
+            self.kill()
+            assert process.stderr is not None
+            said = process.stderr.read().decode(errors="replace").strip().splitlines()
+            self._clean_up()
+            raise GraderError(f"a grader process did not start: {said[-1] if said else 'it said nothing'}")
+        return process
+
+    def _clean_up(self) -> None:
+        self.kill()
+        process, self._process = self._process, None
+        if process is not None:
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        stream.close()
+
+
+def _read_line(process: subprocess.Popen[bytes], seconds: float) -> bytes:
+    """One line from the process, or b"" when it ended or was late."""
+    assert process.stdout is not None
+    descriptor = process.stdout.fileno()
+    end, line = time.monotonic() + seconds, b""
+    while not line.endswith(b"\n"):
+        ready, _, _ = select.select([descriptor], [], [], max(0.0, end - time.monotonic()))
+        piece = os.read(descriptor, 65_536) if ready else b""
+        if not piece:
+            return b""
+        line += piece
+    return line
+
+
+__all__ = ["GraderError", "GraderPool"]

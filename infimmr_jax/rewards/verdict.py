@@ -1,0 +1,38 @@
+"""What a verifier is asked and what it says."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Score in [0, 1] of one answer, and the rule that decided it, in words."""
+
+    score: float
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a verifier may need besides the two strings; hashable, so that verdicts can be cached.
+
+    `choices` are the option texts in letter order; `relative_tolerance` is the largest |answer - gold| / |gold| at
+    which two numbers count as equal (0: exact).
+    """
+
+    choices: tuple[str, ...] = ()
+    relative_tolerance: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """One thing to be verified: the gold answer and the extracted answer, as strings, under an answer type."""
+
+    answer_type: str
+    gold: str
+    answer: str
+    options: Options = Options()
+
+
+__all__ = ["Options", "Question", "Verdict"]

@@ -1,0 +1,76 @@
+r"""Verify a multiple-choice answer: the letter, the option's text, or both when they agree."""
+
+from __future__ import annotations
+
+import re
+
+from infimmr_jax.rewards.numbers import parse_number
+from infimmr_jax.rewards.text import fold, unwrap
+from infimmr_jax.rewards.verdict import Options, Verdict
+from infimmr_jax.rewards.verify_math import compact, numbers_equal
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+_LEAD = re.compile(
+    r"^(?:the\s+)?(?:correct\s+|final\s+)*(?:answer|option|choice)\s*(?:is|:)?\s*:?\s*(?:option\s+|choice\s+)?", re.I
+)
+_ALONE = re.compile(r"^[\[(]?\s*([A-Za-z])\s*[\])]?\s*[.:)]?$")
+_LABELLED = re.compile(r"^(?:\(\s*([A-Za-z])\s*\)|\[\s*([A-Za-z])\s*\]|([A-Z])\s*[.:)])\s*(\S.*)$", re.DOTALL)
+_INNER = re.compile(r"\\(?:text|mathrm|mathbf|textbf|textit|mathit|textrm)\s*\{([^{}]*)\}")
+
+
+def clean_option(text: str) -> str:
+    """An option or answer without wrappers, LaTeX text commands, case and spacing."""
+    return " ".join(unwrap(_INNER.sub(r"\1", unwrap(fold(text)))).split()).casefold()
+
+
+def letter_of(text: str, choices: tuple[str, ...] = ()) -> tuple[str | None, str]:
+    """The letter an answer names and the rule that found it; (None, why) when it names none or contradicts itself."""
+    cleaned = unwrap(_INNER.sub(r"\1", unwrap(fold(text))))
+    cleaned = unwrap(_LEAD.sub("", cleaned))
+    alone = _ALONE.match(cleaned)
+    if alone:
+        letter = alone[1].upper()
+        if choices and LETTERS.index(letter) >= len(choices):
+            return None, f"letter {letter} is not among the options"
+        return letter, "letter"
+    labelled = _LABELLED.match(cleaned)
+    if labelled:
+        letter = (labelled[1] or labelled[2] or labelled[3]).upper()
+        if not choices:
+            return None, "text behind the letter, and no options to compare it with"
+        named = _option_letters(labelled[4], choices)
+        if LETTERS.index(letter) < len(choices) and letter in named:
+            return letter, "letter with its text"
+        return None, "letter and text disagree"
+    named = _option_letters(cleaned, choices)
+    if len(named) == 1:
+        return named[0], "option text"
+    return None, "no option named" if not named else "several options have this text"
+
+
+def _option_letters(text: str, choices: tuple[str, ...]) -> list[str]:
+    exact = [LETTERS[i] for i, choice in enumerate(choices) if clean_option(choice) == clean_option(text)]
+    if exact:
+        return exact
+    number = parse_number(text)
+    found = []
+    for i, choice in enumerate(choices):
+        option = parse_number(choice)
+        if compact(choice) == compact(text) or (number and option and numbers_equal(option, number)):
+            found.append(LETTERS[i])
+    return found
+
+
+def verify_choice(gold: str, answer: str, options: Options = Options()) -> Verdict:  # noqa: B008 - frozen
+    """Whether an answer names the gold option (a letter); `options.choices` are the option texts in letter order."""
+    gold_letter, _ = letter_of(gold, options.choices)
+    if gold_letter is None:
+        return Verdict(0.0, "unparsable gold")
+    letter, rule = letter_of(answer, options.choices)
+    if letter is None:
+        return Verdict(0.0, rule)
+    return Verdict(float(letter == gold_letter), f"{rule}: {letter}")
+
+
+__all__ = ["LETTERS", "clean_option", "letter_of", "verify_choice"]

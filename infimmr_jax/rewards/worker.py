@@ -1,0 +1,154 @@
+"""A grader process: `python -m infimmr_jax.rewards.worker DEADLINE MEMORY_MB`, JSON lines in and out.
+
+The process itself never grades: it imports sympy once and forks a child that does (a few milliseconds), so that
+killing a hanging child costs no new start-up. It ends its child and itself when its standard input closes or its
+parent is gone. No JAX is imported here; the parent is never forked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import sys
+from typing import Any
+
+from infimmr_jax.rewards.verdict import Options, Question
+
+GRADES_PER_CHILD = 2_000
+
+
+class _Child:
+    """The forked process that grades, with a pipe in each direction."""
+
+    def __init__(self, memory_mb: int) -> None:
+        question_read, self.write = os.pipe()
+        self.read, verdict_write = os.pipe()
+        self.grades = 0
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self.write)
+            os.close(self.read)
+            _grade_forever(question_read, verdict_write, memory_mb)
+        os.close(question_read)
+        os.close(verdict_write)
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self.read)
+        os.close(self.write)
+
+
+def encode(question: Question) -> bytes:
+    """A question as one line of JSON."""
+    return json.dumps(dataclasses.asdict(question)).encode() + b"\n"
+
+
+def decode(line: bytes) -> Question:
+    """The inverse of `encode`."""
+    fields: dict[str, Any] = json.loads(line)
+    options = fields.pop("options")
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    return Question(**fields, options=Options(**options))
+
+
+def _grade_forever(source: int, sink: int, memory_mb: int) -> None:
+    """Child: grade until the pipe closes; leaves without cleaning up, as a forked child should."""
+    _limit(memory_mb)
+    from infimmr_jax.rewards.verifiers import slow_verdict
+
+    with os.fdopen(source, "rb") as questions:
+        for line in questions:
+            try:
+                verdict = slow_verdict(decode(line))
+                reply = [verdict.score, verdict.reason]
+            except MemoryError:
+                os.write(sink, b'[0.0, "memory"]\n')
+                os._exit(1)
+            except Exception as error:  # whatever a hostile answer provokes is a verdict: it is counted and reported
+                reply = [0.0, f"crash: {type(error).__name__}"]
+            os.write(sink, json.dumps(reply).encode() + b"\n")
+    os._exit(0)
+
+
+def _limit(memory_mb: int) -> None:
+    """Cap the address space above what the libraries took; forbid writing files and starting processes' core dumps."""
+    with open("/proc/self/statm", encoding="ascii") if os.path.exists("/proc/self/statm") else open(os.devnull) as file:
+        pages = file.read().split()
+    used = int(pages[0]) * resource.getpagesize() if pages else 0
+    resource.setrlimit(resource.RLIMIT_AS, (used + memory_mb * 2**20,) * 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    sys.setrecursionlimit(3_000)
+
+
+def _read_line(descriptor: int, buffer: bytearray) -> bytes | None:
+    """The next line from a pipe (blocking), or None at its end."""
+    while b"\n" not in buffer:
+        piece = os.read(descriptor, 65_536)
+        if not piece:
+            return None
+        buffer += piece
+    line, _, rest = bytes(buffer).partition(b"\n")
+    buffer[:] = rest
+    return line
+
+
+def _wait(descriptor: int, parent: int, seconds: float | None) -> str:
+    """Wait for a descriptor: "ready", "late", or "alone" when standard input closed or the parent is gone."""
+    left = seconds
+    while left is None or left > 0:
+        step = 1.0 if left is None else min(1.0, left)
+        ready, _, _ = select.select({descriptor, 0}, [], [], step)
+        if descriptor in ready:
+            return "ready"
+        if 0 in ready or os.getppid() != parent:
+            return "alone"
+        if left is not None:
+            left -= step
+    return "late"
+
+
+def main(deadline: float, memory_mb: int) -> None:
+    """Serve questions from standard input until it closes."""
+    parent = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sink = os.dup(1)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+
+    from infimmr_jax.rewards import symbolic, verifiers  # noqa: F401 - imported once, shared by every child
+
+    symbolic.compare(r"\frac{1}{2}", r"x+\sqrt{2}", Options())  # builds the parser's tables before the first fork
+    os.dup2(silence, 2)
+    gc.freeze()
+    os.write(sink, b"ready\n")
+    child = _Child(memory_mb)
+    asked, answered = bytearray(), bytearray()
+    while _wait(0, parent, None) == "ready":
+        line = _read_line(0, asked)
+        if line is None:
+            break
+        os.write(child.write, line + b"\n")
+        state = _wait(child.read, parent, deadline)
+        if state == "alone":
+            break
+        reply = _read_line(child.read, answered) if state == "ready" else b'[0.0, "timeout"]'
+        if reply is None:
+            reply = b'[0.0, "crash: process died"]'
+        child.grades += 1
+        os.write(sink, reply + b"\n")
+        if state == "late" or reply.startswith((b'[0.0, "memory', b'[0.0, "crash')) or child.grades >= GRADES_PER_CHILD:
+            child.kill()
+            answered.clear()
+            child = _Child(memory_mb)
+    child.kill()
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), int(sys.argv[2]))
