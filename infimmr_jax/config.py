@@ -164,7 +164,7 @@ class RewardSection(Section):
     """Weights of the reward components, and the pool of grader processes."""
 
     weights: dict[str, float] = Field(default_factory=lambda: {"accuracy": 0.9, "format": 0.1})
-    workers: Annotated[int, Field(ge=0)] = 1
+    workers: PositiveInt = 1
     deadline_seconds: Annotated[float, Field(gt=0)] = 4.0
     memory_mb: PositiveInt = 1024
 
