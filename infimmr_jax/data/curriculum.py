@@ -11,11 +11,14 @@ from typing import Any
 import grain
 
 from infimmr_jax.config import ConfigError, DataSection, Modality, PhaseSection, RunConfig, SourceSection
+from infimmr_jax.data.readers import GoldCheck
 from infimmr_jax.data.records import Problem
 from infimmr_jax.data.selection import SourceReport, select_problems
+from infimmr_jax.rewards.pool import GraderPool
 
 Encode = Callable[[Problem, Modality], Any]
 Collate = Callable[[Sequence[Any]], Any]
+Check = Callable[[Problem, Modality], object]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +73,16 @@ def build_curriculum(
     collate: Collate,
     process_index: int = 0,
     process_count: int = 1,
-    check: Callable[[Problem, Modality], object] | None = None,
+    check: Check | None = None,
+    pool: GraderPool | None = None,
 ) -> Curriculum:
     """Read, check and filter every source of every phase, and chain the phases into one random-access dataset.
 
     Inside a phase each source is shuffled (unless `order` says otherwise), repeated with a new order each time,
     mixed by weight, and batched. A process gets every `process_count`-th problem of a step, so the problems of a step
-    do not depend on the number of processes. `encode` and `collate` run when an element is read; `check` (default:
-    `encode`) is called once a problem before training and rejects by raising DataError.
+    do not depend on the number of processes. `encode` and `collate` run when an element is read. Before training every
+    problem passes `check` (default: `encode`; a cheaper `plan_prompt` does), which rejects by raising DataError, and
+    gold answers are parsed by the graders of `pool`.
     Raises DataError when a source is empty, ConfigError when a step can not be divided over the processes.
     """
     if not 0 <= process_index < process_count:
@@ -85,13 +90,14 @@ def build_curriculum(
     built: list[grain.MapDataset[StepBatch]] = []
     reports: list[SourceReport] = []
     first_step = 0
+    golds = GoldCheck(pool)
     for phase_index, phase in enumerate(config.phases):
         if phase.prompts_per_step % process_count:
             raise ConfigError(
                 f"phases.{phase_index}.prompts_per_step: {phase.prompts_per_step} problems can not be divided over "
                 f"{process_count} processes; use a multiple"
             )
-        problems, phase_reports = _mixed_problems(phase, phase_index, config.seed, config.data, check or encode)
+        problems, phase_reports = _mixed_problems(phase, phase_index, config.seed, config.data, check or encode, golds)
         reports += phase_reports
         batches = problems.batch(phase.prompts_per_step, batch_fn=list).slice(slice(0, phase.steps))
         maker = _StepMaker(phase, phase_index, first_step, encode, collate, process_index, process_count)
@@ -122,7 +128,8 @@ def heldout(
     count: int,
     data: DataSection,
     *,
-    check: Callable[[Problem, Modality], object] | None = None,
+    check: Check | None = None,
+    pool: GraderPool | None = None,
     seed: int = 0,
 ) -> tuple[list[Problem], list[SourceReport]]:
     """At most `count` different problems for evaluation, drawn from the sources by weight; always the same ones.
@@ -132,8 +139,9 @@ def heldout(
     reports: list[SourceReport] = []
     streams: list[Iterator[Problem]] = []
     seen: set[str] = set()
+    golds = GoldCheck(pool)
     for number, source in enumerate(sources):
-        kept, report = select_problems(source, modality, data, phase="evaluation", check=check)
+        kept, report = select_problems(source, modality, data, phase="evaluation", check=check, golds=golds)
         reports.append(report)
         streams.append(_different(kept, _seed("heldout", seed, number), seen))
     problems: list[Problem] = []
@@ -154,13 +162,20 @@ def _different(problems: Sequence[Problem], seed: int, seen: set[str]) -> Iterat
 
 
 def _mixed_problems(
-    phase: PhaseSection, phase_index: int, seed: int, data: DataSection, check: Callable[[Problem, Modality], object]
+    phase: PhaseSection, phase_index: int, seed: int, data: DataSection, check: Check, golds: GoldCheck
 ) -> tuple[grain.MapDataset[Problem], list[SourceReport]]:
     """An endless dataset of the phase's problems."""
     datasets, reports = [], []
     for number, source in enumerate(phase.sources):
         kept, report = select_problems(
-            source, phase.modality, data, phase=phase.name, filters=phase.filters, order=phase.order, check=check
+            source,
+            phase.modality,
+            data,
+            phase=phase.name,
+            filters=phase.filters,
+            order=phase.order,
+            check=check,
+            golds=golds,
         )
         reports.append(report)
         dataset = grain.MapDataset.source(kept)

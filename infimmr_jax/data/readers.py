@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from infimmr_jax.config import DataSection, Modality, SourceSection
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.data.rows import problem_from_row
 from infimmr_jax.data.synthetic import SyntheticSource
+from infimmr_jax.rewards.golds import check_golds
+from infimmr_jax.rewards.pool import GraderPool
+
+GOLDS_AT_ONCE = 512  # rows whose answers are checked together, so that all grader processes have work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +39,36 @@ def source_name(source: SourceSection) -> str:
     return str(source.path)
 
 
+class GoldCheck:
+    """Asks the rewards' verifiers whether gold answers can be graded; each different answer is asked once.
+
+    LaTeX is parsed in the worker processes of `pool`; without one only what the text itself shows is checked.
+    """
+
+    def __init__(self, pool: GraderPool | None = None) -> None:
+        self.pool = pool
+        self._known: dict[tuple[str, str, tuple[str, ...]], str | None] = {}
+
+    def __call__(self, problems: Sequence[Problem]) -> list[str | None]:
+        """For every problem a sentence saying why its gold answer can not be graded, or None."""
+        new = {self._key(problem): problem for problem in problems if self._key(problem) not in self._known}
+        self._known.update(zip(new, check_golds(list(new.values()), self.pool), strict=True))
+        return [self._known[self._key(problem)] for problem in problems]
+
+    @staticmethod
+    def _key(problem: Problem) -> tuple[str, str, tuple[str, ...]]:
+        return problem.answer, problem.answer_type, problem.choices
+
+
 def read_source(
-    source: SourceSection, modality: Modality, data: DataSection
+    source: SourceSection, modality: Modality, data: DataSection, golds: GoldCheck | None = None
 ) -> tuple[Sequence[Problem], list[Rejected]]:
     """Read one source for one modality: the problems that can be used, and every row that can not, with its reason.
 
     A file is read whole and each row checked here (see `rows.problem_from_row`), including the decoding of its
-    images, so that nothing can fail later. A synthetic source is a lazy sequence and has no rejected rows. Raises
-    DataError when the file itself is missing or outside `data.root`.
+    images and, by `golds`, its answer, so that nothing can fail later; `size` ends the reading once so many rows are
+    kept. A synthetic source is a lazy sequence and has no rejected rows. Raises DataError when the file itself is
+    missing or outside `data.root`.
     """
     if source.reader == "synthetic":
         if source.size is None:
@@ -49,10 +76,34 @@ def read_source(
         made = SyntheticSource(source.families, source.style, source.split, source.seed, source.size, modality)
         return made, []
     path = _file_below_root(source, data)
+    golds = golds or GoldCheck()
     problems: list[Problem] = []
     rejected: list[Rejected] = []
+    rows = _rows(path, source_name(source), modality, data)
+    while chunk := list(itertools.islice(rows, GOLDS_AT_ONCE)):
+        read = [row for row in chunk if isinstance(row, _Row)]
+        complaints = {row.number: said for row, said in zip(read, golds([row.problem for row in read]), strict=True)}
+        for row in chunk:
+            if isinstance(row, Rejected):
+                rejected.append(row)
+            elif complaint := complaints[row.number]:
+                rejected.append(Rejected(source_name(source), row.number, row.problem.id, complaint))
+            else:
+                problems.append(row.problem)
+            if source.size is not None and len(problems) == source.size:
+                return problems, rejected
+    return problems, rejected
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    number: int
+    problem: Problem
+
+
+def _rows(path: Path, name: str, modality: Modality, data: DataSection) -> Iterator[_Row | Rejected]:
+    """Every row of a JSONL file that is not blank, as a problem or as a rejection."""
     first_row: dict[str, int] = {}
-    name = source_name(source)
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -61,19 +112,11 @@ def read_source(
             try:
                 row = _decode(line)
                 identity = _identity(row)
-                if identity is not None and identity in first_row:
-                    raise DataError(f"`id` {identity!r} was already used in row {first_row[identity]}")
-                problem = problem_from_row(row, path.parent, modality, data.max_images, data.image)
+                if identity is not None and first_row.setdefault(identity, number) != number:
+                    raise DataError(f"`id` was already used in row {first_row[identity]}")
+                yield _Row(number, problem_from_row(row, path.parent, modality, data.max_images, data.image))
             except DataError as error:
-                rejected.append(Rejected(name, number, identity, str(error)))
-                continue
-            finally:
-                if identity is not None:
-                    first_row.setdefault(identity, number)
-            problems.append(problem)
-            if source.size is not None and len(problems) == source.size:
-                break
-    return problems, rejected
+                yield Rejected(name, number, identity, str(error))
 
 
 def _file_below_root(source: SourceSection, data: DataSection) -> Path:

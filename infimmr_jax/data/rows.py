@@ -20,8 +20,8 @@ def problem_from_row(row: Any, folder: Path, modality: Modality, max_images: int
     """Check one decoded row of the common layout and return its Problem; image paths become absolute.
 
     `folder` is the directory that image paths are relative to and that they may not leave. Raises DataError with the
-    first reason found: a missing key, a wrong type, an empty or oversized text, an answer that its verifier can not
-    read, images that are missing, outside the folder, broken or too large, or that do not fit the modality.
+    first reason found: a missing key, a wrong type, an empty or oversized text, a choice that is not offered, images
+    that are missing, outside the folder, broken or too large, or that do not fit the modality.
     """
     if modality not in get_args(Modality):
         raise ValueError(f"there is no modality {modality!r}; known: {', '.join(get_args(Modality))}")
@@ -39,7 +39,7 @@ def problem_from_row(row: Any, folder: Path, modality: Modality, max_images: int
     _check_choices(answer_type, answer, choices)
     caption = _text(row, "caption", required=modality == "caption")
     images = _images(_texts(row, "images"), question, folder, modality, max_images, limits)
-    problem = Problem(
+    return Problem(
         id=str(identity),
         question=question,
         answer=answer,
@@ -53,10 +53,6 @@ def problem_from_row(row: Any, folder: Path, modality: Modality, max_images: int
         level=_level(row.get("level")),
         extra={key: value for key, value in row.items() if key not in KNOWN_KEYS},
     )
-    complaint = _gold_complaint(answer, answer_type, choices)
-    if complaint:
-        raise DataError(complaint)
-    return problem
 
 
 def _text(row: dict[str, Any], key: str, required: bool = False) -> str:
@@ -151,10 +147,3 @@ def _image_complaint(path: str, limits: ImageSection, modified: int, size: int) 
     except DataError as error:
         return str(error)
     return ""
-
-
-@functools.lru_cache(maxsize=200_000)
-def _gold_complaint(answer: str, answer_type: str, choices: tuple[str, ...]) -> str:
-    from infimmr_jax.rewards.router import check_gold
-
-    return check_gold(answer, answer_type, choices) or ""

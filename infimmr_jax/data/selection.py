@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
 from infimmr_jax.config import DataSection, FilterSection, Modality, SourceSection
-from infimmr_jax.data.readers import Rejected, read_source, source_name
+from infimmr_jax.data.readers import GoldCheck, Rejected, read_source, source_name
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.data.synthetic import SyntheticSource
 
@@ -68,6 +68,7 @@ def select_problems(
     filters: FilterSection = NO_FILTERS,
     order: Order = "shuffle",
     check: Callable[[Problem, Modality], object] | None = None,
+    golds: GoldCheck | None = None,
 ) -> tuple[Sequence[Problem], SourceReport]:
     """Read a source, drop what the filters or `check` refuse, and order the rest; report every loss.
 
@@ -75,7 +76,7 @@ def select_problems(
     file passes it; of a procedural source the first 64 do, where a failure is an error of the configuration.
     "easy_to_hard" sorts by `level`, problems without a level last. Raises DataError when nothing is left.
     """
-    problems, rejected = read_source(source, modality, data)
+    problems, rejected = read_source(source, modality, data, golds)
     lazy = isinstance(problems, SyntheticSource)
     filtered: Counter[str] = Counter()
     levels: list[tuple[int, float | None]] = []

@@ -10,9 +10,27 @@ from typing import overload
 from infimmr_jax.data.records import Problem
 from infimmr_jax.data.synthetic.bars import bars
 from infimmr_jax.data.synthetic.canvas import STYLES, Canvas
+from infimmr_jax.data.synthetic.dials import clock, number_line
+from infimmr_jax.data.synthetic.geometry import geometry
+from infimmr_jax.data.synthetic.maps import transit
+from infimmr_jax.data.synthetic.puzzles import balance, grid, jigsaw, latin_square
 from infimmr_jax.data.synthetic.scene import Scene
+from infimmr_jax.data.synthetic.shapes import compare, count, yes_no
 
-FAMILIES: dict[str, Callable[[random.Random], Scene]] = {"bars": bars}
+FAMILIES: dict[str, Callable[[random.Random], Scene]] = {
+    "bars": bars,
+    "count": count,
+    "compare": compare,
+    "yes_no": yes_no,
+    "geometry": geometry,
+    "clock": clock,
+    "number_line": number_line,
+    "grid": grid,
+    "jigsaw": jigsaw,
+    "latin_square": latin_square,
+    "balance": balance,
+    "transit": transit,
+}
 
 HELDOUT_SHARE = 10  # one problem in this many is held out
 
@@ -35,7 +53,7 @@ def make_problem(
     text = modality == "text"
     images: tuple[bytes, ...] = ()
     if draw and not text:
-        canvas = Canvas(STYLES[style], random.Random(_number("draw", style, family, split, seed, index)))
+        canvas = Canvas(STYLES[style], random.Random(_number("draw", style, family, split, seed, index)), scene.scale)
         scene.draw(canvas)
         images = (canvas.png(),)
     return Problem(

@@ -7,6 +7,7 @@ import functools
 import random
 import struct
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -52,7 +53,9 @@ STYLES: dict[str, Style] = {
 
 
 class Canvas:
-    """One picture being drawn; coordinates are pixels, `dx` and `dy` are the style's displacement of this picture."""
+    """One picture being drawn. Coordinates are pixels of the final picture, moved by this picture's displacement
+    (at most 6 px up and 3 px sideways: leave that margin); `scale` draws larger and shrinks, for smooth edges.
+    """
 
     def __init__(self, style: Style, rng: random.Random, scale: int = 1) -> None:
         self.style, self.rng, self.scale = style, rng, scale
@@ -78,29 +81,32 @@ class Canvas:
 
     def line(self, x0: float, y0: float, x1: float, y1: float, fill: RGB, width: float = 1) -> None:
         """A straight line between two points."""
-        s = self.scale
-        self.pen.line((x0 * s, y0 * s, x1 * s, y1 * s), fill=fill, width=max(1, round(width * s)))
+        self.pen.line([self._at(x0, y0), self._at(x1, y1)], fill=fill, width=max(1, round(width * self.scale)))
 
     def box(self, x0: float, y0: float, x1: float, y1: float, fill: RGB | None, outline: RGB | None = None) -> None:
         """An axis-parallel rectangle, both corners included."""
-        s = self.scale
-        self.pen.rectangle((x0 * s, y0 * s, x1 * s, y1 * s), fill=fill, outline=outline, width=s)
+        self.pen.rectangle([self._at(x0, y0), self._at(x1, y1)], fill=fill, outline=outline, width=self.scale)
 
     def disc(self, x: float, y: float, radius: float, fill: RGB | None, outline: RGB | None = None) -> None:
         """A disc around (x, y)."""
-        s = self.scale
-        corners = ((x - radius) * s, (y - radius) * s, (x + radius) * s, (y + radius) * s)
-        self.pen.ellipse(corners, fill=fill, outline=outline, width=s)
+        corners = [self._at(x - radius, y - radius), self._at(x + radius, y + radius)]
+        self.pen.ellipse(corners, fill=fill, outline=outline, width=self.scale)
 
-    def polygon(self, points: list[tuple[float, float]], fill: RGB | None, outline: RGB | None = None) -> None:
+    def wedge(self, x: float, y: float, radius: float, start: float, end: float, fill: RGB) -> None:
+        """A slice of a disc between two angles in degrees, clockwise from the right."""
+        corners = [self._at(x - radius, y - radius), self._at(x + radius, y + radius)]
+        self.pen.pieslice(corners, start, end, fill=fill)
+
+    def polygon(self, points: Sequence[tuple[float, float]], fill: RGB | None, outline: RGB | None = None) -> None:
         """A filled polygon."""
-        s = self.scale
-        self.pen.polygon([(x * s, y * s) for x, y in points], fill=fill, outline=outline, width=s)
+        self.pen.polygon([self._at(x, y) for x, y in points], fill=fill, outline=outline, width=self.scale)
 
     def text(self, x: float, y: float, text: str, fill: RGB, size: int = 10) -> None:
         """Text centred on (x, y)."""
-        s = self.scale
-        self.pen.text((x * s, y * s), text, fill=fill, font=_font(size * s), anchor="mm")
+        self.pen.text(self._at(x, y), text, fill=fill, font=_font(size * self.scale), anchor="mm")
+
+    def _at(self, x: float, y: float) -> tuple[float, float]:
+        return ((x + self.dx) * self.scale, (y + self.dy) * self.scale)
 
     def png(self) -> bytes:
         """Shrink to SIDE x SIDE, speckle, and encode."""

@@ -14,7 +14,8 @@ class Scene:
     """One problem before it is drawn.
 
     `facts` is the caption: all that the picture shows and the question may need. `intro` comes before the facts when
-    they are given in the question itself (the text twin). `draw` paints the scene onto a canvas.
+    they are given in the question itself (the text twin). `draw` paints the scene onto a canvas of the
+    given `scale` (see `Canvas`).
     """
 
     facts: str
@@ -26,3 +27,4 @@ class Scene:
     answer_type: AnswerType = "math"
     choices: tuple[str, ...] = ()
     intro: str = "values"
+    scale: int = 1
