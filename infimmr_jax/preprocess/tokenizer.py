@@ -20,7 +20,8 @@ VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 VISION_PAD, IMAGE_PAD, VIDEO_PAD = "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"
 SPECIAL_TOKENS = (END_OF_TEXT, IM_START, IM_END, VISION_START, VISION_END, VISION_PAD, IMAGE_PAD, VIDEO_PAD)
 # Ordinary text for the published tokenizers; one token each in a nano one, whose responses are counted in tokens.
-MARKUP_TOKENS = ("<think>", "</think>", "\\boxed{")
+# A digit after a space is one token as well: "red 6" then reads as two neighbours, which a small model copies soonest.
+MARKUP_TOKENS = ("<think>", "</think>", "\\boxed{", *(f" {digit}" for digit in range(10)))
 
 # Qwen2's pre-tokenization: contractions, words with one leading sign or space, single digits, signs, line ends, spaces.
 PRETOKEN_PATTERN = (

@@ -45,7 +45,7 @@ def demonstration(problem: Problem, worked: bool, response_format: str) -> str:
         )
     if response_format == "boxed":
         return f"{problem.solution} {answer}"
-    return f"<think>{problem.solution}</think>{answer}"
+    return f"<think> {problem.solution}</think>{answer}"
 
 
 def encode_response(text: str, tokenizer: Any, eos: int, limit: int, problem_id: str) -> np.ndarray:
