@@ -8,18 +8,18 @@ import io
 import math
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from infimmr_jax.config import ImageSection
 from infimmr_jax.data.records import DataError
 
 # Pillow also opens formats that start other programs (EPS) or hold several documents (PDF): only pictures are read.
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_ASPECT_RATIO = 200
 # OpenAI CLIP's statistics, which the published Qwen2.5-VL processors use.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -55,7 +55,9 @@ def open_image(source: ImageSource, section: ImageSection) -> Image.Image:
             image.load()
             upright = image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
             return _to_rgb(upright, source)
-        except (*_DECODE_ERRORS, KeyError) as error:
+        except DataError:
+            raise
+        except _DECODE_ERRORS as error:
             raise DataError(f"image {_name(source)} can not be decoded: {error}; replace the file") from error
 
 
@@ -109,24 +111,38 @@ def patchify(
     Bit-equal to transformers' `Qwen2VLImageProcessorPil`.
     """
     pixels = resize(image, grid[2] * patch_size, grid[1] * patch_size)
-    cut = cut_patches(pixels, patch_size, merge_size)
-    patches = np.empty((len(cut), 3, temporal_patch_size, patch_size**2), np.float32)
+    return flat_patches([pixels], patch_size, merge_size, temporal_patch_size)
+
+
+def flat_patches(
+    frames: Sequence[UInt8[np.ndarray, "height width 3"]], patch_size: int, merge_size: int, temporal_patch_size: int
+) -> Float32[np.ndarray, "patches width"]:
+    """Cut resized frames into the normalised flat patches of one temporal patch; see `patchify`.
+
+    Fewer frames than `temporal_patch_size` are filled up with the last one.
+    """
+    height, width, _ = frames[0].shape
+    count = height * width // patch_size**2
+    patches = np.empty((count, 3, temporal_patch_size, patch_size**2), np.float32)
     table = normalisation_table()
-    for channel in range(3):
-        patches[:, channel, 0] = table[channel].take(cut[:, channel])
-    patches[:, :, 1:] = patches[:, :, :1]
-    return patches.reshape(len(cut), -1)
+    for time, frame in enumerate(frames):
+        cut = _cut_patches(frame, patch_size, merge_size)
+        for channel in range(3):
+            patches[:, channel, time] = table[channel].take(cut[:, channel])
+    patches[:, :, len(frames) :] = patches[:, :, len(frames) - 1, None]
+    return patches.reshape(count, -1)
 
 
-def resize(image: Image.Image, width: int, height: int) -> np.ndarray:
+def resize(image: Image.Image, width: int, height: int) -> UInt8[np.ndarray, "height width 3"]:
     """RGB pixels uint8 [height, width, 3] after Pillow's bicubic resize."""
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(image)
 
 
-def cut_patches(pixels: np.ndarray, patch_size: int, merge_size: int) -> np.ndarray:
-    """Cut uint8 pixels [height, width, 3] into uint8 patches [patches, 3, patch_size^2] in processor order."""
+def _cut_patches(
+    pixels: UInt8[np.ndarray, "height width 3"], patch_size: int, merge_size: int
+) -> UInt8[np.ndarray, "patches 3 area"]:
     height, width, channels = pixels.shape
     unit = patch_size * merge_size
     blocks = pixels.reshape(
@@ -168,6 +184,8 @@ def _opened(source: ImageSource, section: ImageSection) -> Iterator[Image.Image]
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format == "TIFF":
+        return 1  # Pillow turns TIFF itself, in the header's size as well.
     # The base class's getexif: PNG's own one decodes the pixels to look for a chunk behind them.
     try:
         return int(Image.Image.getexif(image).get(_ORIENTATION_TAG, 1))
@@ -176,18 +194,23 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(image: Image.Image, source: ImageSource) -> Image.Image:
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return image.copy() if isinstance(image, Image.Image) and image.readonly else image
-    if image.mode in _SIXTEEN_BIT:
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise DataError(
             f"image {_name(source)} has 32-bit pixels (mode {image.mode}) without a stated range; save it with 8 bits"
         )
-    if image.has_transparency_data:
+    if image.mode in _SIXTEEN_BIT:
+        values = np.asarray(image)
+        gray = (values >> 8).astype(np.uint8)
+        if "transparency" in image.info:
+            gray[values == image.info["transparency"]] = 255
+        image = Image.fromarray(gray)
+    elif image.has_transparency_data:
         rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    # A fresh image: nobody downstream may turn it again by the file's EXIF, or keep the file's buffers alive.
+    plain = Image.new("RGB", image.size)
+    plain.paste(image if image.mode == "RGB" else image.convert("RGB"))
+    return plain
 
 
 def _name(source: ImageSource) -> str:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float32, Int32
 from transformers import PreTrainedTokenizerBase
 
-from infimmr_jax.config import DataSection, Modality, PromptSection
+from infimmr_jax.config import DataSection, ImageSection, Modality, PromptSection
 from infimmr_jax.data.records import CHOICE_LETTERS, DataError, Problem
 from infimmr_jax.preprocess.images import ImageSource, image_size, open_image, patchify, plan_grid
 from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.positions import Grid, mrope_positions
+from infimmr_jax.preprocess.video import VideoPlan, video_patches
 from infimmr_jax.preprocess.windows import WindowLayout, window_layout
 
 IMAGE_MARK = "<image>"
@@ -31,12 +32,24 @@ INSTRUCTIONS: dict[str, str] = {
 
 
 @dataclasses.dataclass(frozen=True)
+class Picture:
+    """An image of a prompt: where it comes from, and its grid (time = 1, rows, columns) of patches."""
+
+    source: ImageSource
+    grid: Grid
+
+
+Visual = Picture | VideoPlan
+
+
+@dataclasses.dataclass(frozen=True)
 class PromptPlan:
     """A prompt whose every shape is known, before any pixel is decoded.
 
-    `text` is the rendered chat template with one place-holder an image; `tokens` are its ids with each place-holder
-    repeated once per visual token. `token_slot[n]` is the image slot that token n shows (-1: text) and
-    `token_visual[n]` the merged slot inside it. `slots` are the window layouts of the image slots, one an image.
+    `text` is the rendered chat template with one place-holder a picture or video; `tokens` are its ids with each
+    place-holder repeated once per visual token. `token_slot[n]` is the image slot that token n shows (-1: text) and
+    `token_visual[n]` the merged slot inside it. `slots` are the window layouts of the image slots: one a picture, one
+    a temporal patch of a video, in order; `slot_patches` is what the largest needs, window padding included.
     """
 
     name: str
@@ -45,8 +58,7 @@ class PromptPlan:
     positions: Int32[np.ndarray, "3 tokens"]
     token_slot: Int32[np.ndarray, "tokens"]
     token_visual: Int32[np.ndarray, "tokens"]
-    grids: tuple[Grid, ...]
-    sources: tuple[ImageSource, ...]
+    visuals: tuple[Visual, ...]
     slots: tuple[WindowLayout, ...]
     slot_patches: int
 
@@ -112,12 +124,8 @@ def plan_prompt(
         images = problem.images if modality != "text" else ()
         if len(images) > data.max_images:
             raise DataError(f"{len(images)} images are more than data.max_images = {data.max_images}")
-        grids = [
-            plan_grid(*image_size(source, data.image), data.image, layout.patch_size, layout.merge_size)
-            for source in images
-        ]
-        turns = _turns(text, prompt.system, tokenizer)
-        plan = plan_turns(turns, images, grids, tokenizer, layout, name=problem.id)
+        pictures = [plan_picture(source, data.image, layout) for source in images]
+        plan = plan_text(text, pictures, tokenizer, layout, prompt.system, name=problem.id)
     except DataError as error:
         raise DataError(_prefixed(problem, error)) from error
     if len(plan.tokens) > data.max_prompt:
@@ -145,42 +153,75 @@ def encode_prompt(
 
 
 def encode_plan(plan: PromptPlan, layout: VisionLayout, data: DataSection) -> EncodedPrompt:
-    """Decode the images of a planned prompt; errors as `images.open_image`."""
-    patches = tuple(
-        patchify(open_image(source, data.image), grid, layout.patch_size, layout.merge_size, layout.temporal_patch_size)
-        for source, grid in zip(plan.sources, plan.grids, strict=True)
-    )
+    """Decode the pictures and videos of a planned prompt; errors as `images.open_image` and `video.video_patches`."""
+    patches: list[np.ndarray] = []
+    for visual in plan.visuals:
+        if isinstance(visual, VideoPlan):
+            patches += video_patches(visual, data.image, layout)
+        else:
+            image = open_image(visual.source, data.image)
+            sizes = layout.patch_size, layout.merge_size, layout.temporal_patch_size
+            patches.append(patchify(image, visual.grid, *sizes))
     fields = {field.name: getattr(plan, field.name) for field in dataclasses.fields(PromptPlan)}
-    return EncodedPrompt(**fields, patches=patches)
+    return EncodedPrompt(**fields, patches=tuple(patches))
 
 
-def plan_turns(
-    turns: Sequence[dict],
-    sources: Sequence[ImageSource],
-    grids: Sequence[Grid],
+def plan_picture(source: ImageSource, section: ImageSection, layout: VisionLayout) -> Picture:
+    """The grid that an image file or encoded bytes will have, from its header; errors as `images.image_size`."""
+    width, height = image_size(source, section)
+    return Picture(source, plan_grid(width, height, section, layout.patch_size, layout.merge_size))
+
+
+def plan_text(
+    text: str,
+    visuals: Sequence[Visual],
     tokenizer: PreTrainedTokenizerBase,
     layout: VisionLayout,
+    system: str | None = None,
     name: str = "prompt",
 ) -> PromptPlan:
-    """Render chat turns, expand the image place-holders by their `grids` and lay out positions and slots.
+    """Plan a prompt of one user turn, whose `<image>` marks say where the `visuals` (pictures and videos) go, in order.
 
-    Raises DataError when the rendered text holds another number of place-holders than there are grids.
+    Raises DataError when marks and visuals differ in number, or the text holds a control token of the tokenizer.
     """
-    text = cast(str, tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True))
+    found = next((token for token in _control_tokens(tokenizer) if token in text), None)
+    if found is not None:
+        raise DataError(f"the text holds the control token {found}; remove it")
+    pieces = text.split(IMAGE_MARK)
+    if len(pieces) != len(visuals) + 1:
+        raise DataError(f"the text has {len(pieces) - 1} {IMAGE_MARK} marks for {len(visuals)} pictures and videos")
+    parts: list[dict[str, str]] = []
+    for piece, visual in zip(pieces, [None, *visuals], strict=True):
+        if visual is not None:
+            parts.append({"type": "video" if isinstance(visual, VideoPlan) else "image"})
+        if piece:
+            parts.append({"type": "text", "text": piece})
+    turns: list[Any] = [] if system is None else [{"role": "system", "content": system}]
+    turns.append({"role": "user", "content": parts})
+    rendered = cast(str, tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    return _lay_out(name, rendered, visuals, tokenizer, layout)
+
+
+def _lay_out(
+    name: str, text: str, visuals: Sequence[Visual], tokenizer: PreTrainedTokenizerBase, layout: VisionLayout
+) -> PromptPlan:
+    """Expand the place-holders of a rendered prompt by the grids of its visuals; lay out positions and slots."""
     ids = np.asarray(tokenizer.encode(text, add_special_tokens=False), np.int32)
-    places = np.flatnonzero(ids == layout.image_token_id)
-    if len(places) != len(grids):
-        raise DataError(f"the rendered prompt has {len(places)} image place-holders for {len(grids)} images")
+    places = np.flatnonzero((ids == layout.image_token_id) | (ids == layout.video_token_id))
+    videos = [visual for visual in visuals if isinstance(visual, VideoPlan)]
+    kinds = [layout.video_token_id if isinstance(visual, VideoPlan) else layout.image_token_id for visual in visuals]
+    if ids[places].tolist() != kinds:
+        raise DataError(f"the chat template placed {len(places)} visuals, the prompt has {len(visuals)}")
 
     slots = tuple(
-        window_layout(grid[1:], layout.window_size, layout.patch_size, layout.merge_size)
-        for grid in grids
-        for _ in range(grid[0])
+        window_layout(visual.grid[1:], layout.window_size, layout.patch_size, layout.merge_size)
+        for visual in visuals
+        for _ in range(visual.grid[0])
     )
     repeats = np.ones(len(ids), np.int64)
-    repeats[places] = [np.prod(grid) // layout.merge_unit for grid in grids]
+    repeats[places] = [np.prod(visual.grid) // layout.merge_unit for visual in visuals]
     tokens = np.repeat(ids, repeats)
-    shown = tokens == layout.image_token_id
+    shown = (tokens == layout.image_token_id) | (tokens == layout.video_token_id)
     token_slot = np.full(len(tokens), -1, np.int32)
     token_visual = np.zeros(len(tokens), np.int32)
     if slots:
@@ -188,7 +229,9 @@ def plan_turns(
         token_visual[shown] = np.concatenate([slot.visual_slot for slot in slots])
     positions = mrope_positions(
         tokens,
-        image_grids=grids,
+        image_grids=[visual.grid for visual in visuals if isinstance(visual, Picture)],
+        video_grids=[video.grid for video in videos],
+        seconds_per_grid=[video.seconds_per_grid for video in videos],
         image_token_id=layout.image_token_id,
         video_token_id=layout.video_token_id,
         merge_size=layout.merge_size,
@@ -201,25 +244,10 @@ def plan_turns(
         positions=positions,
         token_slot=token_slot,
         token_visual=token_visual,
-        grids=tuple(grids),
-        sources=tuple(sources),
+        visuals=tuple(visuals),
         slots=slots,
         slot_patches=max((slot.windows for slot in slots), default=0) * layout.window_patches,
     )
-
-
-def _turns(text: str, system: str | None, tokenizer: PreTrainedTokenizerBase) -> list[dict]:
-    found = next((token for token in _control_tokens(tokenizer) if token in text), None)
-    if found is not None:
-        raise DataError(f"the text holds the control token {found}; remove it")
-    parts: list[dict] = []
-    for number, piece in enumerate(text.split(IMAGE_MARK)):
-        if number:
-            parts.append({"type": "image"})
-        if piece:
-            parts.append({"type": "text", "text": piece})
-    turns = [] if system is None else [{"role": "system", "content": system}]
-    return [*turns, {"role": "user", "content": parts}]
 
 
 @functools.lru_cache(maxsize=8)
