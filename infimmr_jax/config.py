@@ -67,6 +67,20 @@ class ImageSection(Section):
     max_file_pixels: PositiveInt = 64_000_000
 
 
+class VideoSection(Section):
+    """Sampling of a video's frames, and the pixel budget of one frame after resizing.
+
+    `max_tokens` bounds the visual tokens of a whole video: each frame's budget is an even share of 90% of it.
+    """
+
+    fps: Annotated[float, Field(gt=0)] = 2.0
+    min_frames: PositiveInt = 4
+    max_frames: PositiveInt = 768
+    min_pixels: PositiveInt = 128 * 28 * 28
+    max_pixels: PositiveInt = 768 * 28 * 28
+    max_tokens: PositiveInt | None = 128_000
+
+
 class PromptSection(Section):
     """How a problem becomes a prompt: the response format asked for and the chat template's system text."""
 
