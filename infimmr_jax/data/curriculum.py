@@ -14,6 +14,7 @@ from infimmr_jax.config import ConfigError, DataSection, Modality, PhaseSection,
 from infimmr_jax.data.readers import GoldCheck
 from infimmr_jax.data.records import Problem
 from infimmr_jax.data.selection import SourceReport, select_problems
+from infimmr_jax.data.synthetic import SyntheticSource
 from infimmr_jax.rewards.pool import GraderPool
 
 Encode = Callable[[Problem, Modality], Any]
@@ -154,11 +155,10 @@ def heldout(
 
 def _different(problems: Sequence[Problem], seed: int, seen: set[str]) -> Iterator[Problem]:
     for index in grain.MapDataset.source(range(len(problems))).shuffle(seed=seed):
-        problem = problems[index]
-        key = _content(problem)
+        key = _content(problems.describe(index) if isinstance(problems, SyntheticSource) else problems[index])
         if key not in seen:
             seen.add(key)
-            yield problem
+            yield problems[index]
 
 
 def _mixed_problems(

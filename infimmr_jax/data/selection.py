@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
 from infimmr_jax.config import DataSection, FilterSection, Modality, SourceSection
+from infimmr_jax.data.captions import leaks_answer
 from infimmr_jax.data.readers import GoldCheck, Rejected, read_source, source_name
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.data.synthetic import SyntheticSource
@@ -20,7 +21,10 @@ PROBED = 64  # problems of a procedural source that are encoded before training:
 
 @dataclasses.dataclass(frozen=True)
 class SourceReport:
-    """What became of one source: rows read, problems kept, how many each filter left out, and every rejected row."""
+    """What became of one source: rows read, problems kept, how many each filter left out, and every rejected row.
+
+    `flagged` are ids of problems that were kept although something about them deserves a look, by reason.
+    """
 
     phase: str
     source: str
@@ -28,12 +32,13 @@ class SourceReport:
     kept: int
     filtered: dict[str, int]
     rejected: tuple[Rejected, ...]
+    flagged: dict[str, list[str]]
 
     def __str__(self) -> str:
         left_out = "".join(f", {count} left out: {why}" for why, count in self.filtered.items())
-        return (
-            f"{self.phase}: {self.source}: {self.read} rows, {self.kept} kept, {len(self.rejected)} rejected{left_out}"
-        )
+        flags = "".join(f", {len(ids)} flagged: {why}" for why, ids in self.flagged.items())
+        losses = f"{self.kept} kept, {len(self.rejected)} rejected{left_out}{flags}"
+        return f"{self.phase}: {self.source}: {self.read} rows, {losses}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -81,6 +86,7 @@ def select_problems(
     filtered: Counter[str] = Counter()
     levels: list[tuple[int, float | None]] = []
     late: list[Rejected] = []
+    flagged: dict[str, list[str]] = {}
     for index in range(len(problems)) if not lazy or _looks_inside(filters, order) else ():
         problem = problems.describe(index) if isinstance(problems, SyntheticSource) else problems[index]
         reason = left_out(problem, filters)
@@ -93,13 +99,16 @@ def select_problems(
             except DataError as error:
                 late.append(Rejected(source_name(source), index + 1, problem.id, str(error)))
                 continue
+        if not lazy and modality == "caption" and leaks_answer(problem):
+            flagged.setdefault("the caption holds the answer verbatim", []).append(problem.id)
         levels.append((index, problem.level))
     if order == "easy_to_hard":
         levels.sort(key=lambda item: (item[1] is None, item[1] or 0.0))
     whole = lazy and not _looks_inside(filters, order)
     kept: Sequence[Problem] = problems if whole else Selected(problems, [index for index, _ in levels])
     losses = tuple(rejected) + tuple(late)
-    report = SourceReport(phase, source_name(source), len(problems) + len(rejected), len(kept), dict(filtered), losses)
+    read = len(problems) + len(rejected)
+    report = SourceReport(phase, source_name(source), read, len(kept), dict(filtered), losses, flagged)
     if not kept:
         first = f"; the first rejected: {losses[0]}" if losses else ""
         raise DataError(f"no problem is left ({report}){first}")

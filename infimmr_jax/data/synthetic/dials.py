@@ -11,21 +11,33 @@ from infimmr_jax.data.synthetic.scene import Scene
 
 
 def clock(rng: random.Random) -> Scene:
-    """Read a clock to five minutes: the time, a later time, or the minutes since the full hour's start of the dial."""
+    """Read a clock to five minutes: the time now, earlier or later, or minutes since 12:00 or until the full hour."""
     hour, minute = rng.randint(1, 12), 5 * rng.randint(0, 11)
     facts = f"hour hand past {hour}, minute hand at {minute}."
     read = f"hour {hour}, minute {minute}."
-    kind = rng.choice(("now", "later", "since"))
+    kind = rng.choice(("now", "later", "earlier", "since", "until"))
     if kind == "now":
         question, answer, solution, level = "What time is it?", _time(hour, minute), read, 1.0
     elif kind == "later":
-        wait = 5 * rng.randint(2, 11)
+        wait = 5 * rng.randint(1, 11)
         total = minute + wait
         then = hour % 12 + 1 if total >= 60 else hour
         question, answer, level = f"What time is it in {wait} minutes?", _time(then, total % 60), 3.0
         solution = f"{read} {minute}+{wait}={total}."
         if total >= 60:
             solution += f" {total}-60={total - 60}. hour {then}."
+    elif kind == "earlier":
+        wait = 5 * rng.randint(1, 11)
+        total = minute - wait
+        then = (hour - 2) % 12 + 1 if total < 0 else hour
+        question, answer, level = f"What time was it {wait} minutes ago?", _time(then, total % 60), 3.0
+        solution = f"{read} {minute}-{wait}={total}."
+        if total < 0:
+            solution += f" {total}+60={total + 60}. hour {then}."
+    elif kind == "until":
+        then = hour % 12 + 1
+        question, answer, level = f"How many minutes until {then}:00?", str(60 - minute), 2.0
+        solution = f"{read} 60-{minute}={60 - minute}."
     else:
         hours = hour % 12
         total = 60 * hours + minute
@@ -43,21 +55,22 @@ def clock(rng: random.Random) -> Scene:
         canvas.line(x, y, *_around(x, y, 33, math.radians(6 * minute)), canvas.ink(0.85), 1.5)
         canvas.disc(x, y, 2.5, canvas.ink(0.95))
 
-    answer_type: AnswerType = "math" if kind == "since" else "string"
+    answer_type: AnswerType = "math" if kind in ("since", "until") else "string"
     return Scene(facts, question, answer, solution, level, draw, answer_type, intro="clock", scale=2)
 
 
 def number_line(rng: random.Random) -> Scene:
     """Read two marked points on a number line whose labels skip ticks: their sum or distance."""
     step = rng.choice((1, 2, 5, 10))
-    start = step * rng.randint(0, 5)
+    start = step * rng.randint(0, 9)
+    one, other = rng.sample("ABCDEFGH", 2)
     first, second = rng.sample(range(1, 10), 2)
     a, b = start + step * first, start + step * second
-    facts = f"A {a}, B {b}."
+    facts = f"{one} {a}, {other} {b}."
     if rng.random() < 0.5:
-        question, answer, steps = "Find A + B.", a + b, f"{a}+{b}={a + b}."
+        question, answer, steps = f"Find {one} + {other}.", a + b, f"{a}+{b}={a + b}."
     else:
-        question, answer, steps = "Find | A - B |.", abs(a - b), f"|{a}-{b}|={abs(a - b)}."
+        question, answer, steps = f"Find | {one} - {other} |.", abs(a - b), f"|{a}-{b}|={abs(a - b)}."
     level = 1.0 if step == 1 else 2.0
 
     def draw(canvas: Canvas) -> None:
@@ -69,12 +82,12 @@ def number_line(rng: random.Random) -> Scene:
             canvas.line(x, y - tall, x, y + tall, canvas.ink(0.85))
             if tick % 5 == 0:
                 canvas.text(x, y + 15, str(start + step * tick), canvas.ink(0.85), 11)
-        for tick, name, colour in ((first, "A", "red"), (second, "B", "blue")):
+        for tick, name, colour in ((first, one, "red"), (second, other, "blue")):
             x = left + gap * tick
             canvas.disc(x, y, 3.5, canvas.colour(colour), canvas.ink(0.7))
             canvas.text(x, y - 15, name, canvas.ink(0.9), 12)
 
-    return Scene(facts, question, str(answer), f"A {a}, B {b}. {steps}", level, draw, intro="points", scale=2)
+    return Scene(facts, question, str(answer), f"{facts} {steps}", level, draw, intro="points", scale=2)
 
 
 def _time(hour: int, minute: int) -> str:

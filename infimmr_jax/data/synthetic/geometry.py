@@ -8,7 +8,22 @@ import random
 from infimmr_jax.data.synthetic.canvas import Canvas
 from infimmr_jax.data.synthetic.scene import Scene
 
-TRIPLES = ((3, 4, 5), (6, 8, 10), (5, 12, 13), (8, 15, 17), (9, 12, 15), (7, 24, 25), (12, 16, 20), (10, 24, 26))
+TRIPLES = (
+    (3, 4, 5),
+    (6, 8, 10),
+    (5, 12, 13),
+    (8, 15, 17),
+    (9, 12, 15),
+    (7, 24, 25),
+    (12, 16, 20),
+    (10, 24, 26),
+    (15, 20, 25),
+    (20, 21, 29),
+    (12, 35, 37),
+    (9, 40, 41),
+    (16, 30, 34),
+    (18, 24, 30),
+)
 
 Point = tuple[float, float]
 
@@ -19,7 +34,7 @@ def geometry(rng: random.Random) -> Scene:
 
 
 def _rectangle(rng: random.Random) -> Scene:
-    width, height = rng.sample(range(2, 13), 2)
+    width, height = rng.sample(range(2, 21), 2)
     facts = f"a rectangle with sides {width} and {height}."
     if rng.random() < 0.5:
         area = width * height
@@ -45,7 +60,7 @@ def _scene(facts: str, question: str, answer: int, solution: str, level: float, 
 
 def _triangle_angle(rng: random.Random) -> Scene:
     while True:
-        first, second = 5 * rng.randint(6, 20), 5 * rng.randint(6, 20)
+        first, second = rng.randint(30, 100), rng.randint(30, 100)
         third = 180 - first - second
         if third >= 30:
             break
@@ -61,7 +76,7 @@ def _triangle_angle(rng: random.Random) -> Scene:
         canvas.polygon(corners, _fill(canvas), canvas.ink(0.85))
         for index, label in enumerate((f"{first}°", f"{second}°", "x")):
             # A narrow corner needs its label further in, where it is wide enough.
-            distance = max(15.0, 8.5 / math.sin((a, b, c)[index] / 2))
+            distance = max(16.0, 10.5 / math.sin((a, b, c)[index] / 2))
             canvas.text(*_inside(corners, index, distance), label, canvas.ink(0.9), 10)
 
     return Scene(facts, "Find x in degrees.", str(third), steps, 2, draw, intro="figure", scale=2)
@@ -93,7 +108,7 @@ def _right_triangle(rng: random.Random) -> Scene:
 
 
 def _straight_angle(rng: random.Random) -> Scene:
-    known = 5 * rng.randint(6, 30)
+    known = rng.randint(30, 150)
     answer = 180 - known
     facts = f"a ray meets a straight line; the angles are {known}° and x."
     steps = f"angle {known}. 180-{known}={answer}."
@@ -123,9 +138,12 @@ def _fit(points: list[Point], size: float = 84) -> list[Point]:
 
 
 def _inside(corners: list[Point], index: int, distance: float) -> Point:
-    """The point at `distance` pixels from a corner, on the way to the middle of the other two corners."""
+    """The point at `distance` pixels from a corner, on the line that halves its angle."""
     x, y = corners[index]
-    others = [corner for position, corner in enumerate(corners) if position != index]
-    to_x, to_y = (others[0][0] + others[1][0]) / 2 - x, (others[0][1] + others[1][1]) / 2 - y
-    length = math.hypot(to_x, to_y)
-    return x + to_x * distance / length, y + to_y * distance / length
+    towards = [0.0, 0.0]
+    for other_x, other_y in corners[:index] + corners[index + 1 :]:
+        length = math.hypot(other_x - x, other_y - y)
+        towards[0] += (other_x - x) / length
+        towards[1] += (other_y - y) / length
+    length = math.hypot(*towards)
+    return x + towards[0] * distance / length, y + towards[1] * distance / length

@@ -53,18 +53,28 @@ def _grid_scene(
 
 
 def jigsaw(rng: random.Random) -> Scene:
-    """Rings cut into four pieces and shuffled: which piece belongs in a given corner?
+    """Rings cut into four pieces and shuffled: the piece of a corner, or the corner of a piece.
 
-    A piece's place follows from the corner that its rings are centred on (Jigsaw-R1's task, with one piece asked for).
+    A piece's place follows from the corner that its rings are centred on (the pieces of Jigsaw-R1, on a picture that
+    a caption can describe).
     """
     order = list(range(4))  # order[k] is the place that piece k + 1 belongs to
     rng.shuffle(order)
     colours = rng.sample(sorted(COLOURS), 3)
-    facts = " ".join(f"piece {k + 1}: rings centred {PLACES[3 - place]}." for k, place in enumerate(order))
+    pieces = " ".join(f"piece {k + 1}: centre {PLACES[3 - place]}." for k, place in enumerate(order))
+    facts = f"rings {', '.join(colours)}. {pieces}"
     place = rng.randrange(4)
+    answer_type: AnswerType = "math"
+    choices: tuple[str, ...] = ()
     piece = order.index(place) + 1
-    question = f"Which piece belongs at the {PLACES[place]}?"
-    solution = f"{PLACES[place]} has its rings centred {PLACES[3 - place]}. piece {piece}."
+    if rng.random() < 0.5:
+        question = f"Which piece belongs at the {PLACES[place]}?"
+        solution = f"{PLACES[place]} has its centre {PLACES[3 - place]}: piece {piece}."
+        answer = str(piece)
+    else:
+        question = f"Where does piece {piece} belong?"
+        answer, answer_type, choices = "ABCD"[place], "choice", PLACES
+        solution = f"piece {piece} has its centre {PLACES[3 - place]}: {PLACES[place]}, {answer}."
 
     def draw(canvas: Canvas) -> None:
         shades = [canvas.colour(name) for name in colours]
@@ -78,7 +88,7 @@ def jigsaw(rng: random.Random) -> Scene:
             canvas.disc(left + 23, top + 23, 7.5, canvas.ink(0.0), edge)
             canvas.text(left + 23, top + 23, str(k + 1), label, 11)
 
-    return Scene(facts, question, str(piece), solution, 2, draw, intro="pieces", scale=2)
+    return Scene(facts, question, answer, solution, 2, draw, answer_type, choices, intro="pieces", scale=2)
 
 
 def _quarter_rings(
@@ -129,7 +139,7 @@ def latin_square(rng: random.Random) -> Scene:
 
 def balance(rng: random.Random) -> Scene:
     """A balance in equilibrium: circles and a known weight on one side, a known weight on the other; find a circle."""
-    number, weight, extra = rng.randint(1, 3), rng.randint(1, 9), rng.randint(0, 6)
+    number, weight, extra = rng.randint(1, 3), rng.randint(1, 20), rng.randint(0, 19)
     total = number * weight + extra
     circles = "1 circle" if number == 1 else f"{number} circles"
     left = circles + (f" and a weight of {extra}" if extra else "")
@@ -158,7 +168,7 @@ def balance(rng: random.Random) -> Scene:
             if k < number:
                 canvas.disc(x, y, 7, canvas.colour("orange"), dark)
             else:
-                _weight(canvas, x, y, str(extra))
+                _weight(canvas, x + (3 if extra > 9 and k < 3 else 0), y, str(extra))
         _weight(canvas, 84, 48, str(total))
 
     level = float(1 + (number > 1) + bool(extra))

@@ -31,8 +31,7 @@ def count(rng: random.Random) -> Scene:
     numbers = [tally[thing] for thing in found]
     total = sum(numbers)
     solution = _listed(tally, found)
-    if len(numbers) > 1:
-        solution += f" {'+'.join(map(str, numbers))}={total}."
+    solution += f" {'+'.join(map(str, numbers))}={total}." if len(numbers) > 1 else f" total {total}."
     return _scene(things, f"How many {asked}?", str(total), solution, level)
 
 
