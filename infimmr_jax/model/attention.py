@@ -1,7 +1,7 @@
 """The one door to attention: bidirectional (vision), trunk, branch and decode forms, softmax in float32.
 
-Letters: P prompts, G group, S trunk length, R response length, H query heads, K key/value heads, Q = H / K, D head size,
-B any batch, T any length. Trunk and cache arrays are [.., K, slots, D]: the layout in which one decode step reads them fastest.
+Letters: P prompts, G group, S trunk length, R response length, H query heads, K key/value heads, Q = H / K, D head
+size, B any batch, T any length. Trunk and cache arrays are [.., K, slots, D]: a decode step reads that layout fastest.
 """
 
 from __future__ import annotations

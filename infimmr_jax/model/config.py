@@ -266,6 +266,7 @@ def to_hf_config(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
             "spatial_merge_size": vision.spatial_merge_size,
             "in_channels": vision.in_channels,
             "in_chans": vision.in_channels,
-            "tokens_per_second": vision.tokens_per_second,
+            # transformers 5 refuses a float here, although it multiplies it by one.
+            "tokens_per_second": int(seconds) if (seconds := vision.tokens_per_second).is_integer() else seconds,
         },
     }

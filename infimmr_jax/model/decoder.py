@@ -1,4 +1,4 @@
-"""The Qwen2 decoder of Qwen2.5-VL, in its three forms: trunk (prompts), branches (whole responses), decode (one token)."""
+"""The Qwen2 decoder of Qwen2.5-VL in three forms: trunk (prompts), branches (whole responses), decode (one token)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from infimmr_jax.model.rope import Rope, decoder_rope, rotate
 
 @struct.dataclass
 class Trunk:
-    """What the branches of P prompts need of their prompts: keys and values of every layer, and where the branches start."""
+    """What branches need of their P prompts: keys and values of every layer, and where the branches start."""
 
     k: Float[Array, "L P K S D"]
     v: Float[Array, "L P K S D"]
@@ -186,7 +186,7 @@ def decode_layers(
 ) -> tuple[Float[Array, "P G E"], tuple[LayerCache, ...]]:
     """Final hidden states of one token of every branch, and the caches with it.
 
-    The layers are unrolled over static slices of the stacked parameters: scanning them inside the token loop copies the caches.
+    The layers are unrolled over static slices of the stacked parameters: a scan inside the token loop copies caches.
     """
     rope = decoder_rope(branch_positions(trunk, slot[None])[:, :, 0], config)
     layer = DecoderLayer(config, options)

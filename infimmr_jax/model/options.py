@@ -18,7 +18,7 @@ REMAT_POLICIES: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class ModelOptions:
-    """Compute and parameter dtype; `scan` compiles one layer instead of all; `remat` is 'none' or a REMAT_POLICIES name."""
+    """Dtypes; `scan` compiles one layer instead of all; `remat` is 'none' or a name in REMAT_POLICIES."""
 
     compute_dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
@@ -34,7 +34,7 @@ def run_layers(
     options: ModelOptions,
     inputs: Any = None,
 ) -> tuple[Any, Any]:
-    """Apply `layer(x, params_i, flag_i, inputs_i) -> (x, output_i)` over a stacked parameter tree; outputs come stacked.
+    """Apply `layer(x, params_i, flag_i, inputs_i) -> (x, output_i)` over stacked parameters; outputs come stacked.
 
     Under scan the flag is a traced boolean; unrolled it is a Python bool, so a branch on it costs nothing.
     """

@@ -34,10 +34,10 @@ def embed_prompt(
 ) -> Float[Array, "P S E"]:
     """Token embeddings of the prompts with the visual tokens of their images put in place."""
     x = decoder.embed_tokens(params["decoder"], batch.tokens, options)
-    P, I, N = batch.patches.shape[:3]
-    if I * N == 0:
+    if batch.patches.size == 0:
         return x
-    slots = [part.reshape(P * I, *part.shape[2:]) for part in (batch.patches, batch.patch_positions, batch.patch_mask)]
+    P = batch.patches.shape[0]
+    slots = [part.reshape(-1, *part.shape[2:]) for part in (batch.patches, batch.patch_positions, batch.patch_mask)]
     visual = vision.vision_forward(params["visual"], config.vision, options, *slots)
     visual = visual.reshape(P, -1, visual.shape[-1])
     placed = jnp.take_along_axis(visual, jnp.maximum(batch.image_index, 0)[..., None], axis=1)

@@ -14,7 +14,7 @@ Rope = tuple[Float[Array, "*lead D"], Float[Array, "*lead D"]]
 def decoder_rope(positions: Int[Array, "*lead 3"], config: TextConfig) -> Rope:
     """Cosines and sines of multimodal RoPE for positions (time, height, width).
 
-    Each frequency belongs to one of the three axes, in runs of `mrope_section` (Qwen2-VL, arXiv 2409.12191, section 2.1).
+    Each frequency belongs to one of the three axes, in runs of `mrope_section` (Qwen2-VL, arXiv 2409.12191, 2.1).
     Angles stay float32: in bfloat16 they are wrong by up to 0.4 in the cosine at a few hundred positions.
     """
     half = config.head_dim // 2

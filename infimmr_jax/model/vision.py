@@ -1,7 +1,7 @@
 """The Qwen2.5-VL vision tower: window and full attention over patches, 2-D RoPE, 2x2 merger.
 
-One slot is one image (or one temporal patch of a video): slots never see each other. The patches of a slot come in window
-order, each window padded to its full size, so a window layer is plain attention over blocks of `window_patches`.
+One slot is one image (or one temporal patch of a video): slots never see each other. The patches of a slot come in
+window order, each window padded to its full size, so a window layer is plain attention over blocks of `window_patches`.
 """
 
 from __future__ import annotations

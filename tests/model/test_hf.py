@@ -1,0 +1,261 @@
+"""Weights in and out of Hugging Face directories, without torch; tests/parity compares with transformers itself."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from infimmr_jax.config import ConfigError, MeshSection, ModelShape
+from infimmr_jax.model import hf
+from infimmr_jax.model.config import TokenIds, config_from_shape, read_config
+from infimmr_jax.model.hf import convert, load_params, save_params
+from infimmr_jax.model.hf_table import TABLE, hub_name, hub_tensors, leaf_paths, transformers_name
+from infimmr_jax.model.options import ModelOptions
+from infimmr_jax.model.qwen2_5_vl import abstract_params
+from infimmr_jax.parallel.mesh import make_mesh
+
+TOKENS = TokenIds(pad=0, eos=2, vision_start=3, vision_end=4, image=6, video=7)
+OPTIONS = ModelOptions()
+
+
+def tiny(tied: bool = True):
+    shape = ModelShape(hidden_size=48, num_layers=2, intermediate_size=40, mrope_section=(2, 2, 2))
+    return config_from_shape(shape.model_copy(update={"tie_word_embeddings": tied}), 64, TOKENS)
+
+
+def random_params(config):
+    numbers = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(numbers.normal(size=leaf.shape), leaf.dtype), abstract_params(config, OPTIONS)
+    )
+
+
+def one_device():
+    return make_mesh(MeshSection(), jax.devices()[:1])
+
+
+def assert_same(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for (path, a), (_, b) in zip(leaf_paths(one), leaf_paths(other), strict=True):
+        assert a.dtype == b.dtype, path
+        assert np.array_equal(np.asarray(a), np.asarray(b)), path
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A tied tiny model and its float32 directory."""
+    params = random_params(tiny())
+    directory = tmp_path_factory.mktemp("saved") / "model"
+    save_params(params, tiny(), directory, dtype="float32")
+    return params, directory
+
+
+def rewritten(directory, target, change):
+    """A copy of a one-file model whose tensors went through `change`."""
+    target.mkdir()
+    tensors = load_file(directory / "model.safetensors")
+    save_file(change(tensors) or tensors, target / "model.safetensors")
+    (target / "config.json").write_bytes((directory / "config.json").read_bytes())
+    return target
+
+
+def test_every_parameter_has_one_row_and_one_name():
+    for tied in (True, False):
+        tensors = hub_tensors(tiny(tied))
+        assert len({tensor.name for tensor in tensors}) == len(tensors)
+        assert any(tensor.name == "lm_head.weight" for tensor in tensors) is not tied
+    assert len({path for path, *_ in TABLE}) == len({name for _, name, _ in TABLE}) == len(TABLE)
+
+
+def test_names_translate_both_ways():
+    for tensor in hub_tensors(tiny(False)):
+        assert hub_name(transformers_name(tensor.name)) == tensor.name == hub_name(tensor.name)
+    assert transformers_name("visual.blocks.3.norm1.weight") == "model.visual.blocks.3.norm1.weight"
+    assert transformers_name("model.layers.3.mlp.up_proj.weight") == "model.language_model.layers.3.mlp.up_proj.weight"
+    assert transformers_name("lm_head.weight") == "lm_head.weight"
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_what_is_saved_is_loaded(tied, tmp_path):
+    config = tiny(tied)
+    params = random_params(config)
+    save_params(params, config, tmp_path / "m", dtype="float32", max_shard_bytes=100_000)
+    assert len(list((tmp_path / "m").glob("*.safetensors"))) > 2
+    assert read_config(tmp_path / "m") == config
+    assert_same(load_params(tmp_path / "m", config, OPTIONS, one_device()), params)
+
+
+def test_index_counts_bytes_and_shards_keep_the_limit(tmp_path):
+    config = tiny()
+    save_params(random_params(config), config, tmp_path / "m", max_shard_bytes=60_000)
+    index = json.loads((tmp_path / "m" / "model.safetensors.index.json").read_text())
+    sizes = {
+        path.name: sum(a.nbytes for a in load_file(path).values()) for path in (tmp_path / "m").glob("*.safetensors")
+    }
+    assert set(index["weight_map"].values()) == set(sizes)
+    assert index["metadata"]["total_size"] == sum(sizes.values())
+    largest = max(int(np.prod(tensor.shape)) * 2 for tensor in hub_tensors(config))
+    assert max(sizes.values()) <= max(60_000, largest)
+
+
+def test_dtypes_are_converted(saved, tmp_path):
+    params, directory = saved
+    half = ModelOptions(param_dtype=jnp.bfloat16)
+    expected = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    assert_same(load_params(directory, tiny(), half, one_device()), expected)
+    save_params(params, tiny(), tmp_path / "bf16", dtype="bfloat16")
+    assert load_file(tmp_path / "bf16" / "model.safetensors")["model.norm.weight"].dtype == ml_dtypes.bfloat16
+    assert_same(load_params(tmp_path / "bf16", tiny(), half, one_device()), expected)
+    with pytest.raises(ConfigError, match="int8"):
+        save_params(params, tiny(), tmp_path / "no", dtype="int8")
+
+
+def test_kernel_layout_is_the_one_of_torch(saved):
+    params, directory = saved
+    tensors = load_file(directory / "model.safetensors")
+    q = np.asarray(params["decoder"]["layers"]["q"]["kernel"][1])
+    assert np.array_equal(tensors["model.layers.1.self_attn.q_proj.weight"], q.T)
+    # out[e] of Conv3d over one patch = sum over channel, frame, row, column.
+    patch = np.random.default_rng(0).normal(size=(3, 2, 14, 14)).astype(np.float32)
+    conv = np.einsum("ecthw,cthw->e", tensors["visual.patch_embed.proj.weight"], patch)
+    ours = patch.reshape(-1) @ np.asarray(params["visual"]["patch_embed"]["kernel"])
+    np.testing.assert_allclose(ours, conv, rtol=1e-4, atol=1e-5)
+
+
+def test_every_fault_is_named_in_one_sentence(saved, tmp_path):
+    def spoil(tensors):
+        del tensors["visual.merger.ln_q.weight"], tensors["model.layers.1.mlp.up_proj.weight"]
+        tensors["model.layers.7.extra.weight"] = np.zeros(3, np.float32)
+        tensors["model.norm.weight"] = np.zeros(5, np.float32)
+        tensors["visual.blocks.0.attn.qkv.bias"] = tensors["visual.blocks.0.attn.qkv.bias"].astype(np.int32)
+
+    directory = rewritten(saved[1], tmp_path / "m", spoil)
+    with pytest.raises(ConfigError) as caught:
+        load_params(directory, tiny(), OPTIONS, one_device())
+    message = str(caught.value)
+    assert "2 missing (model.layers.1.mlp.up_proj.weight, visual.merger.ln_q.weight)" in message
+    assert "1 unexpected (model.layers.7.extra.weight)" in message
+    assert "model.norm.weight is [5] instead of [48]" in message
+    assert "visual.blocks.0.attn.qkv.bias is I32" in message
+
+
+def test_a_tied_head_may_be_stored_twice_but_not_differ(saved, tmp_path):
+    def twice(tensors):
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
+
+    def other(tensors):
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] + 1
+
+    assert_same(load_params(rewritten(saved[1], tmp_path / "a", twice), tiny(), OPTIONS, one_device()), saved[0])
+    with pytest.raises(ConfigError, match=r"unexpected \(lm_head.weight\)"):
+        load_params(rewritten(saved[1], tmp_path / "b", other), tiny(), OPTIONS, one_device())
+
+
+def test_pickled_damaged_and_absent_files_are_refused(saved, tmp_path):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80")
+    with pytest.raises(ConfigError, match="safetensors only"):
+        load_params(tmp_path, tiny(), OPTIONS, one_device())
+    (tmp_path / "model.safetensors").write_bytes(b"no header")
+    with pytest.raises(ConfigError, match="can not be read as safetensors"):
+        load_params(tmp_path, tiny(), OPTIONS, one_device())
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "gone.safetensors"}}))
+    with pytest.raises(ConfigError, match=r"gone\.safetensors"):
+        load_params(tmp_path, tiny(), OPTIONS, one_device())
+    index.write_text("{}")
+    with pytest.raises(ConfigError, match="is not an index"):
+        load_params(tmp_path, tiny(), OPTIONS, one_device())
+
+
+def test_save_replaces_a_model_and_nothing_else(saved, tmp_path):
+    params, _ = saved
+    target = tmp_path / "model"
+    save_params(params, tiny(), target)
+    (target / "stale.txt").write_text("old")
+    save_params(params, tiny(), target)
+    assert not (target / "stale.txt").exists()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "diary.txt").write_text("keep")
+    with pytest.raises(ConfigError, match="not a model directory"):
+        save_params(params, tiny(), mine)
+    assert (mine / "diary.txt").read_text() == "keep"
+
+
+def test_a_failed_save_leaves_the_old_model(saved, tmp_path):
+    params, _ = saved
+    target = tmp_path / "model"
+    save_params(params, tiny(), target)
+    broken = {"visual": params["visual"], "decoder": {**params["decoder"], "norm": {"scale": jnp.zeros((5,))}}}
+    with pytest.raises(ValueError, match="reshape"):
+        save_params(broken, tiny(), target)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    load_params(target, tiny(), OPTIONS, one_device())
+
+
+def test_convert_renames_recasts_and_copies(saved, tmp_path):
+    params, source = saved
+    source_copy = rewritten(source, tmp_path / "source", lambda tensors: None)
+    (source_copy / "tokenizer.json").write_text("{}")
+    (source_copy / "code.py").write_text("raise SystemExit")
+    convert(source_copy, tmp_path / "new", dtype="bfloat16", names="transformers", max_shard_bytes=100_000)
+    assert (tmp_path / "new" / "tokenizer.json").exists()
+    assert not (tmp_path / "new" / "code.py").exists()
+    names = json.loads((tmp_path / "new" / "model.safetensors.index.json").read_text())["weight_map"]
+    assert "model.language_model.norm.weight" in names
+    assert "model.visual.merger.ln_q.weight" in names
+    assert json.loads((tmp_path / "new" / "config.json").read_text())["torch_dtype"] == "bfloat16"
+    convert(tmp_path / "new", tmp_path / "back", dtype="float32")
+    rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(jnp.float32), params)
+    assert_same(load_params(tmp_path / "back", tiny(), OPTIONS, one_device()), rounded)
+    convert(source, tmp_path / "same")
+    assert_same(load_params(tmp_path / "same", tiny(), OPTIONS, one_device()), params)
+
+
+def test_large_stacks_are_placed_layer_by_layer(saved, monkeypatch):
+    params, directory = saved
+    whole = load_params(directory, tiny(), OPTIONS, one_device())
+    monkeypatch.setattr(hf, "AT_ONCE_BYTES", 0)
+    assert_same(load_params(directory, tiny(), OPTIONS, one_device()), params)
+    assert_same(whole, params)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at_once", [0, 2**26])
+def test_loads_and_saves_over_eight_devices(saved, tmp_path, at_once):
+    program = f"""
+        import jax, numpy as np
+        from pathlib import Path
+        from infimmr_jax.config import MeshSection
+        from infimmr_jax.model import hf
+        from infimmr_jax.model.config import read_config
+        from infimmr_jax.model.hf import load_params, save_params
+        from infimmr_jax.model.options import ModelOptions
+        from infimmr_jax.parallel.mesh import make_mesh, parameter_shardings
+        assert len(jax.devices()) == 8
+        source = Path({str(saved[1])!r})
+        hf.AT_ONCE_BYTES = {at_once}
+        mesh = make_mesh(MeshSection(data=2, fsdp=2, tensor=2))
+        config = read_config(source)
+        params = load_params(source, config, ModelOptions(), mesh)
+        wanted = parameter_shardings(params, mesh)
+        jax.tree.map(lambda a, s: None if a.sharding.is_equivalent_to(s, a.ndim) else 1 / 0, params, wanted)
+        up = params["decoder"]["layers"]["mlp"]["up"]["kernel"]
+        assert up.addressable_shards[0].data.size * 4 == up.size
+        save_params(params, config, Path({str(tmp_path / "m")!r}), dtype="float32")
+    """
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        check=True,
+        env={"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PATH": ""},
+    )
+    one, other = (load_file(d / "model.safetensors") for d in (saved[1], tmp_path / "m"))
+    assert one.keys() == other.keys()
+    assert all(np.array_equal(one[name], other[name]) for name in one)
