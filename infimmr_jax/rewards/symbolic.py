@@ -1,44 +1,184 @@
-"""Equality of two LaTeX answers by math-verify; runs in grader processes only (it imports sympy, and may hang)."""
+"""Equality of two LaTeX answers by structure and math-verify; for grader processes only (sympy may hang).
+
+math-verify says whether two parsed expressions are equal; around it stand our own rules, each of which can only say
+no: brackets and order of tuples and intervals, every side of a chain of equations, units, words, and a numeric spot
+check of what was found equal.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
+import sympy
 from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 
-from infimmr_jax.rewards.text import fold, unwrap
+from infimmr_jax.rewards.latex import tidy
+from infimmr_jax.rewards.numbers import PlainNumber, read_number, same_unit, split_unit
+from infimmr_jax.rewards.structure import Structure, split_top, take_apart
 from infimmr_jax.rewards.verdict import Options, Verdict
+from infimmr_jax.rewards.verify_math import holds_words, is_words, numbers_equal, solid, strip_label, values_equal
 
-# math-verify warns once a call that its own (signal based) timeouts are off: here the pool's kill is the deadline.
+# math-verify warns once that its own (signal based) timeouts are off: here the pool's kill is the deadline.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 
 _CONFIG = LatexExtractionConfig(
     boxed_match_priority=0,
     normalization_config=NormalizationConfig(
-        basic_latex=True, units=True, malformed_operators=True, nits=True, boxed="all", equations=False
+        basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="all", equations=False
     ),
 )
+_EQUALS = re.compile(r"(?<![<>!\\])=|\\approx(?![a-zA-Z])")
+_RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|lt|gt|approx)(?![a-zA-Z])")
+# Bare elements may come with brackets, and a tuple or a set may come without; [1, 2] is an interval, never (1, 2).
+_INTERCHANGEABLE = frozenset({("list", "set"), ("list", "()"), ("list", "[]"), ("set", "list"), ("()", "list")})
+_SPOT_VALUES = (sympy.Rational(733, 997), sympy.Rational(1327, 601), sympy.Rational(311, 1009))
 
 
 @lru_cache(maxsize=4096)
 def parse_latex(text: str) -> Any:
-    """The sympy object a LaTeX answer denotes, or None when it can not be parsed."""
-    found = parse(rf"\boxed{{{unwrap(fold(text))}}}", [_CONFIG], parsing_timeout=None)
+    """The sympy object a tidy LaTeX text denotes, or None when it can not be parsed."""
+    if split_top(text, "") is None or "$" in text:
+        return None  # the grammar would parse what stands before an unbalanced bracket
+    found = parse(rf"\boxed{{{text}}}", [_CONFIG], parsing_timeout=None)
     return found[0] if found and not isinstance(found[0], str) else None
 
 
 def compare(gold: str, answer: str, options: Options) -> Verdict:
     """Whether two answers denote the same object; an unparsable gold or answer scores 0 and says so."""
+    gold, answer = tidy(gold), tidy(answer)
+    if "=" not in gold:
+        answer = strip_label(answer)
+    left, right = take_apart(gold), take_apart(answer)
+    if len(left.elements) == 1 and len(right.elements) == 1:
+        if left.kind == right.kind == "atom":
+            return _atoms(gold, answer, options)
+        return _atoms(left.elements[0], right.elements[0], options)
+    if left.kind == "atom" or right.kind == "atom":
+        return _atoms(gold, answer, options)
+    return _compounds(left, right, options)
+
+
+def _compounds(gold: Structure, answer: Structure, options: Options) -> Verdict:
+    """Compare element by element, in order where the gold or the answer has one."""
+    if len(gold.elements) != len(answer.elements):
+        return Verdict(0.0, f"{len(answer.elements)} elements instead of {len(gold.elements)}")
+    if gold.kind != answer.kind and (gold.kind, answer.kind) not in _INTERCHANGEABLE:
+        return Verdict(0.0, f"brackets differ: {answer.kind} instead of {gold.kind}")
+    labelled = any("=" in element for element in gold.elements) and not any("=" in e for e in answer.elements)
+    if gold.ordered or answer.ordered or labelled:
+        for left, right in zip(gold.elements, answer.elements, strict=True):
+            verdict = compare(left, right, options)
+            if verdict.score < 1:
+                return Verdict(0.0, f"element: {verdict.reason}")
+        return Verdict(1.0, "all elements equal, in order")
+    left_over = list(answer.elements)
+    for element in gold.elements:
+        match = next((e for e in left_over if compare(element, e, options).score == 1), None)
+        if match is None:
+            return Verdict(0.0, "an element is missing")
+        left_over.remove(match)
+    return Verdict(1.0, "all elements equal")
+
+
+def _atoms(gold: str, answer: str, options: Options) -> Verdict:
+    left, right = read_number(gold), read_number(answer)
+    if left and right:
+        equal = numbers_equal(left, right, options.relative_tolerance)
+        return Verdict(float(equal), "numbers equal" if equal else "numbers differ")
+    if solid(gold) == solid(answer):
+        return Verdict(1.0, "same text") if parse_latex(gold) is not None else Verdict(0.0, "unparsable gold")
+    if is_words(gold) or is_words(answer):
+        return Verdict(0.0, "words differ")
+    (gold, gold_unit), (answer, answer_unit) = split_unit(gold), split_unit(answer)
+    if gold_unit and answer_unit and not same_unit(gold_unit, answer_unit):
+        return Verdict(0.0, f"unit {answer_unit} instead of {gold_unit}")
+    if holds_words(answer) and not holds_words(gold):
+        return Verdict(0.0, "words in a formula")
+    if _EQUALS.search(answer) and not _RELATION.search(gold):
+        return _chain(gold, answer, options)
+    return _expressions(gold, answer, options)
+
+
+def _chain(gold: str, answer: str, options: Options) -> Verdict:
+    r"""`x = 2 \cdot 3 = 6` for gold 6: the left end may name what is asked for, every other side must be equal."""
+    sides = [side.strip() for side in _EQUALS.split(answer)]
+    first_is_label = strip_label(f"{sides[0]} = 1") == "1"
+    for side in sides[1:] if first_is_label else sides:
+        verdict = compare(gold, side, options) if side else Verdict(0.0, "empty")
+        if verdict.score < 1:
+            return Verdict(0.0, f"a side of the equation: {verdict.reason}")
+    return Verdict(1.0, "every side of the equation is equal")
+
+
+def _expressions(gold: str, answer: str, options: Options) -> Verdict:
     gold_value, answer_value = parse_latex(gold), parse_latex(answer)
     if gold_value is None:
         return Verdict(0.0, "unparsable gold")
     if answer_value is None:
         return Verdict(0.0, "unparsable answer")
-    equal = verify(gold_value, answer_value, timeout_seconds=None)
-    return Verdict(float(equal), "math-verify: equal" if equal else "math-verify: different")
+    if _values_agree(gold, gold_value, answer, answer_value, options):
+        return Verdict(1.0, "values equal")
+    if not verify(gold_value, answer_value, allow_set_relation_comp=True, timeout_seconds=None):
+        return Verdict(0.0, "math-verify: different")
+    veto = _veto(gold_value, answer_value)
+    return Verdict(0.0, veto) if veto else Verdict(1.0, "math-verify: equal")
+
+
+def _values_agree(gold: str, gold_value: Any, answer: str, answer_value: Any, options: Options) -> bool:
+    """Whether one side is a decimal (or a tolerance is set) and the values agree by the rule of plain numbers."""
+    left, right = read_number(gold), read_number(answer)
+    written = [number for number in (left, right) if number is not None and number.decimals is not None]
+    if (not written and not options.relative_tolerance) or any(n is not None and n.percent for n in (left, right)):
+        return False
+    exact_left, exact_right = _fraction(left, gold_value), _fraction(right, answer_value)
+    if exact_left is None or exact_right is None:
+        return False
+    return values_equal(
+        exact_left,
+        left.decimals if left else None,
+        exact_right,
+        right.decimals if right else None,
+        options.relative_tolerance,
+    )
+
+
+def _fraction(number: PlainNumber | None, value: Any) -> Fraction | None:
+    """The value of a plain number, or of a real expression without variables to 50 digits; None for anything else."""
+    if number is not None:
+        return number.value
+    if not isinstance(value, sympy.Expr) or value.free_symbols:
+        return None
+    approximate = value.evalf(50)
+    return Fraction(str(approximate)) if isinstance(approximate, sympy.Float | sympy.Integer) else None
+
+
+def _veto(gold: Any, answer: Any) -> str | None:
+    """Why two objects that were found equal are not: a spot check of values, and equations without content."""
+    if isinstance(gold, sympy.core.relational.Relational) and isinstance(answer, sympy.core.relational.Relational):
+        return None if gold.free_symbols == answer.free_symbols != set() else "an equation in other variables"
+    if (
+        not (isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr))
+        or gold.free_symbols != answer.free_symbols
+    ):
+        return None
+    if gold.has(sympy.UnevaluatedExpr) or answer.has(sympy.UnevaluatedExpr):
+        return None
+    symbols = sorted(gold.free_symbols, key=str)
+    if len(symbols) > len(_SPOT_VALUES):
+        return None
+    place = dict(zip(symbols, _SPOT_VALUES, strict=False))
+    left, right = gold.subs(place).evalf(30), answer.subs(place).evalf(30)
+    if not (left.is_number and right.is_number and left.is_finite and right.is_finite):
+        return None
+    tolerance = 1e-6 if gold.has(sympy.Float) or answer.has(sympy.Float) else 1e-12
+    if abs(left - right) > tolerance * max(abs(left), abs(right)):
+        return "values differ at a spot check"
+    return None
 
 
 __all__ = ["compare", "parse_latex"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
+from infimmr_jax.rewards.latex import tidy
 from infimmr_jax.rewards.numbers import parse_number
 from infimmr_jax.rewards.text import fold, unwrap
 from infimmr_jax.rewards.verdict import Options, Verdict
-from infimmr_jax.rewards.verify_math import compact, numbers_equal
+from infimmr_jax.rewards.verify_math import numbers_equal, solid
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -57,7 +58,7 @@ def _option_letters(text: str, choices: tuple[str, ...]) -> list[str]:
     found = []
     for i, choice in enumerate(choices):
         option = parse_number(choice)
-        if compact(choice) == compact(text) or (number and option and numbers_equal(option, number)):
+        if solid(tidy(choice)) == solid(tidy(text)) or (number and option and numbers_equal(option, number)):
             found.append(LETTERS[i])
     return found
 

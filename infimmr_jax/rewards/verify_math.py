@@ -1,4 +1,4 @@
-"""Verify a mathematical answer: plain numbers exactly and at once, everything else by math-verify in a worker.
+"""Verify a mathematical answer: numbers and words exactly and at once, everything else by math-verify in a worker.
 
 `decide` never imports sympy, so it may run in the trainer; `verify_math` is the whole verifier and may take any time
 and memory: it runs in a grader process (see `pool`).
@@ -9,15 +9,30 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from infimmr_jax.rewards.numbers import PlainNumber, parse_number
-from infimmr_jax.rewards.text import MAX_ANSWER, MAX_NESTING, fold, nesting, unwrap
+from infimmr_jax.rewards.guards import costly, undone
+from infimmr_jax.rewards.latex import tidy
+from infimmr_jax.rewards.numbers import PlainNumber, parse_number, read_number, same_unit, split_unit
+from infimmr_jax.rewards.text import MAX_ANSWER, MAX_NESTING, nesting
 from infimmr_jax.rewards.verdict import Options, Verdict
+from infimmr_jax.rewards.verify_string import clean_text
 
 # Significant digits a decimal must show to stand for an exact value that it does not equal (0.333333 for 1/3).
 ROUNDING_DIGITS = 6
 
-_LABEL = re.compile(r"^[A-Za-z](?:_\{?[A-Za-z0-9]{1,3}\}?)?\s*=\s*(?=[^=]*$)")
-_SYNONYMS = {"degrees": "degree", "metre": "m", "metres": "m", "meter": "m", "meters": "m"}
+_LABEL = re.compile(
+    r"^(?:[A-Za-z](?:_\{?[A-Za-z0-9]{1,3}\}?)?'?|[A-Z]{2,3}|[a-zA-Z]\([a-zA-Z]\)|m?\\angle ?[A-Z0-9]{1,3}"
+    r"|\\[a-z]{2,7} ?|(?:\\text\{)?[A-Za-z ]{3,30}\}?)\s*(?:=|\\approx)\s*(?=[^=<>]*$)"
+)
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_STYLED = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mbox|hbox)\s*\{([^{}]*)\}")
+_JOINED = re.compile(r"\\text\s*\{\s*(?:and|or)\s*\}|(?<![a-zA-Z\\])and(?![a-zA-Z])|\\(?:begin|end)\s*\{[a-z]*matrix\}")
+_WORD = re.compile(r"[A-Za-z]{3,}")
+_FUNCTIONS = frozenset(
+    ("sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "exp")
+)
+_PARENTHESES = re.compile(r"^[(\[]\s*([^()\[\]]*?)\s*[)\]]$")
+_DIGITS_AND_SIGNS = re.compile(r"[0-9 .,;:+\-*/()\[\]{}$%|'\"<>?#&]*")
+_MATH_SIGN = re.compile(r"[0-9=<>+*/^_\\]")
 
 
 def numbers_equal(gold: PlainNumber, answer: PlainNumber, relative_tolerance: float = 0.0) -> bool:
@@ -28,56 +43,58 @@ def numbers_equal(gold: PlainNumber, answer: PlainNumber, relative_tolerance: fl
     stay apart. A bare number above 1 may be answered with a percent sign (50 by 50%), one below may not (0.5% is not
     0.5). Two different units never agree.
     """
-    if gold.unit and answer.unit and not _same_unit(gold.unit, answer.unit):
+    if gold.unit and answer.unit and not same_unit(gold.unit, answer.unit):
         return False
-    if gold.percent and answer.percent:
-        return _close(gold, answer, gold.value, answer.value, relative_tolerance)
-    pairs = [(gold.value, answer.value)]
-    if gold.percent:
+    if gold.percent == answer.percent:
+        pairs = [(gold.value, answer.value)]
+    elif gold.percent:
         pairs = [(gold.value, answer.value), (gold.value / 100, answer.value)]
-    elif answer.percent:
+    else:
         pairs = [(gold.value, answer.value / 100)]
         if abs(gold.value) > 1:
             pairs.append((gold.value, answer.value))
-    return any(_close(gold, answer, left, right, relative_tolerance) for left, right in pairs)
+    return any(values_equal(left, gold.decimals, right, answer.decimals, relative_tolerance) for left, right in pairs)
 
 
-def _same_unit(first: str, second: str) -> bool:
-    def norm(unit: str) -> str:
-        unit = _SYNONYMS.get(unit, unit)
-        return unit[:-1] if len(unit) > 3 and unit.endswith("s") else unit
-
-    return norm(first) == norm(second)
-
-
-def _close(gold: PlainNumber, answer: PlainNumber, left: Fraction, right: Fraction, tolerance: float) -> bool:
-    if left == right:
+def values_equal(
+    gold: Fraction, gold_decimals: int | None, answer: Fraction, answer_decimals: int | None, tolerance: float
+) -> bool:
+    """Whether two values agree: exactly, by rounding of the one that shows decimals, or within a tolerance."""
+    if gold == answer:
         return True
-    if gold.decimal != answer.decimal:
-        rounded, exact = (left, right) if gold.decimal else (right, left)
-        if exact.denominator > 1 and rounded != 0 and _is_rounding(rounded, exact):
-            return True
-    return tolerance > 0 and left != 0 and abs(right - left) <= Fraction(tolerance) * abs(left)
+    if gold_decimals is not None and answer_decimals is None and _is_rounding(gold, gold_decimals, answer):
+        return True
+    if answer_decimals is not None and gold_decimals is None and _is_rounding(answer, answer_decimals, gold):
+        return True
+    return tolerance > 0 and gold != 0 and abs(answer - gold) <= Fraction(tolerance) * abs(gold)
 
 
-def _is_rounding(rounded: Fraction, exact: Fraction) -> bool:
-    """Whether `rounded` is `exact` cut or rounded to the digits it shows, of which at least six are significant."""
-    digits = 0
-    scaled = rounded
-    while scaled.denominator != 1 and digits < 40:
-        scaled *= 10
-        digits += 1
-    return abs(scaled) >= 10 ** (ROUNDING_DIGITS - 1) and abs(exact * 10**digits - scaled) < 1
+def _is_rounding(rounded: Fraction, decimals: int, exact: Fraction) -> bool:
+    """Whether `rounded` is `exact` cut or rounded to `decimals` digits, of which at least six are significant."""
+    scale = 10**decimals
+    return abs(rounded * scale) >= 10 ** (ROUNDING_DIGITS - 1) and abs(exact - rounded) * scale < 1
 
 
 def strip_label(text: str) -> str:
-    """The right side of `x = ...` when the left side is a single (indexed) letter."""
+    """The right side of `x = ...` when the left side only names what is asked for."""
     return _LABEL.sub("", text, count=1)
 
 
-def compact(text: str) -> str:
-    """The text without wrappers and spaces: two answers with equal compact forms are the same answer."""
-    return "".join(unwrap(fold(text)).split())
+def is_words(text: str) -> bool:
+    r"""Whether a gold answer is a word or a phrase (`\text{August}`, `east`), to be compared as text."""
+    bare = _JOINED.sub(",", _STYLED.sub(r" \1 ", text))
+    return bool(_WORD.search(bare)) and not _MATH_SIGN.search(bare)
+
+
+def holds_words(text: str) -> bool:
+    """Whether an answer holds words (three letters or more) that are no functions: it is not a formula."""
+    bare = _COMMAND.sub(" ", _STYLED.sub(r" \1 ", _JOINED.sub(",", text)))
+    return any(word.lower() not in _FUNCTIONS for word in _WORD.findall(bare))
+
+
+def solid(text: str) -> str:
+    """A tidy text without spaces: two answers with equal solid forms are the same answer."""
+    return "".join(text.split())
 
 
 def refusal(answer: str) -> str | None:
@@ -92,21 +109,39 @@ def refusal(answer: str) -> str | None:
 
 
 def decide(gold: str, answer: str, options: Options = Options()) -> Verdict | None:  # noqa: B008 - frozen
-    """The verdict where the strings alone decide it (plain numbers, identical text), else None."""
+    """The verdict where the strings alone decide it (plain numbers, words, identical text, refusals), else None."""
     why = refusal(answer)
     if why:
         return Verdict(0.0, why)
     if not gold.strip():
         return Verdict(0.0, "unparsable gold")
-    gold_number = parse_number(gold)
-    if gold_number is not None:
-        answer_number = parse_number(answer) or parse_number(strip_label(unwrap(answer)))
-        if answer_number is not None:
-            equal = numbers_equal(gold_number, answer_number, options.relative_tolerance)
-            return Verdict(float(equal), "numbers equal" if equal else "numbers differ")
-    if compact(gold) == compact(answer):
+    gold_number, answer_number = parse_number(gold), parse_number(answer)
+    if gold_number and answer_number:
+        return _numbers_verdict(gold_number, answer_number, options)
+    gold, answer = tidy(gold), tidy(answer)
+    if gold_number:
+        labelled = read_number(_PARENTHESES.sub(r"\1", strip_label(answer)))
+        if labelled:
+            return _numbers_verdict(gold_number, labelled, options)
+        if _DIGITS_AND_SIGNS.fullmatch(answer):
+            return Verdict(0.0, "not an evaluated number")
+    if solid(gold) == solid(answer):
         return Verdict(1.0, "same text")
-    return None
+    if is_words(gold):
+        equal = clean_text(gold) in (clean_text(answer), clean_text(strip_label(answer)))
+        return Verdict(float(equal), "words equal" if equal else "words differ")
+    if holds_words(split_unit(strip_label(answer))[0]) and not holds_words(gold):
+        return Verdict(0.0, "words in a formula")
+    why = costly(gold, answer)
+    if why:
+        return Verdict(0.0, f"refused: {why}")
+    why = undone(gold, strip_label(answer))
+    return Verdict(0.0, why) if why else None
+
+
+def _numbers_verdict(gold: PlainNumber, answer: PlainNumber, options: Options) -> Verdict:
+    equal = numbers_equal(gold, answer, options.relative_tolerance)
+    return Verdict(float(equal), "numbers equal" if equal else "numbers differ")
 
 
 def verify_math(gold: str, answer: str, options: Options = Options()) -> Verdict:  # noqa: B008 - frozen
@@ -126,4 +161,15 @@ def verify_gold(gold: str, answer: str, options: Options = Options()) -> Verdict
     return compare(gold, gold, options)
 
 
-__all__ = ["decide", "numbers_equal", "refusal", "strip_label", "verify_gold", "verify_math"]
+__all__ = [
+    "decide",
+    "holds_words",
+    "is_words",
+    "numbers_equal",
+    "refusal",
+    "solid",
+    "strip_label",
+    "values_equal",
+    "verify_gold",
+    "verify_math",
+]
