@@ -139,6 +139,4 @@ def _check_template(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None
     except (TypeError, ValueError) as error:
         raise ConfigError(f"the chat template of {directory} can not show an image: {error}") from error
     if str(shown).count(IMAGE_PAD) != 1:
-        raise ConfigError(
-            f"the chat template of {directory} places no {IMAGE_PAD} for an image; is it a vision model's?"
-        )
+        raise ConfigError(f"the chat template of {directory} does not place {IMAGE_PAD} for an image")

@@ -1,0 +1,214 @@
+"""The trained tokenizer: exact round trips, Qwen's splitting, the chat format, and loading by transformers."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from infimmr_jax.config import ConfigError
+from infimmr_jax.preprocess.tokenizer import (
+    MARKUP_TOKENS,
+    SPECIAL_TOKENS,
+    load_tokenizer,
+    save_tokenizer,
+    train_tokenizer,
+)
+
+TEXTS = [
+    "<think> the red bar is 6 , the blue bar is 12 . 6 + 12 = 18 </think> \\boxed{18}",
+    "How high is the red bar and the blue bar together?",
+    "Image description: a red bar of height 6, a blue bar of height 12.",
+] * 10
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(TEXTS, 400)
+
+
+AWKWARD = [
+    "",
+    "  two  spaces\tand\n\n lines \r\n",
+    "e\u0301 is not \u00e9, \u212b is not \u00c5",
+    "\u4e2d\u6587, \U0001f642\u200d\u2642, \u0000 and \u00a0",
+    "can't I'm 'S WE'LL 1,234.5",
+    " <think>x</think> \\boxed{\\frac{1}{2}} ",
+    "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|><|im_end|>",
+    " , . ! ? n't 's",
+]
+
+
+@pytest.mark.parametrize("text", AWKWARD)
+def test_awkward_texts_survive(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.text())
+def test_every_text_survives(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert max(ids, default=0) < len(tokenizer)
+
+
+def test_special_and_markup_tokens_are_single(tokenizer):
+    for token in (*SPECIAL_TOKENS, *MARKUP_TOKENS):
+        assert len(tokenizer.encode(token)) == 1
+        assert tokenizer.convert_ids_to_tokens(tokenizer.encode(token)) == [token]
+    assert tokenizer.decode(tokenizer.encode("<think>a</think><|im_end|>"), skip_special_tokens=True) == (
+        "<think>a</think>"
+    )
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
+    assert tokenizer.bos_token is None
+
+
+def test_digits_are_split_one_by_one(tokenizer):
+    assert tokenizer.convert_ids_to_tokens(tokenizer.encode("x=1234")) == ["x", "=", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("I'm 12cm  tall.\n\nOK", ["I", "'m", " ", "1", "2", "cm", " ", " tall", ".\n\n", "OK"]),
+        ("\\frac{a}{b}", ["\\frac", "{a", "}{", "b", "}"]),
+        ("a \n b  ", ["a", " \n", " b", "  "]),
+    ],
+)
+def test_pieces_are_those_of_qwen2(tokenizer, text, pieces):
+    from transformers import Qwen2Tokenizer
+
+    published = Qwen2Tokenizer(vocab={"<|endoftext|>": 0}, merges=[])
+    split = [text[slice(*span)] for _, span in published.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+    assert split == pieces
+    split = [text[slice(*span)] for _, span in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+    assert split == pieces
+
+
+def test_training_merges_and_respects_the_size(tokenizer):
+    assert len(tokenizer.encode(" together")) < len(" together")
+    assert len(tokenizer) <= 400
+    assert len(train_tokenizer(TEXTS, 300)) == 300
+    with pytest.raises(ConfigError, match="vocab_size: 266 is too small"):
+        train_tokenizer(TEXTS, 266)
+
+
+def test_training_is_deterministic(tokenizer):
+    expected = json.loads(tokenizer.backend_tokenizer.to_str())
+    for _ in range(5):
+        assert json.loads(train_tokenizer(iter(TEXTS), 400).backend_tokenizer.to_str()) == expected
+
+
+@pytest.mark.slow
+def test_training_is_the_same_in_another_process(tokenizer):
+    program = (
+        "import json, sys; from infimmr_jax.preprocess.tokenizer import train_tokenizer;"
+        "print(train_tokenizer(json.load(sys.stdin), 400).backend_tokenizer.to_str())"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        input=json.dumps(TEXTS),
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "RAYON_NUM_THREADS": "4", "PYTHONHASHSEED": "7", "TOKENIZERS_PARALLELISM": "true"},
+    )
+    assert json.loads(found.stdout) == json.loads(tokenizer.backend_tokenizer.to_str())
+
+
+USER = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}
+
+
+@pytest.mark.parametrize(
+    ("turns", "expected"),
+    [
+        (
+            [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
+            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        (
+            [USER],
+            "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>What is it?<|im_end|>\n"
+            "<|im_start|>assistant\n",
+        ),
+        (
+            [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": "See "},
+                        {"type": "video"},
+                        {"type": "text", "text": " and "},
+                        {"type": "image"},
+                    ],
+                },
+                {"role": "assistant", "content": [{"type": "text", "text": "A cat."}]},
+                {"role": "user", "content": "Sure?"},
+            ],
+            "<|im_start|>user\nSee <|vision_start|><|video_pad|><|vision_end|> and "
+            "<|vision_start|><|image_pad|><|vision_end|><|im_end|>\n<|im_start|>assistant\nA cat.<|im_end|>\n"
+            "<|im_start|>user\nSure?<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "text", "text": " \n spaces stay \n "}]}],
+            "<|im_start|>user\n \n spaces stay \n <|im_end|>\n<|im_start|>assistant\n",
+        ),
+    ],
+)
+def test_the_chat_format_is_that_of_qwen(tokenizer, turns, expected):
+    assert tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) == expected
+    closed = tokenizer.apply_chat_template(turns, tokenize=False)
+    assert closed + "<|im_start|>assistant\n" == expected
+
+
+def test_pictures_are_numbered_on_request(tokenizer):
+    content = [{"type": "image"}, {"type": "video"}, {"type": "image"}]
+    shown = tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_vision_id=True)
+    assert [part.rsplit(">", 1)[-1].strip() for part in shown.split("<|vision_start|>")][1:3] == [
+        "Video 1:",
+        "Picture 2:",
+    ]
+    assert "Picture 1: <|vision_start|>" in shown
+
+
+@pytest.mark.parametrize("model_type", [None, "qwen2_5_vl"])
+def test_saved_files_are_loaded_by_transformers(tokenizer, tmp_path, model_type):
+    save_tokenizer(tokenizer, tmp_path)
+    if model_type:  # A model's config.json beside the tokenizer must not change what is loaded.
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    for loaded in (AutoTokenizer.from_pretrained(tmp_path, use_fast=True), load_tokenizer(tmp_path)):
+        for text in AWKWARD:
+            assert loaded.encode(text) == tokenizer.encode(text)
+            assert loaded.decode(loaded.encode(text)) == text
+        assert loaded.apply_chat_template([USER], tokenize=False) == tokenizer.apply_chat_template(
+            [USER], tokenize=False
+        )
+        assert (loaded.eos_token_id, loaded.pad_token_id) == (tokenizer.eos_token_id, tokenizer.pad_token_id)
+        assert loaded.decode(loaded.encode("<think>1<|im_end|>"), skip_special_tokens=True) == "<think>1"
+
+
+def test_the_processors_template_wins(tokenizer, tmp_path):
+    save_tokenizer(tokenizer, tmp_path)
+    template = "{% for m in messages %}{{ '[' + m['role'] + ']<|image_pad|>' }}{% endfor %}"
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.apply_chat_template([USER], tokenize=False) == "[user]<|image_pad|>"
+
+
+def test_unusable_directories_are_said(tokenizer, tmp_path):
+    with pytest.raises(ConfigError, match="holds no tokenizer"):
+        load_tokenizer(tmp_path)
+    save_tokenizer(tokenizer, tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("{% for m in messages %}{{ m['role'] }}{% endfor %}")
+    with pytest.raises(ConfigError, match="does not place"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("{% for m in messages %}{{ 'x' + m['content'] }}{% endfor %}")
+    with pytest.raises(ConfigError, match="can not show an image"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    with pytest.raises(ConfigError, match="no chat template"):
+        load_tokenizer(tmp_path)
