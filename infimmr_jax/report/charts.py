@@ -1,0 +1,226 @@
+"""Curves of a run as plain chart descriptions, which the page's script hands to uPlot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from infimmr_jax.report.reading import MODALITIES, Run
+
+Values = list[float | None]
+SMOOTH_FROM = 40
+MAX_POINTS = 1500
+
+# Title, metric keys with their legend text, a line of explanation, and how the y axis is read.
+_GRPO_CHARTS: tuple[tuple[str, dict[str, str], str, str], ...] = (
+    (
+        "Reward",
+        {"reward/total": "total", "reward/accuracy": "accuracy", "reward/format": "format"},
+        "Mean over the sampled responses.",
+        "share",
+    ),
+    (
+        "Learning signal",
+        {"response/signal_groups": "groups with unequal rewards", "reward/total_std": "std of reward in a group"},
+        "A group whose responses all score the same moves nothing.",
+        "share",
+    ),
+    ("Response length", {"response/length": "tokens"}, "Mean number of sampled tokens.", "number"),
+    ("Truncated responses", {"response/truncated": "truncated"}, "Cut off by the length limit.", "percent"),
+    ("Entropy", {"policy/entropy": "entropy"}, "Of the policy per token, in nats.", "number"),
+    ("KL to the reference", {"policy/kl": "KL"}, "Per token, in nats.", "number"),
+    ("Clipped tokens", {"policy/clip_share": "clipped"}, "Share of tokens whose ratio was clipped.", "percent"),
+    ("Gradient norm", {"policy/grad_norm": "norm"}, "Before clipping.", "log"),
+    (
+        "Sampler against trainer",
+        {"policy/mismatch": "mean |difference|"},
+        "Of the log-prob a token was sampled with and the trainer's own, in nats.",
+        "number",
+    ),
+    ("Policy loss", {"loss": "loss"}, "Near zero by construction; its gradient matters.", "number"),
+    ("Learning rate", {"optimizer/learning_rate": "learning rate"}, "", "number"),
+    ("Rollout efficiency", {"rollout/efficiency": "used decoding slots"}, "1 = no slot ever idle.", "percent"),
+    ("Throughput", {"tokens_per_second": "tokens/s"}, "Sampled tokens per second of the whole step.", "number"),
+)
+_TIMES = {
+    "time/rollout": "sampling",
+    "time/grade": "grading",
+    "time/update": "update",
+    "time/input_wait": "waiting for input",
+}
+_KNOWN = {key for _, keys, _, _ in _GRPO_CHARTS for key in keys} | set(_TIMES) | {"time/step"}
+_NO_METRIC = {"time", "kind", "phase", "phase_index", "step", "step_in_phase"}
+_COMPARED = ("reward/total", "reward/accuracy", "response/length", "policy/entropy", "policy/kl", "policy/grad_norm")
+
+
+def run_charts(run: Run) -> dict[str, list[dict[str, Any]]]:
+    """Charts of one run by section: `heldout`, `grpo`, `sft`; a chart without data is left out."""
+    return {"heldout": _heldout_chart(run), "grpo": _grpo_charts(run), "sft": _sft_charts(run)}
+
+
+def comparison_charts(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The main curves with one line a run, over the global GRPO step."""
+    charts = []
+    titles = {key: (title, hint, kind) for title, keys, hint, kind in _GRPO_CHARTS for key in keys}
+    steps = sorted({row["step"] for run in runs for row in run.grpo if _number(row.get("step")) is not None})
+    for key in _COMPARED:
+        title, hint, kind = titles[key]
+        series = []
+        for name, run in zip(names, runs, strict=True):
+            at = {row.get("step"): _number(row.get(key)) for row in run.grpo}
+            values = [at.get(step) for step in steps]
+            if any(value is not None for value in values):
+                series.append(_series(name, smooth(values, [0] * len(values))))
+        if series:
+            title = f"{title}: {key.split('/')[1]}" if title == "Reward" else title
+            charts.append(_chart(title, hint, "share" if key == "reward/total" else kind, steps, series, x="step"))
+    return charts
+
+
+def smooth(values: Values, parts: Sequence[Any]) -> Values:
+    """Centred moving mean over about a twentieth of the points, never across a change in `parts` (the phase)."""
+    half = max(1, len(values) // 40)
+    numbers = np.array([math.nan if value is None else value for value in values], np.float64)
+    result: Values = []
+    for index, value in enumerate(values):
+        near = [i for i in range(max(0, index - half), min(len(values), index + half + 1)) if parts[i] == parts[index]]
+        window = numbers[near]
+        window = window[~np.isnan(window)]
+        result.append(None if value is None else float(window.mean()))
+    return result
+
+
+def phase_marks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Where each phase begins: its first step and its name."""
+    marks: list[dict[str, Any]] = []
+    for row in rows:
+        if not marks or marks[-1]["label"] != str(row.get("phase")):
+            marks.append({"at": row.get("step", 0), "label": str(row.get("phase"))})
+    return marks
+
+
+def _grpo_charts(run: Run) -> list[dict[str, Any]]:
+    rows = thin(run.grpo)
+    charts = []
+    extra_rewards = _other_keys(rows, "reward/")
+    for title, keys, hint, kind in _GRPO_CHARTS:
+        if title == "Reward":
+            keys = {**keys, **{key: key.partition("/")[2] for key in extra_rewards}}
+        charts += _curves(title, hint, kind, rows, keys)
+        if title == "Throughput":
+            charts += _time_chart(rows)
+    rest = [key for key in _other_keys(rows, "") if not key.startswith("reward/")]
+    charts += [chart for key in rest for chart in _curves(key, "", "number", rows, {key: key.rpartition("/")[2]})]
+    return charts
+
+
+def _sft_charts(run: Run) -> list[dict[str, Any]]:
+    rows = thin(run.sft)
+    charts = _curves(
+        "Cold start: loss", "Per token of the worked solutions, in nats.", "number", rows, {"loss": "loss"}
+    )
+    names = {
+        "tokens_per_second": "tokens/s",
+        "optimizer/learning_rate": "learning rate",
+        "policy/grad_norm": "gradient norm",
+        "time/step": "seconds per step",
+    }
+    keys = list(dict.fromkeys(key for row in rows for key in row if key not in _NO_METRIC and key != "loss"))
+    for key in keys:
+        charts += _curves(f"Cold start: {names.get(key, key)}", "", "number", rows, {key: names.get(key, key)})
+    return charts
+
+
+def _curves(title: str, hint: str, kind: str, rows: list[dict[str, Any]], keys: dict[str, str]) -> list[dict[str, Any]]:
+    parts = [row.get("phase") for row in rows]
+    series = []
+    for key, label in keys.items():
+        values = [_number(row.get(key)) for row in rows]
+        if not any(value is not None for value in values):
+            continue
+        if len(rows) >= SMOOTH_FROM and key != "optimizer/learning_rate":
+            series.append(_series(label, smooth(values, parts), raw=values))
+        else:
+            series.append(_series(label, values))
+    steps = [row.get("step", index) for index, row in enumerate(rows)]
+    return [_chart(title, hint, kind, steps, series, x="step", marks=phase_marks(rows))] if series else []
+
+
+def _time_chart(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Seconds of a step by what they were spent on, stacked; what is not accounted for shows as `other`."""
+    rows = [row for row in rows if _number(row.get("time/step")) is not None]
+    parts = {label: [_number(row.get(key)) or 0.0 for row in rows] for key, label in _TIMES.items()}
+    parts = {label: values for label, values in parts.items() if any(values)}
+    if not rows or not parts:
+        return []
+    spent = [sum(column) for column in zip(*parts.values(), strict=True)]
+    parts["other"] = [max(0.0, row["time/step"] - part) for row, part in zip(rows, spent, strict=True)]
+    chart = _chart(
+        "Where the time goes",
+        "Seconds per step, stacked.",
+        "number",
+        [row.get("step", index) for index, row in enumerate(rows)],
+        [_series(label, list(values)) for label, values in parts.items()],
+        x="step",
+        marks=phase_marks(rows),
+    )
+    # The step that compiles would flatten all others.
+    totals = sorted(row["time/step"] for row in rows)
+    return [{**chart, "stacked": True, "top": 1.3 * totals[int(0.95 * (len(totals) - 1))]}]
+
+
+def _heldout_chart(run: Run) -> list[dict[str, Any]]:
+    stages = dict(sorted((row["stage_index"], str(row.get("stage"))) for row in run.evals))
+    if len(stages) < 2:
+        return []
+    series = []
+    for index, (modality, label) in enumerate(MODALITIES.items()):
+        at = {row["stage_index"]: row for row in run.evals if row.get("modality") == modality}
+        if at:
+            columns = [[_number(at.get(stage, {}).get(key)) for stage in stages] for key in ("accuracy", "low", "high")]
+            series.append({**_series(label, columns[0]), "low": columns[1], "high": columns[2], "colour": index})
+    chart = _chart(
+        "Held-out accuracy", "Greedy decoding; the bands are 95% intervals.", "percent", list(stages), series
+    )
+    return [{**chart, "labels": list(stages.values()), "points": True}]
+
+
+def thin(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most 1,500 rows, evenly spread, so that a long run's page stays light."""
+    every = -(-len(rows) // MAX_POINTS)
+    return rows[::every] if every > 1 else rows
+
+
+def _other_keys(rows: list[dict[str, Any]], prefix: str) -> list[str]:
+    """Numeric metrics below `prefix` that no chart names: new metrics appear in the report by themselves."""
+    found = dict.fromkeys(
+        key for row in rows for key in row if key.startswith(prefix) and _number(row[key]) is not None
+    )
+    return [key for key in found if key not in _KNOWN | _NO_METRIC]
+
+
+def _chart(
+    title: str, hint: str, kind: str, xs: list[Any], series: list[dict[str, Any]], **more: Any
+) -> dict[str, Any]:
+    return {"title": title, "hint": hint, "kind": kind, "xs": xs, "series": series, **more}
+
+
+def _series(label: str, values: Values, raw: Values | None = None) -> dict[str, Any]:
+    series: dict[str, Any] = {"label": label, "values": [_short(value) for value in values]}
+    if raw is not None:
+        series["raw"] = [_short(value) for value in raw]
+    return series
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value
+
+
+def _short(value: float | None) -> float | None:
+    """Five significant digits are more than a screen shows."""
+    return None if value is None else float(f"{value:.5g}")

@@ -1,0 +1,149 @@
+"""A run directory as the report sees it: whatever is there, for a run may still be going on or have been killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# Modalities in the order of the curriculum, as the page names them.
+MODALITIES = {"text": "text", "caption": "image + caption", "image": "image alone"}
+
+
+class ReportError(ValueError):
+    """A report can not be made: the message names the directory and says what is missing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What was found in one run directory.
+
+    `phases` are (name, modality or None, planned steps or None) in curriculum order. `notes` are sentences about what
+    was missing or unreadable, for the reader of the report.
+    """
+
+    directory: Path
+    name: str
+    config: dict[str, Any]
+    config_text: str
+    environment: dict[str, Any]
+    sft: list[dict[str, Any]]
+    grpo: list[dict[str, Any]]
+    evals: list[dict[str, Any]]
+    transcripts: list[dict[str, Any]]
+    notes: tuple[str, ...]
+
+    @property
+    def phases(self) -> list[tuple[str, str | None, int | None]]:
+        """The curriculum as configured; without a configuration, the phases that rows were found of."""
+        if self.config.get("phases"):
+            return [(str(part.get("name")), part.get("modality"), part.get("steps")) for part in self.config["phases"]]
+        return [(name, None, None) for name in dict.fromkeys(str(row.get("phase")) for row in self.grpo)]
+
+    @property
+    def steps_planned(self) -> int | None:
+        """GRPO steps of all phases together, None where the configuration does not tell."""
+        counts = [steps for _, _, steps in self.phases]
+        return sum(counts) if counts and all(isinstance(count, int) for count in counts) else None  # type: ignore[arg-type]
+
+
+def read_run(directory: Path) -> Run:
+    """Read a run directory; anything may be missing except all of metrics.jsonl, evals.jsonl and transcripts.jsonl.
+
+    Raises ReportError when the directory holds no rows at all.
+    """
+    if not directory.is_dir():
+        raise ReportError(f"there is no run directory {directory}")
+    notes: list[str] = []
+    rows = {name: read_rows(directory / f"{name}.jsonl", notes) for name in ("metrics", "evals", "transcripts")}
+    if not any(rows.values()):
+        raise ReportError(
+            f"{directory} holds no rows of a run (metrics.jsonl, evals.jsonl, transcripts.jsonl): "
+            "give the directory that `infimmr train` wrote to"
+        )
+    config_text, config = _read_config(directory / "config.yaml", notes)
+    return Run(
+        directory=directory,
+        name=directory.resolve().name,
+        config=config,
+        config_text=config_text,
+        environment=_read_environment(directory / "environment.json", notes),
+        sft=[row for row in rows["metrics"] if row.get("kind") == "sft"],
+        grpo=[row for row in rows["metrics"] if row.get("kind") == "grpo"],
+        evals=[row for row in rows["evals"] if _has_numbers(row, "stage_index", "accuracy")],
+        transcripts=[row for row in rows["transcripts"] if isinstance(row.get("responses"), list)],
+        notes=tuple(notes),
+    )
+
+
+def read_rows(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """Rows of a JSONL file; lines that are not a JSON object (the torn last one of a kill) are left out and noted."""
+    if not path.exists():
+        return []
+    rows, bad = [], 0
+    for line in path.read_bytes().splitlines():
+        try:
+            row = json.loads(line, parse_constant=lambda _: None)
+        except ValueError:
+            bad += 1
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            bad += 1
+    if bad:
+        notes.append(f"{path.name}: {bad} line{'s' if bad > 1 else ''} could not be read, and left out.")
+    return rows
+
+
+def _read_config(path: Path, notes: list[str]) -> tuple[str, dict[str, Any]]:
+    if not path.exists():
+        notes.append("config.yaml is missing: planned steps are not known.")
+        return "", {}
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        notes.append(f"config.yaml is not valid YAML ({str(error).splitlines()[0]}).")
+        return text, {}
+    return text, tree if isinstance(tree, dict) else {}
+
+
+def _read_environment(path: Path, notes: list[str]) -> dict[str, Any]:
+    if not path.exists():
+        notes.append("environment.json is missing: versions and devices are not known.")
+        return {}
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except ValueError:
+        notes.append("environment.json is not valid JSON.")
+        return {}
+    return tree if isinstance(tree, dict) else {"environment": tree}
+
+
+def _has_numbers(row: dict[str, Any], *keys: str) -> bool:
+    return all(isinstance(row.get(key), int | float) for key in keys)
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested mapping or list as `a.b.0.c -> value`; empty ones stay as values."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    pairs = [(f"{prefix}.{key}" if prefix else str(key), value) for key, value in items]
+    if not pairs:
+        return {prefix: tree} if prefix else {}
+    return {name: leaf for key, value in pairs for name, leaf in flatten(value, key).items()}
+
+
+def config_differences(runs: list[Run]) -> list[tuple[str, list[str]]]:
+    """Configuration keys on which the runs differ, each with one text a run (`-` where the key is absent)."""
+    flat = [flatten(run.config) for run in runs]
+    keys = list(dict.fromkeys(key for tree in flat for key in tree))
+    table = [(key, ["-" if key not in tree else _yaml_text(tree[key]) for tree in flat]) for key in keys]
+    return [(key, texts) for key, texts in table if len(set(texts)) > 1]
+
+
+def _yaml_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,63 @@
+"""Texts and numbers of the report's tables."""
+
+import dataclasses
+
+import pytest
+from fake_runs import make_run
+
+from infimmr_jax.report.reading import read_run
+from infimmr_jax.report.tables import comparison_table, health_notes, results_table, setup_rows, status, tiles
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return read_run(make_run(tmp_path_factory.mktemp("tables") / "run", steps=4, planned=6, sft_steps=10))
+
+
+def test_results_table(run):
+    table = results_table(run)
+    assert [column["name"] for column in table["columns"]] == ["text", "image + caption", "image alone"]
+    assert table["columns"][0]["problems"] == "256"
+    assert [row["stage"] for row in table["rows"]] == ["cold start", "1 text", "2 image + caption", "3 image alone"]
+    # 51 of 256 after the cold start, 143 of 256 after the last phase.
+    cell = table["rows"][0]["cells"][2]
+    assert (cell["accuracy"], cell["interval"], cell["formed"]) == ("19.9%", "15.5–25.2", "90%")
+    assert table["gains"][2] == {"text": "+35.9 points", "tone": "up"}
+
+
+def test_an_unfinished_table_has_gaps(run):
+    table = results_table(dataclasses.replace(run, evals=run.evals[:4]))
+    assert table["rows"][1]["cells"][1:] == [None, None]
+    assert table["gains"][1] == {"text": "–", "tone": ""}
+    assert results_table(dataclasses.replace(run, evals=run.evals[:3]))["gains"] == []
+    assert results_table(dataclasses.replace(run, evals=[])) is None
+
+
+def test_tiles_and_status(run):
+    values = {tile["label"]: tile["value"] for tile in tiles(run)}
+    assert values["image alone: held-out accuracy"] == "19.9 → 55.9%"
+    assert values["GRPO steps in 3 phases"] == "12 / 18"
+    assert values["responses sampled and graded"] == f"{12 * 32 * 8:,}"
+    assert status(run) == "nano · model made from scratch · seed 0 · not finished: 12 of 18 GRPO steps so far"
+    assert status(dataclasses.replace(run, config={})) == "12 GRPO steps so far"
+
+
+def test_comparison_table(run):
+    other = dataclasses.replace(run, evals=run.evals[:6])
+    table = comparison_table([run, other], ["a", "b"])
+    assert [row["stage"] for row in table["rows"]] == ["after 3 image alone", "after 1 text"]
+    assert table["rows"][1]["cells"][0]["gain"] == "+12.1 points"
+    assert comparison_table([dataclasses.replace(run, evals=[])], ["c"])["rows"][0]["stage"] == "not evaluated yet"
+
+
+def test_health_notes_speak_only_when_something_is_odd(run):
+    assert health_notes(run) == []
+    odd = {"response/truncated": 0.4, "response/signal_groups": 0.02, "policy/mismatch": 0.2, "loss": None}
+    notes = " ".join(health_notes(dataclasses.replace(run, grpo=[{**row, **odd} for row in run.grpo])))
+    for words in ("12 metrics rows hold a value that is not finite", "40% of the latest", "Only 2% of", "0.200 nats"):
+        assert words in notes
+
+
+def test_setup_rows():
+    rows = setup_rows({"devices": ["cpu:0", "cpu:1"], "versions": {"jax": "0.10"}, "git": None})
+    assert rows == [("devices", "cpu:0, cpu:1"), ("versions.jax", "0.10"), ("git", "None")]
