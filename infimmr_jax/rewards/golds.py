@@ -31,7 +31,7 @@ def check_golds(problems: Sequence[Problem], pool: GraderPool | None = None) -> 
         if said[i] is None and problem.answer_type == "math" and parse_number(problem.answer) is None
     ]
     # A gold is gradable when the whole way through the worker says something else than "unparsable gold".
-    questions = [Question("gold", problems[i].answer, problems[i].answer, Options()) for i in asked]
+    questions = [Question("math gold", problems[i].answer, problems[i].answer, Options()) for i in asked]
     for i, verdict in zip(asked, pool.verify(questions), strict=True):
         if verdict.score != 1.0:
             said[i] = f"the math answer {_short(problems[i].answer)} can not be graded: {verdict.reason}"

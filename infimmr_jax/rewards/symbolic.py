@@ -36,6 +36,7 @@ _EQUALS = re.compile(r"(?<![<>!\\])=|\\approx(?![a-zA-Z])")
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|lt|gt|approx)(?![a-zA-Z])")
 # Bare elements may come with brackets, and a tuple or a set may come without; [1, 2] is an interval, never (1, 2).
 _INTERCHANGEABLE = frozenset({("list", "set"), ("list", "()"), ("list", "[]"), ("set", "list"), ("()", "list")})
+_SCALED_TUPLE = re.compile(r"(?:^|[^a-zA-Z_])[-+*/0-9]\s*\([^()]*,[^()]*\)")
 _SPOT_VALUES = (sympy.Rational(733, 997), sympy.Rational(1327, 601), sympy.Rational(311, 1009))
 
 
@@ -44,6 +45,8 @@ def parse_latex(text: str) -> Any:
     """The sympy object a tidy LaTeX text denotes, or None when it can not be parsed."""
     if split_top(text, "") is None or "$" in text:
         return None  # the grammar would parse what stands before an unbalanced bracket
+    if _SCALED_TUPLE.search(text):
+        return None  # the grammar drops the factor of -(1, 2)
     found = parse(rf"\boxed{{{text}}}", [_CONFIG], parsing_timeout=None)
     return found[0] if found and not isinstance(found[0], str) else None
 

@@ -17,12 +17,19 @@ class Verdict:
 class Options:
     """What a verifier may need besides the two strings; hashable, so that verdicts can be cached.
 
-    `choices` are the option texts in letter order; `relative_tolerance` is the largest |answer - gold| / |gold| at
-    which two numbers count as equal (0: exact).
+    `rule` names a variant of the verifier ("" for its first, see `verifiers.RULES`). `choices` are the option texts in
+    letter order. `alternatives` are further gold texts of a string. `relative_tolerance` is the largest
+    |answer - gold| / |gold| at which two numbers count as equal (0: exact). `threshold` is a rule's own limit (None:
+    the rule's default). `scale` multiplies the x and y of the answer's coordinates, to map them from the image the
+    model saw to the one the gold refers to.
     """
 
+    rule: str = ""
     choices: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
     relative_tolerance: float = 0.0
+    threshold: float | None = None
+    scale: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)

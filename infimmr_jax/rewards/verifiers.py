@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from infimmr_jax.rewards.verdict import Options, Question, Verdict
+from infimmr_jax.rewards.verify_action import ACTION_RULES, verify_action
 from infimmr_jax.rewards.verify_choice import verify_choice
+from infimmr_jax.rewards.verify_list import LIST_RULES, SET_RULES, verify_list, verify_set
 from infimmr_jax.rewards.verify_math import decide, refusal, verify_gold, verify_math
+from infimmr_jax.rewards.verify_number import RULES as NUMBER_RULES
+from infimmr_jax.rewards.verify_number import verify_number
+from infimmr_jax.rewards.verify_region import BOX_RULES, POINT_RULES, SPAN_RULES, verify_box, verify_point, verify_span
+from infimmr_jax.rewards.verify_string import RULES as STRING_RULES
 from infimmr_jax.rewards.verify_string import verify_string
 
 # Quick verifiers are linear in the (bounded) length of the strings and run in the trainer; None means "ask a worker".
@@ -14,23 +20,44 @@ QUICK: dict[str, Callable[[str, str, Options], Verdict | None]] = {
     "math": decide,
     "choice": verify_choice,
     "string": verify_string,
-    "gold": lambda gold, answer, options: None,
+    "number": verify_number,
+    "list": verify_list,
+    "set": verify_set,
+    "box": verify_box,
+    "point": verify_point,
+    "span": verify_span,
+    "action": verify_action,
 }
 SLOW: dict[str, Callable[[str, str, Options], Verdict]] = {
     "math": verify_math,
-    "gold": verify_gold,
+    "math gold": verify_gold,
 }
-ANSWER_TYPES = tuple(name for name in QUICK if name != "gold")
+# Rules of each type by name; the first is the default.
+RULES: dict[str, tuple[str, ...]] = {
+    "math": ("equal",),
+    "choice": ("letter",),
+    "string": tuple(STRING_RULES),
+    "number": tuple(NUMBER_RULES),
+    "list": tuple(LIST_RULES),
+    "set": tuple(SET_RULES),
+    "box": tuple(BOX_RULES),
+    "point": ("in_box", *POINT_RULES),
+    "span": SPAN_RULES,
+    "action": ACTION_RULES,
+}
+ANSWER_TYPES = tuple(QUICK)
 
 
 def quick_verdict(question: Question) -> Verdict | None:
     """The verdict where it can be had in the calling process, None where a grader process is needed."""
-    if question.answer_type not in QUICK:
-        raise ValueError(f"answer type {question.answer_type!r} has no verifier; known: {', '.join(QUICK)}")
     why = refusal(question.answer)
     if why:
         return Verdict(0.0, why)
-    return QUICK[question.answer_type](question.gold, question.answer, question.options)
+    if question.answer_type in QUICK:
+        return QUICK[question.answer_type](question.gold, question.answer, question.options)
+    if question.answer_type in SLOW:
+        return None
+    raise ValueError(f"answer type {question.answer_type!r} has no verifier; known: {', '.join(QUICK)}")
 
 
 def slow_verdict(question: Question) -> Verdict:
@@ -38,4 +65,4 @@ def slow_verdict(question: Question) -> Verdict:
     return SLOW[question.answer_type](question.gold, question.answer, question.options)
 
 
-__all__ = ["ANSWER_TYPES", "QUICK", "SLOW", "quick_verdict", "slow_verdict"]
+__all__ = ["ANSWER_TYPES", "QUICK", "RULES", "SLOW", "quick_verdict", "slow_verdict"]

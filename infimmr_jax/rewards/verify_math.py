@@ -30,6 +30,9 @@ _WORD = re.compile(r"[A-Za-z]{3,}")
 _FUNCTIONS = frozenset(
     ("sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "exp")
 )
+_BASE = re.compile(
+    r"(-?(?=[A-Fa-f]*[0-9])[0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)(?:_(?:\{(?:\\text\{)?(?:base)?([0-9]{1,2})\}{0,2}|([0-9])))?"
+)
 _PARENTHESES = re.compile(r"^[(\[]\s*([^()\[\]]*?)\s*[)\]]$")
 _DIGITS_AND_SIGNS = re.compile(r"[0-9 .,;:+\-*/()\[\]{}$%|'\"<>?#&]*")
 _MATH_SIGN = re.compile(r"[0-9=<>+*/^_\\]")
@@ -127,6 +130,9 @@ def decide(gold: str, answer: str, options: Options = Options()) -> Verdict | No
             return Verdict(0.0, "not an evaluated number")
     if solid(gold) == solid(answer):
         return Verdict(1.0, "same text")
+    based = _based(gold, answer)
+    if based is not None:
+        return based
     if is_words(gold):
         equal = clean_text(gold) in (clean_text(answer), clean_text(strip_label(answer)))
         return Verdict(float(equal), "words equal" if equal else "words differ")
@@ -137,6 +143,16 @@ def decide(gold: str, answer: str, options: Options = Options()) -> Verdict | No
         return Verdict(0.0, f"refused: {why}")
     why = undone(gold, strip_label(answer))
     return Verdict(0.0, why) if why else None
+
+
+def _based(gold: str, answer: str) -> Verdict | None:
+    """`1011_2`: equal digits, and equal bases where both name one; a number in a base is never converted."""
+    left, right = _BASE.fullmatch(solid(gold)), _BASE.fullmatch(solid(strip_label(answer)))
+    if not left or not right or not (left[2] or left[3] or right[2] or right[3]):
+        return None
+    bases = {base for base in (left[2], left[3], right[2], right[3]) if base}
+    equal = left[1].lower() == right[1].lower() and len(bases) == 1
+    return Verdict(float(equal), "digits and base equal" if equal else "digits or base differ")
 
 
 def _numbers_verdict(gold: PlainNumber, answer: PlainNumber, options: Options) -> Verdict:

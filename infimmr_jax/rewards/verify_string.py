@@ -1,11 +1,16 @@
-"""Verify a literal text answer: equal after normalisation."""
+"""Verify a literal text answer: equal after normalisation, or near by edit distance."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+
+from rapidfuzz.distance import Levenshtein
 
 from infimmr_jax.rewards.text import fold, unwrap
 from infimmr_jax.rewards.verdict import Options, Verdict
+
+ANLS_THRESHOLD = 0.5
 
 _INNER = re.compile(r"\\(?:text|mathrm|mathbf|textbf|textit|mathit|textrm)\s*\{([^{}]*)\}")
 _EDGES = " \t\n\"'`.,;:!?"
@@ -18,12 +23,36 @@ def clean_text(text: str) -> str:
 
 
 def verify_string(gold: str, answer: str, options: Options = Options()) -> Verdict:  # noqa: B008 - frozen
-    """Whether two texts are equal after `clean_text`."""
-    cleaned = clean_text(gold)
-    if not cleaned:
+    """Score a text against the gold and its alternatives (the best counts), by `options.rule`.
+
+    exact: equal after `clean_text`. levenshtein: 1 - distance / longer length. anls: the same, but 0 below
+    `options.threshold` (0.5; average normalised Levenshtein similarity, Biten et al. 2019, arXiv 1905.13648).
+    """
+    golds = [clean_text(text) for text in (gold, *options.alternatives)]
+    if not golds[0]:
         return Verdict(0.0, "unparsable gold")
-    equal = cleaned == clean_text(answer)
-    return Verdict(float(equal), "text equal" if equal else "text differs")
+    cleaned = clean_text(answer)
+    score = max(RULES[options.rule or "exact"](text, cleaned, options) for text in golds)
+    return Verdict(score, "text equal" if score == 1 else f"text similar: {score:.2f}" if score else "text differs")
 
 
-__all__ = ["clean_text", "verify_string"]
+def _exact(gold: str, answer: str, options: Options) -> float:
+    return float(gold == answer)
+
+
+def _levenshtein(gold: str, answer: str, options: Options) -> float:
+    return Levenshtein.normalized_similarity(gold, answer)
+
+
+def _anls(gold: str, answer: str, options: Options) -> float:
+    similarity = Levenshtein.normalized_similarity(gold, answer)
+    return similarity if similarity >= (ANLS_THRESHOLD if options.threshold is None else options.threshold) else 0.0
+
+
+RULES: dict[str, Callable[[str, str, Options], float]] = {
+    "exact": _exact,
+    "levenshtein": _levenshtein,
+    "anls": _anls,
+}
+
+__all__ = ["RULES", "clean_text", "verify_string"]
