@@ -7,6 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+# Layers that write to the residual stream start a tenth as large, so that the stream is the embedding at first: a small
+# model then learns to copy from its prompt in half the steps (measured on the nano cold start; for models from scratch).
+DEFAULT_INIT = nn.initializers.lecun_normal()
+RESIDUAL_INIT = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
+
 
 class RMSNorm(nn.Module):
     """Root-mean-square normalisation with a learned scale, in float32 (arXiv 1910.07467)."""
@@ -33,7 +38,9 @@ class SwiGLU(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*lead E"]) -> Float[Array, "*lead E"]:
-        def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(features, use_bias=self.use_bias, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
+        def dense(features: int, name: str, init: nn.initializers.Initializer = DEFAULT_INIT) -> nn.Dense:
+            dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+            return nn.Dense(features, use_bias=self.use_bias, kernel_init=init, name=name, **dtypes)
 
-        return dense(self.features, "down")(nn.silu(dense(self.hidden, "gate")(x)) * dense(self.hidden, "up")(x))
+        gated = nn.silu(dense(self.hidden, "gate")(x)) * dense(self.hidden, "up")(x)
+        return dense(self.features, "down", RESIDUAL_INIT)(gated)

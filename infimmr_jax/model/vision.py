@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from infimmr_jax.model.attention import vision_attention
 from infimmr_jax.model.config import VisionConfig
-from infimmr_jax.model.layers import RMSNorm, SwiGLU
+from infimmr_jax.model.layers import DEFAULT_INIT, RESIDUAL_INIT, RMSNorm, SwiGLU
 from infimmr_jax.model.options import ModelOptions, run_layers
 from infimmr_jax.model.rope import Rope, rotate, vision_rope
 
@@ -32,8 +32,9 @@ class VisionBlock(nn.Module):
         config, options = self.config, self.options
         B, N, E = x.shape
 
-        def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(features, dtype=options.compute_dtype, param_dtype=options.param_dtype, name=name)
+        def dense(features: int, name: str, init: nn.initializers.Initializer = DEFAULT_INIT) -> nn.Dense:
+            dtypes = {"dtype": options.compute_dtype, "param_dtype": options.param_dtype}
+            return nn.Dense(features, kernel_init=init, name=name, **dtypes)
 
         def norm(name: str) -> RMSNorm:
             return RMSNorm(config.rms_norm_eps, options.param_dtype, name=name)
@@ -51,7 +52,7 @@ class VisionBlock(nn.Module):
             mixed = over_all(q, k, v) if full else over_windows(q, k, v)
         else:
             mixed = jax.lax.cond(full, over_all, over_windows, q, k, v)
-        x = x + dense(E, "proj")(mixed.reshape(B, N, E))
+        x = x + dense(E, "proj", RESIDUAL_INIT)(mixed.reshape(B, N, E))
         mlp = SwiGLU(E, config.intermediate_size, True, options.compute_dtype, options.param_dtype, name="mlp")
         return x + mlp(norm("norm2")(x))
 
