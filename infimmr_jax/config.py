@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -90,10 +91,19 @@ class PromptSection(Section):
 
 
 class SourceSection(Section):
-    """One source of problems: a reader with its path below `data.root`, or procedural families; and its mixing weight."""
+    """One source of problems: a reader with its path below `data.root`, or procedural families; and its mixing weight.
 
-    reader: Literal["jsonl", "synthetic"]
+    `reader` names the layout of the file or folder (`jsonl` is the common layout of the README, `fields` takes any
+    records with customary names, `tfds` reads what `prepare` wrote). Image paths are relative to the file's folder, or
+    to `images`; `captions` is a JSON-lines file of `id` and `caption`. Both lie below `data.root`.
+    """
+
+    reader: Literal[
+        "jsonl", "synthetic", "tfds", "fields", "gsm8k", "math", "math_folder", "virl39k", "geometry3k_folder"
+    ]
     path: str | None = None
+    images: str | None = None
+    captions: str | None = None
     families: tuple[str, ...] = ()
     style: str = "plain"
     split: Literal["train", "heldout"] = "train"
@@ -103,10 +113,19 @@ class SourceSection(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> SourceSection:
-        if self.reader == "jsonl" and self.path is None:
-            raise ValueError("reader 'jsonl' needs `path`, a file below `data.root`")
-        if self.reader == "synthetic" and (not self.families or self.size is None):
-            raise ValueError("reader 'synthetic' needs `families` (a list of names) and `size` (number of problems)")
+        if self.reader == "synthetic":
+            if not self.families or self.size is None:
+                raise ValueError(
+                    "reader 'synthetic' needs `families` (a list of names) and `size` (number of problems)"
+                )
+            if self.path or self.images or self.captions:
+                raise ValueError("reader 'synthetic' takes no `path`, `images` or `captions`")
+        elif self.path is None:
+            raise ValueError(f"reader {self.reader!r} needs `path`, a file or folder below `data.root`")
+        elif self.families:
+            raise ValueError(f"reader {self.reader!r} takes no `families`; they belong to reader 'synthetic'")
+        if self.reader == "tfds" and self.images:
+            raise ValueError("reader 'tfds' takes no `images`: the converted files hold the images themselves")
         return self
 
 
@@ -125,6 +144,8 @@ class PhaseSection(Section):
     """One phase of the curriculum.
 
     `modality` says what the prompt shows: `text` no image, `caption` image and caption, `image` the image alone.
+    `caption_dropout` is the share of a caption phase's problems that are shown without their caption, at its first and
+    at its last step (linear in between).
     """
 
     name: str
@@ -132,11 +153,18 @@ class PhaseSection(Section):
     steps: PositiveInt
     sources: tuple[SourceSection, ...] = Field(min_length=1)
     filters: FilterSection = FilterSection()
+    caption_dropout: tuple[Share, Share] = (0.0, 0.0)
     order: Literal["shuffle", "file", "easy_to_hard"] = "shuffle"
     prompts_per_step: PositiveInt = 32
     group_size: Annotated[int, Field(ge=2)] = 8
     max_response: PositiveInt = 48
     learning_rate: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _captioned(self) -> PhaseSection:
+        if self.caption_dropout != (0.0, 0.0) and self.modality != "caption":
+            raise ValueError(f"phase {self.name!r}: `caption_dropout` needs modality 'caption', not {self.modality!r}")
+        return self
 
 
 class DataSection(Section):
@@ -174,13 +202,87 @@ class SftSection(Section):
     warmup_steps: Annotated[int, Field(ge=0)] = 20
 
 
+class JudgeSection(Section):
+    """A judge of responses: your function `module:function`, or an OpenAI-compatible endpoint on a host of your own.
+
+    `prompt` may hold {question}, {gold} and {response}; the reply must end with a line of 1 or 0.
+    """
+
+    function: str | None = None
+    endpoint: str | None = None
+    model: str | None = None
+    prompt: str | None = None
+    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    attempts: PositiveInt = 2
+    parallel: PositiveInt = 8
+
+    @model_validator(mode="after")
+    def _usable(self) -> JudgeSection:
+        if (self.function is None) == (self.endpoint is None):
+            raise ValueError("give either `function` (module:function) or `endpoint` (http://host:port/v1), not both")
+        if self.endpoint is not None and (self.model is None or not self.endpoint.startswith(("http://", "https://"))):
+            raise ValueError("`endpoint` must start with http:// or https:// and needs `model`, the name served there")
+        if self.prompt is not None:
+            try:
+                self.prompt.format(question="", gold="", response="")
+            except (KeyError, IndexError, ValueError):
+                raise ValueError("`prompt` may hold {question}, {gold}, {response}; write other braces twice") from None
+        return self
+
+
+class ConsistencyTable(Section):
+    """Rewards of `option_consistency`: both answers right, only the first, only the one to shuffled options."""
+
+    both: float = 1.0
+    first: float = 0.5
+    second: float = 0.25
+
+
+class SecondPassSection(Section):
+    """Rewards that ask the policy again: the length limit of that pass, and the consistency table."""
+
+    max_response: PositiveInt = 32
+    consistency: ConsistencyTable = ConsistencyTable()
+
+
 class RewardSection(Section):
-    """Weights of the reward components, and the pool of grader processes."""
+    """Weights of the reward components, how answers are verified, and the pool of grader processes.
+
+    `weights` names built-in components (accuracy, format, accuracy_and_format, judge, caption_check,
+    option_consistency) or your functions as `module:function`. `rules` chooses a rule by answer type, such as
+    {string: anls}. `relative_tolerance` is the largest relative error at which numbers in math answers are equal.
+    """
 
     weights: dict[str, float] = Field(default_factory=lambda: {"accuracy": 0.9, "format": 0.1})
+    rules: dict[str, str] = Field(default_factory=dict)
+    relative_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    judge: JudgeSection | None = None
+    second_pass: SecondPassSection = SecondPassSection()
     workers: PositiveInt = 1
     deadline_seconds: Annotated[float, Field(gt=0)] = 4.0
     memory_mb: PositiveInt = 1024
+
+    @model_validator(mode="after")
+    def _known(self) -> RewardSection:
+        if not self.rules and set(self.weights) <= {"accuracy", "format"}:
+            return self
+        # Imported here: the names live with the verifiers, which a plain configuration need not load.
+        from infimmr_jax.rewards.components import NAMES
+        from infimmr_jax.rewards.verifiers import RULES
+
+        for name in self.weights:
+            if name not in NAMES and not re.fullmatch(r"[\w.]+:\w+", name):
+                near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.4)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(NAMES)}, or module:function"
+                raise ValueError(f"weights: {name!r} is no reward component; {hint}")
+        if "judge" in self.weights and self.judge is None:
+            raise ValueError("weights names 'judge', so `judge` must be set (function or endpoint)")
+        for answer_type, rule in self.rules.items():
+            if answer_type not in RULES:
+                raise ValueError(f"rules: {answer_type!r} is no answer type; known: {', '.join(RULES)}")
+            if rule not in RULES[answer_type]:
+                raise ValueError(f"rules: {answer_type} has no rule {rule!r}; it has {', '.join(RULES[answer_type])}")
+        return self
 
 
 class RolloutSection(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,10 +11,14 @@ from jaxtyping import Bool, Float, Int
 
 from infimmr_jax.config import RewardSection
 from infimmr_jax.data.records import Problem
+from infimmr_jax.rewards.components import Group, Tools, component_scores
 from infimmr_jax.rewards.extract import Extraction, extract
 from infimmr_jax.rewards.format import format_error
+from infimmr_jax.rewards.judge import Judge, load_judge
 from infimmr_jax.rewards.pool import GraderPool
-from infimmr_jax.rewards.verdict import Options, Question, Verdict
+from infimmr_jax.rewards.questions import question_of
+from infimmr_jax.rewards.second_pass import Generate
+from infimmr_jax.rewards.verdict import Verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +26,9 @@ class Scores:
     """Scores of P groups of G responses.
 
     `components` by name, each float32 [P, G] ("accuracy" and "format" always); `total` their weighted sum;
-    `extracted` the answers found (None: none) and `reasons` what decided each accuracy; `counters` of the grading.
+    `extracted` the answers found (None: none) and `reasons` what decided each accuracy, and behind a bar why the
+    format does not match; `counters` of the grading: graded, cached, timeouts, crashes, out_of_memory, unparsable, and
+    those of judges and second passes.
     """
 
     components: dict[str, Float[np.ndarray, "P G"]]
@@ -29,11 +36,6 @@ class Scores:
     extracted: list[list[str | None]]
     reasons: list[list[str]]
     counters: dict[str, int]
-
-
-def options_of(problem: Problem, reward: RewardSection) -> Options:
-    """What the verifier of a problem needs besides the two strings."""
-    return Options(choices=problem.choices)
 
 
 def score_groups(
@@ -44,55 +46,71 @@ def score_groups(
     reward: RewardSection,
     response_format: str,
     pool: GraderPool,
+    *,
+    generate: Generate | None = None,
+    judge: Judge | None = None,
 ) -> Scores:
     """Score G responses to each of P problems.
 
     `finished` is False where a response was cut at its length limit, `lengths` are in tokens. A response that was cut
-    is scored like any other: cut inside the answer it has no answer and does not match the format.
+    is scored like any other: cut inside the answer it has no answer and does not match the format. `generate` lets
+    second-pass components ask the policy again; `judge` replaces the configured one. May be called from any thread.
     """
-    before = dict(pool.counters)
+    before = Counter(pool.counters)
     found = [[extract(text, response_format) for text in group] for group in responses]
-    verdicts = _accuracy(problems, found, reward, pool)
+    verdicts = _verdicts(problems, found, reward, pool)
     errors = [[format_error(text, response_format) for text in group] for group in responses]
     components = {
-        "accuracy": _array([[verdict.score for verdict in group] for group in verdicts]),
-        "format": _array([[float(error is None) for error in group] for group in errors]),
+        "accuracy": np.asarray([[verdict.score for verdict in group] for group in verdicts], np.float32),
+        "format": np.asarray([[error is None for error in group] for group in errors], np.float32),
     }
-    total = sum((weight * components[name] for name, weight in reward.weights.items()), _array(finished) * 0)
+    others = [name for name in reward.weights if name not in components]
+    if others:
+        if judge is None and reward.judge is not None:
+            judge = load_judge(reward.judge)
+        tools = Tools(reward, response_format, pool, generate, judge)
+        for name in others:
+            groups = [
+                Group(
+                    problem,
+                    tuple(responses[row]),
+                    tuple(extraction.answer for extraction in found[row]),
+                    np.asarray(finished[row]),
+                    np.asarray(lengths[row]),
+                    {known: scores[row] for known, scores in components.items()},
+                )
+                for row, problem in enumerate(problems)
+            ]
+            components[name] = component_scores(name, groups, tools)
+        before.subtract(tools.counters)
+    total = np.zeros_like(components["accuracy"])
+    for name, weight in reward.weights.items():
+        total += np.float32(weight) * components[name]
+    counters = {key: pool.counters[key] - before[key] for key in {*pool.counters, *before}}
     return Scores(
         components=components,
-        total=np.asarray(total, np.float32),
+        total=total,
         extracted=[[extraction.answer for extraction in group] for group in found],
-        reasons=[
-            [_reason(extraction, verdict) for extraction, verdict in zip(*pair, strict=True)]
-            for pair in zip(found, verdicts, strict=True)
-        ],
-        counters={key: value - before.get(key, 0) for key, value in pool.counters.items()},
+        reasons=[list(map(_reason, *row)) for row in zip(found, verdicts, errors, strict=True)],
+        counters={key: number for key, number in sorted(counters.items()) if number},
     )
 
 
-def _accuracy(
+def _verdicts(
     problems: Sequence[Problem], found: list[list[Extraction]], reward: RewardSection, pool: GraderPool
 ) -> list[list[Verdict]]:
-    questions, places = [], []
+    """A verdict on every extraction; a response without an answer scores 0 for the reason nothing was found."""
     verdicts = [[Verdict(0.0, extraction.rule) for extraction in group] for group in found]
-    for row, (problem, group) in enumerate(zip(problems, found, strict=True)):
-        options = options_of(problem, reward)
-        for column, extraction in enumerate(group):
-            if extraction.answer is not None:
-                questions.append(Question(problem.answer_type, problem.answer, extraction.answer, options))
-                places.append((row, column))
-    for (row, column), verdict in zip(places, pool.verify(questions), strict=True):
-        verdicts[row][column] = verdict
+    places = [(row, i) for row, group in enumerate(found) for i, one in enumerate(group) if one.answer is not None]
+    questions = [question_of(problems[row], found[row][i].answer or "", reward) for row, i in places]
+    for (row, i), verdict in zip(places, pool.verify(questions), strict=True):
+        verdicts[row][i] = verdict
     return verdicts
 
 
-def _reason(extraction: Extraction, verdict: Verdict) -> str:
-    return extraction.rule if extraction.answer is None else f"{extraction.rule}; {verdict.reason}"
+def _reason(extraction: Extraction, verdict: Verdict, format_fault: str | None) -> str:
+    decided = extraction.rule if extraction.answer is None else f"{extraction.rule}; {verdict.reason}"
+    return decided if format_fault is None else f"{decided} | format: {format_fault}"
 
 
-def _array(values: object) -> Float[np.ndarray, "P G"]:
-    return np.asarray(values, np.float32)
-
-
-__all__ = ["Scores", "options_of", "score_groups"]
+__all__ = ["Scores", "score_groups"]

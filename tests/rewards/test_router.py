@@ -29,5 +29,10 @@ def test_components_total_and_reasons() -> None:
     np.testing.assert_allclose(scores.total, 0.9 * scores.components["accuracy"] + 0.1 * scores.components["format"])
     assert scores.total.dtype == np.float32
     assert scores.extracted[0] == ["12", "12", "13", None]
-    assert scores.reasons[0][3] == "thinking does not end"
+    assert scores.reasons[0] == [
+        "box; numbers equal",
+        "box; numbers equal | format: <think> is missing",
+        "box; numbers differ",
+        "thinking does not end | format: </think> is missing",
+    ]
     assert scores.counters["graded"] == 9

@@ -1,0 +1,144 @@
+"""Grade a file of responses: JSONL rows in, the same rows with scores, answers and reasons out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infimmr_jax.config import RunConfig
+from infimmr_jax.data.records import DataError, Problem
+from infimmr_jax.rewards.format import FORMATS
+from infimmr_jax.rewards.pool import GraderPool
+from infimmr_jax.rewards.router import Scores, score_groups
+from infimmr_jax.rewards.verifiers import ANSWER_TYPES
+
+CHUNK = 256
+REQUIRED = ("question", "answer", "answer_type", "response")
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Of a graded file: number of rows, mean of every component, share of rows with an answer, and the counters."""
+
+    rows: int
+    means: dict[str, float]
+    answered: float
+    counters: dict[str, int]
+
+
+def grade_file(path: Path, out: Path, config: RunConfig) -> Summary:
+    """Grade the rows of a JSONL file and write each back with its scores; the output appears only when complete.
+
+    A row needs `question`, `answer`, `answer_type` and `response`; `choices` for `choice`; `response_format` overrides
+    `prompt.format`; every other key is kept and seen by verifiers and reward functions (`verify`, `image_size`,
+    `seen_size`: see `questions.options_of`). Written are `accuracy`, `format`, every other component, `reward` (their
+    weighted sum), `extracted` and `reason`. DataError names the file and line of a row that can not be used.
+    """
+    if path.resolve() == out.resolve():
+        raise DataError(f"{out} is the input file: choose another place for the graded rows")
+    rows = list(_read(path))
+    if not rows:
+        raise DataError(f"{path} holds no rows")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + ".partial")
+    sums: Counter[str] = Counter()
+    counters: Counter[str] = Counter()
+    answered = 0
+    reward = config.reward
+    with (
+        GraderPool(reward.workers, reward.deadline_seconds, reward.memory_mb) as pool,
+        partial.open("w", encoding="utf-8") as file,
+    ):
+        for start in range(0, len(rows), CHUNK):
+            for row, scores in _graded(rows[start : start + CHUNK], config, pool):
+                row |= {name: float(values[0, 0]) for name, values in scores.components.items()}
+                row |= {"reward": float(scores.total[0, 0])}
+                row |= {"extracted": scores.extracted[0][0], "reason": scores.reasons[0][0]}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                sums.update({**{name: row[name] for name in scores.components}, "reward": row["reward"]})
+                answered += row["extracted"] is not None
+        counters.update(pool.counters)
+    os.replace(partial, out)
+    means = {name: total / len(rows) for name, total in sums.items()}
+    return Summary(len(rows), means, answered / len(rows), dict(counters))
+
+
+def _graded(
+    rows: list[tuple[dict[str, Any], Problem]], config: RunConfig, pool: GraderPool
+) -> Iterator[tuple[dict[str, Any], Scores]]:
+    """Score rows format by format, a whole chunk at once so that the workers are kept busy; rows stay in order."""
+    formats = [row.get("response_format", config.prompt.format) for row, _ in rows]
+    scored: dict[int, Scores] = {}
+    for name in sorted(set(formats)):
+        places = [i for i, wanted in enumerate(formats) if wanted == name]
+        shape = (len(places), 1)
+        scores = score_groups(
+            [rows[i][1] for i in places],
+            [[rows[i][0]["response"]] for i in places],
+            np.ones(shape, bool),
+            np.asarray([[len(rows[i][0]["response"])] for i in places]),
+            config.reward,
+            name,
+            pool,
+        )
+        for place, i in enumerate(places):
+            scored[i] = Scores(
+                {key: values[place : place + 1] for key, values in scores.components.items()},
+                scores.total[place : place + 1],
+                scores.extracted[place : place + 1],
+                scores.reasons[place : place + 1],
+                {},
+            )
+    for i, (row, _) in enumerate(rows):
+        yield row, scored[i]
+
+
+def _read(path: Path) -> Iterator[tuple[dict[str, Any], Problem]]:
+    try:
+        lines = path.open(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path} can not be read: {error.strerror}") from error
+    with lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    raise DataError(f"{path}, line {number}: not valid JSON ({error})") from error
+                yield row, _problem(row, f"{path}, line {number}")
+
+
+def _problem(row: Any, where: str) -> Problem:
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: the row is a {type(row).__name__}, not an object with keys")
+    for key in REQUIRED:
+        if not isinstance(row.get(key), str):
+            raise DataError(f"{where}: `{key}` is missing or not a text")
+    if row["answer_type"] not in ANSWER_TYPES:
+        raise DataError(
+            f"{where}: `answer_type` is {row['answer_type']!r}; it must be one of {', '.join(ANSWER_TYPES)}"
+        )
+    if row.get("response_format", "boxed") not in FORMATS:
+        raise DataError(f"{where}: `response_format` is {row['response_format']!r}; known: {', '.join(FORMATS)}")
+    choices = row.get("choices") or []
+    if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+        raise DataError(f"{where}: `choices` must be a list of texts")
+    known = {"id", "question", "answer", "answer_type", "choices", "response"}
+    return Problem(
+        id=str(row.get("id", where)),
+        question=row["question"],
+        answer=row["answer"],
+        answer_type=row["answer_type"],
+        choices=tuple(choices),
+        extra={key: value for key, value in row.items() if key not in known},
+    )
+
+
+__all__ = ["Summary", "grade_file"]

@@ -1,0 +1,51 @@
+"""What a problem and the configuration ask of a verifier."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from infimmr_jax.data.records import DataError, Problem
+from infimmr_jax.rewards.regions import resize_scale
+from infimmr_jax.rewards.verdict import Options, Question
+from infimmr_jax.rewards.verifiers import RULES
+
+if TYPE_CHECKING:
+    from infimmr_jax.config import RewardSection
+
+KNOWN = ("rule", "tolerance", "threshold", "alternatives")
+
+
+def question_of(problem: Problem, answer: str, reward: RewardSection) -> Question:
+    """The question "is `answer` right?" with the options of `options_of`."""
+    return Question(problem.answer_type, problem.answer, answer, options_of(problem, reward))
+
+
+def options_of(problem: Problem, reward: RewardSection) -> Options:
+    """The verifier's options for a problem: the configuration, overridden by the row's own `verify` object.
+
+    `extra["verify"]` may hold `rule`, `tolerance`, `threshold` and `alternatives`. Where `extra["image_size"]` (the
+    image that the gold coordinates refer to) and `extra["seen_size"]` (the one the policy saw, after resizing), both
+    [width, height], are given, the answer's coordinates are mapped from the latter to the former. DataError names a
+    key or rule that is not known.
+    """
+    own: dict[str, Any] = problem.extra.get("verify") or {}
+    unknown = [key for key in own if key not in KNOWN]
+    if unknown:
+        raise DataError(f"problem {problem.id}: verify.{unknown[0]} is not known; known: {', '.join(KNOWN)}")
+    rule = str(own.get("rule", reward.rules.get(problem.answer_type, "")))
+    if rule and rule not in RULES.get(problem.answer_type, ()):
+        known = ", ".join(RULES.get(problem.answer_type, ()))
+        raise DataError(f"problem {problem.id}: type {problem.answer_type} has no rule {rule!r}; it has {known}")
+    seen, original = problem.extra.get("seen_size"), problem.extra.get("image_size")
+    threshold = own.get("threshold")
+    return Options(
+        rule=rule,
+        choices=problem.choices,
+        alternatives=tuple(str(text) for text in own.get("alternatives", ())),
+        relative_tolerance=float(own.get("tolerance", reward.relative_tolerance)),
+        threshold=None if threshold is None else float(threshold),
+        scale=resize_scale(tuple(seen), tuple(original)) if seen and original else (1.0, 1.0),
+    )
+
+
+__all__ = ["options_of", "question_of"]
