@@ -101,7 +101,7 @@ def build_curriculum(
         problems, phase_reports = _mixed_problems(phase, phase_index, config.seed, config.data, check or encode, golds)
         reports += phase_reports
         batches = problems.batch(phase.prompts_per_step, batch_fn=list).slice(slice(0, phase.steps))
-        maker = _StepMaker(phase, phase_index, first_step, encode, collate, process_index, process_count)
+        maker = _StepMaker(phase, phase_index, first_step, config.seed, encode, collate, process_index, process_count)
         built.append(batches.map_with_index(maker))
         first_step += phase.steps
     return Curriculum(grain.MapDataset.concatenate(built), config.phases, tuple(reports))
@@ -194,18 +194,28 @@ class _StepMaker(grain.transforms.MapWithIndex):
     phase: PhaseSection
     phase_index: int
     first_step: int
+    seed: int
     encode: Encode
     collate: Collate
     process_index: int
     process_count: int
 
     def map_with_index(self, index: int, problems: list[Problem]) -> StepBatch:
-        mine = problems[self.process_index :: self.process_count]
-        modalities: list[Modality] = [self.phase.modality] * len(mine)
+        rows = range(self.process_index, len(problems), self.process_count)
+        mine = [problems[row] for row in rows]
+        modalities = [self._modality(index, row) for row in rows]
         prompts = [self.encode(problem, modality) for problem, modality in zip(mine, modalities, strict=True)]
         return StepBatch(
             self.first_step + index, self.phase_index, index, mine, modalities, prompts, self.collate(prompts)
         )
+
+    def _modality(self, index: int, row: int) -> Modality:
+        """The phase's modality, or the image alone where the caption is dropped."""
+        first, last = self.phase.caption_dropout
+        share = first + (last - first) * index / max(1, self.phase.steps - 1)
+        # Drawn from step and row, not from a generator: the same on every host and after a resumption.
+        drawn = _seed("caption dropout", self.seed, self.phase_index, index, row) / 2**32
+        return "image" if drawn < share else self.phase.modality
 
 
 def _shares(weights: Sequence[float], count: int) -> list[int]:
@@ -219,8 +229,8 @@ def _shares(weights: Sequence[float], count: int) -> list[int]:
 
 
 def _content(problem: Problem) -> str:
-    # Two drawings of one procedural scene differ in every pixel; their captions name the scene.
-    pictures = [image for image in problem.images if isinstance(image, str)]
+    # A procedural problem is described without its picture: two drawings of one scene differ in every pixel.
+    pictures = [x if isinstance(x, str) else hashlib.sha256(x).hexdigest() for x in problem.images]
     return repr((problem.question, problem.choices, problem.caption, pictures))
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from infimmr_jax.config import DataSection, Modality, SourceSection
+from infimmr_jax.data.captions import Captioned, read_captions
+from infimmr_jax.data.layouts import LAYOUTS, layout_rows
 from infimmr_jax.data.records import DataError, Problem
-from infimmr_jax.data.rows import problem_from_row
+from infimmr_jax.data.rows import problem_from_row, wrong_modality
+from infimmr_jax.data.sequences import Selected
 from infimmr_jax.data.synthetic import SyntheticSource
 from infimmr_jax.rewards.golds import check_golds
 from infimmr_jax.rewards.pool import GraderPool
@@ -75,11 +77,12 @@ def read_source(
             raise DataError("a synthetic source needs `size`")
         made = SyntheticSource(source.families, source.style, source.split, source.seed, source.size, modality)
         return made, []
-    path = _file_below_root(source, data)
+    if source.reader == "tfds":
+        return _read_converted(source, modality, data)
     golds = golds or GoldCheck()
     problems: list[Problem] = []
     rejected: list[Rejected] = []
-    rows = _rows(path, source_name(source), modality, data)
+    rows = _rows(source, modality, data)
     while chunk := list(itertools.islice(rows, GOLDS_AT_ONCE)):
         read = [row for row in chunk if isinstance(row, _Row)]
         complaints = {row.number: said for row, said in zip(read, golds([row.problem for row in read]), strict=True)}
@@ -95,51 +98,69 @@ def read_source(
     return problems, rejected
 
 
+def below_root(name: str, data: DataSection, what: str = "path") -> Path:
+    """The absolute path of a file or folder named in the configuration; it must exist below `data.root`."""
+    if data.root is None:
+        raise DataError(f"{what} {name!r} is a file, but `data.root` is not set: --set data.root=DIR")
+    root = data.root.resolve()
+    path = (root / name).resolve()
+    if not path.is_relative_to(root):
+        raise DataError(f"{what} {name!r} leads outside `data.root` ({root})")
+    if not path.exists():
+        raise DataError(f"there is no file {path} ({what} {name!r} below `data.root` {root})")
+    return path
+
+
 @dataclasses.dataclass(frozen=True)
 class _Row:
     number: int
     problem: Problem
 
 
-def _rows(path: Path, name: str, modality: Modality, data: DataSection) -> Iterator[_Row | Rejected]:
-    """Every row of a JSONL file that is not blank, as a problem or as a rejection."""
+def _rows(source: SourceSection, modality: Modality, data: DataSection) -> Iterator[_Row | Rejected]:
+    """Every row of a source's file or folder, as a problem or as a rejection."""
+    layout = LAYOUTS[source.reader]
+    path = below_root(str(source.path), data, "source")
+    if layout.is_folder != path.is_dir():
+        raise DataError(f"reader {source.reader!r} reads a {'folder' if layout.is_folder else 'file'}; {path} is none")
+    folder = below_root(source.images, data, "images") if source.images else path if path.is_dir() else path.parent
+    captions = read_captions(below_root(source.captions, data, "captions")) if source.captions else {}
     first_row: dict[str, int] = {}
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            identity: str | None = None
-            try:
-                row = _decode(line)
-                identity = _identity(row)
-                if identity is not None and first_row.setdefault(identity, number) != number:
-                    raise DataError(f"`id` was already used in row {first_row[identity]}")
-                yield _Row(number, problem_from_row(row, path.parent, modality, data.max_images, data.image))
-            except DataError as error:
-                yield Rejected(name, number, identity, str(error))
+    for number, row in layout_rows(layout, path):
+        identity: str | None = None
+        try:
+            if isinstance(row, DataError):
+                raise row
+            identity = _identity(row)
+            if identity is not None and first_row.setdefault(identity, number) != number:
+                raise DataError(f"`id` was already used in row {first_row[identity]}")
+            if identity in captions:
+                row = {**row, "caption": captions[identity]}
+            yield _Row(number, problem_from_row(row, folder, modality, data.max_images, data.image))
+        except DataError as error:
+            yield Rejected(source_name(source), number, identity, str(error))
 
 
-def _file_below_root(source: SourceSection, data: DataSection) -> Path:
-    if data.root is None:
-        raise DataError(f"source {source.path!r} is a file, but `data.root` is not set: --set data.root=DIR")
-    root = data.root.resolve()
-    path = (root / str(source.path)).resolve()
-    if not path.is_relative_to(root):
-        raise DataError(f"source {source.path!r} leads outside `data.root` ({root})")
-    if not path.is_file():
-        raise DataError(f"there is no file {path} (source {source.path!r} below `data.root` {root})")
-    return path
+def _read_converted(
+    source: SourceSection, modality: Modality, data: DataSection
+) -> tuple[Sequence[Problem], list[Rejected]]:
+    """A source that `prepare` wrote: its rows were checked then, so only the modality is looked at."""
+    from infimmr_jax.data.tfds_builder import TfdsSource  # takes half a second to import
 
-
-def _decode(line: bytes) -> Any:
-    try:
-        return json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"the line is not valid UTF-8 (byte {error.start} of the line)") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"the line is not valid JSON: {error}") from error
-    except ValueError as error:  # a whole number of more than 4,300 digits
-        raise DataError(f"the line holds a value that can not be read: {error}") from error
+    stored = TfdsSource(below_root(str(source.path), data, "source"), source.split)
+    captions = read_captions(below_root(source.captions, data, "captions")) if source.captions else {}
+    problems: Sequence[Problem] = Captioned(stored, captions) if captions else stored
+    kept: list[int] = []
+    rejected: list[Rejected] = []
+    for index, problem in enumerate(problems):
+        complaint = wrong_modality(problem, modality, data.max_images)
+        if complaint:
+            rejected.append(Rejected(source_name(source), index + 1, problem.id, complaint))
+        else:
+            kept.append(index)
+        if len(kept) == source.size:
+            break
+    return Selected(problems, kept), rejected
 
 
 def _identity(row: Any) -> str | None:

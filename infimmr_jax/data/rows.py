@@ -19,9 +19,10 @@ KNOWN_KEYS = frozenset(field.name for field in dataclasses.fields(Problem))
 def problem_from_row(row: Any, folder: Path, modality: Modality, max_images: int, limits: ImageSection) -> Problem:
     """Check one decoded row of the common layout and return its Problem; image paths become absolute.
 
-    `folder` is the directory that image paths are relative to and that they may not leave. Raises DataError with the
-    first reason found: a missing key, a wrong type, an empty or oversized text, a choice that is not offered, images
-    that are missing, outside the folder, broken or too large, or that do not fit the modality.
+    `folder` is the directory that image paths are relative to and that they may not leave; an image may also be its
+    encoded bytes. Raises DataError with the first reason found: a missing key, a wrong type, an empty or oversized
+    text, a choice that is not offered, images that are missing, outside the folder, broken or too large, or that do
+    not fit the modality.
     """
     if modality not in get_args(Modality):
         raise ValueError(f"there is no modality {modality!r}; known: {', '.join(get_args(Modality))}")
@@ -38,7 +39,7 @@ def problem_from_row(row: Any, folder: Path, modality: Modality, max_images: int
     choices = _texts(row, "choices")
     _check_choices(answer_type, answer, choices)
     caption = _text(row, "caption", required=modality == "caption")
-    images = _images(_texts(row, "images"), question, folder, modality, max_images, limits)
+    images = _images(_pictures(row), question, folder, modality, max_images, limits)
     return Problem(
         id=str(identity),
         question=question,
@@ -82,6 +83,15 @@ def _texts(row: dict[str, Any], key: str) -> tuple[str, ...]:
     return tuple(_text({key: item}, key, required=True) for item in value)
 
 
+def _pictures(row: dict[str, Any]) -> tuple[str | bytes, ...]:
+    value = row.get("images")
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise DataError(f"`images` is a {type(value).__name__}, not a list of paths")
+    return tuple(x if isinstance(x, bytes) else _text({"images": x}, "images", required=True) for x in value)
+
+
 def _level(value: Any) -> float | None:
     if value is None:
         return None
@@ -101,22 +111,45 @@ def _check_choices(answer_type: str, answer: str, choices: tuple[str, ...]) -> N
 
 
 def _images(
-    names: tuple[str, ...], question: str, folder: Path, modality: Modality, max_images: int, limits: ImageSection
-) -> tuple[str, ...]:
-    if modality == "text":
-        if names:
-            raise DataError("the row has images, but the phase's modality is 'text'")
-        if "<image>" in question:
-            raise DataError("the question has an <image> mark, but the phase's modality is 'text'")
-        return ()
-    if not names:
-        raise DataError(f"the row has no images, but the phase's modality is {modality!r}")
-    if len(names) > max_images:
-        raise DataError(f"the row has {len(names)} images; `data.max_images` is {max_images}")
+    names: tuple[str | bytes, ...],
+    question: str,
+    folder: Path,
+    modality: Modality,
+    max_images: int,
+    limits: ImageSection,
+) -> tuple[str | bytes, ...]:
+    _check_number(len(names), question, modality, max_images)
+    return tuple(_embedded(name, limits) if isinstance(name, bytes) else _image(name, folder, limits) for name in names)
+
+
+def wrong_modality(problem: Problem, modality: Modality, max_images: int) -> str:
+    """Why a checked problem does not fit a phase's modality; empty when it does."""
+    try:
+        _check_number(len(problem.images), problem.question, modality, max_images)
+    except DataError as error:
+        return str(error)
+    return "`caption` is missing" if modality == "caption" and not problem.caption else ""
+
+
+def _check_number(images: int, question: str, modality: Modality, max_images: int) -> None:
     marks = question.count("<image>")
-    if marks not in (0, len(names)):
-        raise DataError(f"the question has {marks} <image> marks for {len(names)} images")
-    return tuple(_image(name, folder, limits) for name in names)
+    if modality == "text":
+        if images:
+            raise DataError("the row has images, but the phase's modality is 'text'")
+        if marks:
+            raise DataError("the question has an <image> mark, but the phase's modality is 'text'")
+        return
+    if not images:
+        raise DataError(f"the row has no images, but the phase's modality is {modality!r}")
+    if images > max_images:
+        raise DataError(f"the row has {images} images; `data.max_images` is {max_images}")
+    if marks not in (0, images):
+        raise DataError(f"the question has {marks} <image> marks for {images} images")
+
+
+def _embedded(encoded: bytes, limits: ImageSection) -> bytes:
+    open_image(encoded, limits)
+    return encoded
 
 
 def _image(name: str, folder: Path, limits: ImageSection) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 from infimmr_jax.config import DataSection, FilterSection, Modality, SourceSection
 from infimmr_jax.data.captions import leaks_answer
 from infimmr_jax.data.readers import GoldCheck, Rejected, read_source, source_name
 from infimmr_jax.data.records import DataError, Problem
+from infimmr_jax.data.sequences import Selected
 from infimmr_jax.data.synthetic import SyntheticSource
 
 Order = Literal["shuffle", "file", "easy_to_hard"]
@@ -43,25 +44,6 @@ class SourceReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return dataclasses.asdict(self)
-
-
-class Selected(Sequence[Problem]):
-    """Some problems of a sequence, in a given order; lazy when the sequence is."""
-
-    def __init__(self, problems: Sequence[Problem], indices: Sequence[int]) -> None:
-        self.problems, self.indices = problems, tuple(indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    @overload
-    def __getitem__(self, index: int) -> Problem: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Problem]: ...
-    def __getitem__(self, index: int | slice) -> Problem | list[Problem]:
-        if isinstance(index, slice):
-            return [self.problems[i] for i in self.indices[index]]
-        return self.problems[self.indices[index]]
 
 
 def select_problems(

@@ -204,3 +204,30 @@ def test_captions_that_hold_the_answer_are_flagged_not_dropped(tmp_path):
     (report,) = curriculum.report
     assert report.kept == 9
     assert list(report.flagged.values()) == [["a3"]]
+
+
+def test_caption_dropout_moves_from_captions_to_images_alone(tmp_path):
+    source = {"reader": "synthetic", "families": ["bars"], "size": 500}
+    one = phase("bridge", [source], 40, size=25, caption_dropout=[0.1, 0.9]) | {"modality": "caption"}
+    batches = list(iterate(build(tmp_path, one, phase("after", [source], 2) | {"modality": "image"})))
+    dropped = [sum(m == "image" for m in batch.modalities) / len(batch.modalities) for batch in batches[:40]]
+    assert abs(sum(dropped[:8]) / 8 - 0.17) < 0.09
+    assert abs(sum(dropped[-8:]) / 8 - 0.83) < 0.09
+    assert batches[3].prompts == [(p.id, m) for p, m in zip(batches[3].problems, batches[3].modalities, strict=True)]
+    assert set(batches[41].modalities) == {"image"}
+
+
+def test_caption_dropout_is_the_same_on_any_number_of_hosts(tmp_path):
+    source = {"reader": "synthetic", "families": ["bars"], "size": 50}
+    one = phase("bridge", [source], 4, size=8, caption_dropout=[0.5, 0.5]) | {"modality": "caption"}
+    whole = [batch.modalities for batch in iterate(build(tmp_path, one))]
+    parts = [
+        [batch.modalities for batch in iterate(build(tmp_path, one, process_index=i, process_count=2))] for i in (0, 1)
+    ]
+    for step, modalities in enumerate(whole):
+        assert [parts[0][step], parts[1][step]] == [modalities[0::2], modalities[1::2]]
+
+
+def test_caption_dropout_outside_a_caption_phase_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="needs modality 'caption'"):
+        build(tmp_path, phase("one", [rows(tmp_path, "a", 8)], caption_dropout=[0, 1]))

@@ -119,15 +119,15 @@ class Canvas:
 
 
 def encode_png(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:
-    """Encode 8-bit RGB as PNG without row filters and with Huffman coding only.
+    """Encode 8-bit RGB as PNG without row filters and without compression.
 
-    Speckled pictures hold no repeats for the LZ77 search to find: leaving it out is five times faster than Pillow.
+    Speckle hardly compresses (38 kB become 20 kB), and most pictures live only until the next step: leaving the
+    compression out makes both encoding and decoding several times faster.
     """
     height, width, _ = pixels.shape
     rows = np.zeros((height, 1 + 3 * width), np.uint8)  # the first byte of a row names its filter: 0 is none
     rows[:, 1:] = pixels.reshape(height, -1)
-    packer = zlib.compressobj(1, zlib.DEFLATED, 15, 8, zlib.Z_HUFFMAN_ONLY)
-    body = packer.compress(rows.tobytes()) + packer.flush()
+    body = zlib.compress(rows.tobytes(), 0)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
 
