@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +56,7 @@ def choose_bucket(
 ) -> tuple[int, tuple[int, int]]:
     """The cheapest trunk length and image bucket that hold all of `prompts` (planned or encoded).
 
+    Hosts that share one step must agree: choose from the prompts of all of them, not from a host's own.
     Raises DataError, naming the prompt, when one fits no bucket.
     """
     longest = max(prompts, key=lambda prompt: prompt.length)
@@ -139,23 +140,28 @@ def plan_buckets(
     image_shapes: Sequence[tuple[int, int]],
     *,
     rows: int = 1,
+    groups: Sequence[Hashable] | None = None,
     max_prompt_buckets: int = 2,
     max_image_buckets: int = 3,
     prompt_multiple: int = 8,
+    least_saving: float = 0.05,
 ) -> Buckets:
     """Choose the static shapes from the data: trunk lengths and (image slots, patch slots) of all prompts.
 
     A batch needs the greatest shape among its `rows` prompts, so for `rows` > 1 the histogram is the one of random
-    batches. The largest shape is always there; the others are those that save most padding. A run compiles at most
+    batches, drawn inside each of the `groups` (a label a prompt, e.g. its phase; default: all prompts mix).
+    The largest shape is always there; the others are those that save most padding, as long as one more saves at least
+    `least_saving` of what is computed. A run compiles at most
     one program for each pair of a prompt and an image bucket.
     """
     if not lengths or len(lengths) != len(image_shapes):
         raise ValueError(f"one length and one image shape a prompt: got {len(lengths)} and {len(image_shapes)}")
     rounded = -(-np.asarray(lengths, np.int64) // prompt_multiple) * prompt_multiple
     needs = np.concatenate([rounded[:, None], np.asarray(image_shapes, np.int64)], axis=1)
-    batches = _batch_needs(needs, rows)
-    prompts = _choose_sizes(batches[:, :1], max_prompt_buckets)
-    images = _choose_sizes(batches[:, 1:], max_image_buckets)
+    labels = np.unique([str(label) for label in groups], return_inverse=True)[1] if groups else np.zeros(len(needs))
+    batches = np.concatenate([_batch_needs(needs[labels == label], rows) for label in np.unique(labels)])
+    prompts = _choose_sizes(batches[:, :1], max_prompt_buckets, least_saving)
+    images = _choose_sizes(batches[:, 1:], max_image_buckets, least_saving)
     return Buckets(
         tuple(int(size[0]) for size in prompts),
         tuple((int(size[0]), int(size[1])) for size in images),
@@ -172,7 +178,9 @@ def _batch_needs(needs: np.ndarray, rows: int, draws: int = 512) -> np.ndarray:
     return np.concatenate([needs_of_batches, needs.max(axis=0, keepdims=True)])
 
 
-def _choose_sizes(needs: np.ndarray, count: int, candidates_per_axis: int = 24) -> list[tuple[int, ...]]:
+def _choose_sizes(
+    needs: np.ndarray, count: int, least_saving: float, candidates_per_axis: int = 24
+) -> list[tuple[int, ...]]:
     """At most `count` sizes that hold all `needs` [n, axes] with little padding (volume), found by greedy exchange."""
     needs, weights = np.unique(needs, axis=0, return_counts=True)
     axes = [_spread(np.unique(needs[:, axis]), candidates_per_axis) for axis in range(needs.shape[1])]
@@ -181,13 +189,13 @@ def _choose_sizes(needs: np.ndarray, count: int, candidates_per_axis: int = 24) 
     fits = (candidates[None] >= needs[:, None]).all(axis=-1)
     volumes = np.where(fits, candidates.prod(axis=1), np.inf)
 
-    def waste(chosen: list[int]) -> float:
+    def computed(chosen: list[int]) -> float:
         return float((volumes[:, chosen].min(axis=1) * weights).sum())
 
     chosen = [len(candidates) - 1]  # Holds everything; it stays.
     while len(chosen) < count:
-        best = min(range(len(candidates)), key=lambda c: waste([*chosen, c]))
-        if waste([*chosen, best]) >= waste(chosen):
+        best = min(range(len(candidates)), key=lambda c: computed([*chosen, c]))
+        if computed([*chosen, best]) >= (1 - least_saving) * computed(chosen):
             break
         chosen.append(best)
     improved = True
@@ -195,8 +203,8 @@ def _choose_sizes(needs: np.ndarray, count: int, candidates_per_axis: int = 24) 
         improved = False
         for place in range(1, len(chosen)):
             others = chosen[:place] + chosen[place + 1 :]
-            best = min(range(len(candidates)), key=lambda c: waste([*others, c]))
-            if waste([*others, best]) < waste(chosen):
+            best = min(range(len(candidates)), key=lambda c: computed([*others, c]))
+            if computed([*others, best]) < computed(chosen):
                 chosen = [others[0], *others[1:], best]
                 improved = True
     return sorted({tuple(int(v) for v in candidates[c]) for c in chosen}, key=lambda size: (np.prod(size), size))

@@ -110,6 +110,8 @@ def test_the_cheapest_bucket_that_holds_all_is_chosen(encoded):
     for name, prompt in encoded.items():
         assert chosen[name][0] == min(size for size in prompts if size >= prompt.length)
     assert choose_bucket(list(encoded.values()), prompts, images)[1] == (2, 160)
+    # Two slots may cost less than one: 2 x 160 patch slots against 1 x 640.
+    assert choose_bucket([encoded["one"]], prompts, ((1, 640), (2, 160)))[1] == (2, 160)
 
 
 def test_what_fits_nowhere_is_named(encoded):
@@ -130,7 +132,7 @@ def test_planned_buckets_are_close_to_the_best(seed):
     rng = np.random.default_rng(seed)
     lengths = rng.choice([17, 40, 41, 90, 200, 210], 60, p=[0.4, 0.2, 0.1, 0.1, 0.1, 0.1])
     images = [(0, 0) if n else (int(rng.integers(1, 3)), 64 * int(rng.integers(1, 12))) for n in rng.random(60) < 0.3]
-    plan = plan_buckets(lengths.tolist(), images, max_prompt_buckets=3, max_image_buckets=3)
+    plan = plan_buckets(lengths.tolist(), images, max_prompt_buckets=3, max_image_buckets=3, least_saving=0)
     assert len(plan.prompts) <= 3
     assert len(plan.images) <= 3
     assert all(size % 8 == 0 for size in plan.prompts)
@@ -152,8 +154,24 @@ def test_large_batches_need_their_greatest_member():
     lengths = [20] * 90 + [200] * 10
     shapes = [(0, 0)] * 100
     assert plan_buckets(lengths, shapes, max_prompt_buckets=2).prompts == (24, 200)
-    # Nearly every batch of 64 prompts holds a long one: the short bucket saves next to nothing, the long one stays.
-    assert plan_buckets(lengths, shapes, rows=64, max_prompt_buckets=2).prompts[-1] == 200
+    # Nearly every batch of 64 prompts holds a long one: a short bucket would save next to nothing.
+    assert plan_buckets(lengths, shapes, rows=64, max_prompt_buckets=2).prompts == (200,)
     assert plan_buckets(lengths, shapes, max_prompt_buckets=1).prompts == (200,)
+
+
+def test_phases_that_do_not_mix_keep_their_own_shapes():
+    lengths, shapes = [24] * 50 + [200] * 50, [(0, 0)] * 50 + [(1, 64)] * 50
+    phases = ["text"] * 50 + ["image"] * 50
+    assert plan_buckets(lengths, shapes, rows=32) == ((200,), ((1, 64),))
+    assert plan_buckets(lengths, shapes, rows=32, groups=phases) == ((24, 200), ((0, 0), (1, 64)))
+
+
+def test_a_bucket_that_saves_next_to_nothing_is_not_compiled():
+    lengths = [192] * 50 + [200] * 50
+    assert plan_buckets(lengths, [(0, 0)] * 100).prompts == (200,)
+    assert plan_buckets(lengths, [(0, 0)] * 100, least_saving=0.01).prompts == (192, 200)
+
+
+def test_no_prompts_is_said():
     with pytest.raises(ValueError, match="one length and one image shape"):
         plan_buckets([], [])
