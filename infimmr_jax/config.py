@@ -201,6 +201,13 @@ class SftSection(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 4e-3
     warmup_steps: Annotated[int, Field(ge=0)] = 20
 
+    @model_validator(mode="after")
+    def _warms_up(self) -> SftSection:
+        steps = sum(stage.steps for stage in self.stages)
+        if self.warmup_steps >= steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} must be fewer than the {steps} steps of the stages")
+        return self
+
 
 class JudgeSection(Section):
     """A judge of responses: your function `module:function`, or an OpenAI-compatible endpoint on a host of your own.

@@ -14,7 +14,7 @@ from infimmr_jax.config import GrpoSection
 
 @flax.struct.dataclass
 class EstimatorState:
-    """What an estimator remembers between steps, one entry per task; empty arrays when it remembers nothing.
+    """What an estimator remembers between steps, one entry per task; zeros when it remembers nothing.
 
     `mean` and `square` are running means of the rewards and of their squares; `seen` counts the steps with that task.
     """
@@ -26,7 +26,7 @@ class EstimatorState:
 
 def init_estimator_state(config: GrpoSection, num_tasks: int) -> EstimatorState:
     """State before the first step; `num_tasks` is the number of distinct values of `task` given to `advantages`."""
-    size = num_tasks if config.estimator == "ema_std" else 0
+    size = num_tasks  # never 0: Orbax can not save empty arrays
     return EstimatorState(mean=jnp.zeros(size), square=jnp.zeros(size), seen=jnp.zeros(size, jnp.int32))
 
 

@@ -10,16 +10,17 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 
 from infimmr_jax.config import OverlongSection
 
 Lengths = Int[np.ndarray, "P G"]
+Accuracies = Real[np.ndarray, "P G"]
 Scores = Float[np.ndarray, "P G"]
 
 
 def soft_overlong(
-    lengths: Lengths, accuracy: Scores, max_response: int, *, buffer: int, penalty: float = 1.0
+    lengths: Lengths, accuracy: Accuracies, max_response: int, *, buffer: int, penalty: float = 1.0
 ) -> Scores:
     """0 up to max_response - buffer tokens, then down in a line to -penalty at the limit (DAPO, eq. 13).
 
@@ -42,7 +43,7 @@ def overlong_rewards(lengths: Lengths, max_response: int, config: OverlongSectio
 
 def dylr(
     lengths: Lengths,
-    accuracy: Scores,
+    accuracy: Accuracies,
     max_response: int,
     *,
     form: Literal["paper", "code"] = "paper",
@@ -58,7 +59,7 @@ def dylr(
     responses (half of the cosine) and cut ones (half of `low`) get something.
     """
     right = accuracy >= correct_from
-    target, solved = _mean_right_length(lengths, right, unsolved_length)
+    target, solved = _mean_right_length(lengths, right, float(unsolved_length))
     # The cosine would rise again beyond twice the target.
     way = np.minimum(lengths / np.maximum(target, 1), 2.0)
     shaped = low + 0.5 * (high - low) * (1.0 - np.cos(np.pi * way))
@@ -70,7 +71,7 @@ def dylr(
 
 def dast(
     lengths: Lengths,
-    accuracy: Scores,
+    accuracy: Accuracies,
     max_response: int,
     *,
     gain: float = 0.5,
@@ -86,7 +87,7 @@ def dast(
     """
     right = accuracy >= correct_from
     share = right.mean(axis=1, keepdims=True)
-    mean, _ = _mean_right_length(lengths, right, 0)
+    mean, _ = _mean_right_length(lengths, right, 0.0)
     budget = share * mean + (1.0 - share) * max_response
     beyond = (lengths - budget) / np.maximum(budget, 1e-9)
     return np.where(right, np.maximum(gain - gain * beyond, floor), np.minimum(wrong_gain * beyond - floor, -floor))
@@ -94,7 +95,7 @@ def dast(
 
 def answer_closeness(
     lengths: Lengths,
-    accuracy: Scores,
+    accuracy: Accuracies,
     max_response: int,
     *,
     gold_lengths: Int[np.ndarray, "P"],
@@ -112,7 +113,7 @@ def answer_closeness(
 
 def cosine(
     lengths: Lengths,
-    accuracy: Scores,
+    accuracy: Accuracies,
     max_response: int,
     *,
     right: tuple[float, float] = (1.0, 0.5),
@@ -132,7 +133,7 @@ def cosine(
 
 def shortest_right(
     lengths: Lengths,
-    accuracy: Scores,
+    accuracy: Accuracies,
     max_response: int,
     *,
     bonus: float = 0.2,
@@ -150,7 +151,7 @@ def shortest_right(
 
 def repetition_penalty(
     responses: Sequence[Sequence[str]],
-    accuracy: Scores | None = None,
+    accuracy: Accuracies | None = None,
     *,
     ngram: int = 20,
     penalty: float = 0.5,

@@ -1,4 +1,4 @@
-"""TrainState: everything of a run that lives on the devices, and the optimiser that moves it."""
+"""TrainState: everything of a run that lives on the devices, and how a gradient moves it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class TrainState:
 
 
 def make_optimizer(section: OptimizerSection) -> optax.GradientTransformation:
-    """AdamW direction after global-norm clipping; the learning rate is applied outside, so that it can change by phase."""
+    """AdamW's direction after global-norm clipping; the learning rate is applied outside: phases change it."""
     return optax.chain(
         optax.clip_by_global_norm(section.max_grad_norm),
-        optax.scale_by_adam(b1=section.beta1, b2=section.beta2),
+        optax.scale_by_adam(b1=section.beta1, b2=section.beta2, eps=section.epsilon),
         optax.add_decayed_weights(section.weight_decay, mask=_decayed),
     )
 
@@ -45,7 +45,7 @@ def _decayed(params: Params) -> Any:
 def apply_gradient(
     state: TrainState, gradient: Params, optimizer: optax.GradientTransformation, learning_rate: Float[Array, ""]
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One optimiser step; a gradient that is not finite leaves parameters and moments as they are and is reported."""
+    """One optimiser step; a gradient that is not finite leaves parameters and moments as they are, and is reported."""
     norm = optax.global_norm(gradient)
     finite = jnp.isfinite(norm)
     gradient = jax.tree.map(lambda g: jnp.where(finite, g, 0), gradient)
@@ -60,7 +60,7 @@ def apply_gradient(
 
 
 def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
-    """NamedShardings of a (possibly abstract) TrainState: parameters and moments by the rule table, the rest everywhere."""
+    """NamedShardings of a (possibly abstract) TrainState: parameters and moments by the rule table, the rest whole."""
     everywhere = replicated(mesh)
     return TrainState(
         step=everywhere,

@@ -16,7 +16,8 @@ AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")
 
 # Path pattern -> axes of the parameter without its leading layer axis. The first pattern that matches counts.
-# Columns of a projection that starts a block go over `tensor`, rows of the one that ends it do; the other side over `fsdp`.
+# Columns of a projection that starts a block and rows of the one that ends it go over `tensor`, the other side over
+# `fsdp`.
 PARAMETER_RULES: tuple[tuple[str, P], ...] = (
     (r"embed/embedding$", P("tensor", "fsdp")),
     (r"lm_head/kernel$", P("fsdp", "tensor")),
@@ -35,7 +36,7 @@ def make_mesh(section: MeshSection, devices: list[Any] | None = None) -> Mesh:
     data = len(devices) // fixed if section.data == -1 else section.data
     if data < 1 or data * fixed != len(devices):
         raise ConfigError(
-            f"mesh data={section.data} fsdp={section.fsdp} tensor={section.tensor} does not fit {len(devices)} devices: "
+            f"mesh data={section.data} fsdp={section.fsdp} tensor={section.tensor} is not {len(devices)} devices; "
             "the product of the axes must equal the number of devices"
         )
     return Mesh(np.asarray(devices).reshape(data, section.fsdp, section.tensor), AXES)

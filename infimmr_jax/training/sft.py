@@ -50,7 +50,7 @@ def demonstration(problem: Problem, worked: bool, response_format: str) -> str:
 
 def encode_response(text: str, tokenizer: Any, eos: int, limit: int, problem_id: str) -> np.ndarray:
     """Token ids of a demonstration with its end token; one that is too long is an error, never cut."""
-    ids = tokenizer.encode(text, add_special_tokens=False) + [eos]
+    ids = [*tokenizer.encode(text, add_special_tokens=False), eos]
     if len(ids) > limit:
         raise DataError(
             f"the demonstration of problem {problem_id} has {len(ids)} tokens, over sft.max_response = {limit}; "
@@ -72,7 +72,7 @@ def total_steps(sft: SftSection) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class DemonstrationBatcher:
-    """Makes the batch of one optimiser step, as a pure function of the step's number: the whole data state is that number."""
+    """Makes the batch of one optimiser step from the step's number alone: that number is the whole data state."""
 
     sft: SftSection
     problems: dict[str, Sequence[Problem]]

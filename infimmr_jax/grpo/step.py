@@ -1,0 +1,229 @@
+"""The GRPO update: from rollouts and rewards to a new TrainState, one pure function that is compiled once.
+
+Prompt and image are computed once per group, their gradient is the sum over the group's branches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from infimmr_jax.config import GrpoSection
+from infimmr_jax.grpo.advantages import advantages, has_signal
+from infimmr_jax.grpo.group_weights import weigh_advantages
+from infimmr_jax.grpo.kl import kl_sample_weights, penalise_rewards
+from infimmr_jax.grpo.metrics import Metrics, add_metrics, finish_metrics
+from infimmr_jax.grpo.objective import Denominators, denominators, policy_loss, training_mask
+from infimmr_jax.grpo.perception import mask_patches
+from infimmr_jax.grpo.schedules import Coefficients, coefficients
+from infimmr_jax.grpo.state import TrainState, apply_gradient
+from infimmr_jax.model.config import ModelConfig
+from infimmr_jax.model.decoder import head_kernel
+from infimmr_jax.model.logprobs import token_logprobs
+from infimmr_jax.model.options import ModelOptions
+from infimmr_jax.model.qwen2_5_vl import Params, branch_forward, trunk_forward
+from infimmr_jax.preprocess.batching import PromptBatch
+from infimmr_jax.preprocess.images import MEAN, STD
+from infimmr_jax.rollout.sampler import Rollouts
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateSettings:
+    """Static settings of the update: architecture, how it is computed, the GRPO section, and names of tasks."""
+
+    model: ModelConfig
+    options: ModelOptions
+    grpo: GrpoSection
+    reward_weights: tuple[tuple[str, float], ...]
+    temperature: float
+    total_steps: int
+    task_names: tuple[str, ...] = ()
+
+
+@struct.dataclass
+class Rewards:
+    """Rewards of P groups: the weighted total, its components by name, and the number of each prompt's task."""
+
+    total: Float[Array, "P G"]
+    components: dict[str, Float[Array, "P G"]]
+    task: Int[Array, "P"]
+
+
+@struct.dataclass
+class _Micro:
+    """What one micro-batch needs."""
+
+    batch: PromptBatch
+    rollouts: Rollouts
+    mask: Bool[Array, "P G R"]
+    advantages: Float[Array, "P G"]
+    kl_weights: Float[Array, "P G"]
+
+
+def needs_reference(grpo: GrpoSection) -> bool:
+    """Whether a reference policy is needed: without a KL term there is neither a copy nor a forward of it."""
+    return grpo.kl.coefficient > 0
+
+
+def response_logprobs(
+    params: Params,
+    settings: UpdateSettings,
+    batch: PromptBatch,
+    tokens: Int[Array, "P G R"],
+    allowed: Bool[Array, "V"],
+) -> tuple[Float[Array, "P G R"], Float[Array, "P G R"]]:
+    """Log-probs and entropies of responses under the policy at the sampling temperature: one trunk, G branches."""
+    trunk = trunk_forward(params, settings.model, settings.options, batch)
+    hidden = branch_forward(params, settings.model, settings.options, trunk, tokens)
+    kernel = head_kernel(params["decoder"], settings.model.text)
+    return token_logprobs(hidden, kernel, tokens, allowed, settings.temperature or 1.0, settings.grpo.logprob_chunk)
+
+
+def grpo_update(
+    state: TrainState,
+    batch: PromptBatch,
+    rollouts: Rollouts,
+    rewards: Rewards,
+    allowed: Bool[Array, "V"],
+    learning_rate: Float[Array, ""],
+    key: Array,
+    *,
+    settings: UpdateSettings,
+    optimizer: optax.GradientTransformation,
+    on_policy: bool,
+) -> tuple[TrainState, dict[str, Array]]:
+    """One optimiser step on a batch of groups; returns the new state and scalar metrics.
+
+    `on_policy` says that the policy has not moved since it sampled: its ratio is then 1 and needs no second forward;
+    otherwise the old log-probs are those the sampler recorded. Micro-batches, devices and hosts do not change the loss:
+    every one divides by the denominators of the whole batch.
+    """
+    grpo = settings.grpo
+    finished = rollouts.finished | ~batch.row_mask[:, None]
+    mask = training_mask(rollouts.mask, ~finished, grpo)
+    whole = denominators(mask)
+    scheduled = coefficients(grpo, state.step, settings.total_steps)
+    total = rewards.total
+    if grpo.kl.coefficient and grpo.kl.place == "reward":
+        reference = _over_micros(lambda m: _reference(state, settings, m, allowed), batch, rollouts, settings)
+        total = penalise_rewards(total, rollouts.logprobs, reference, rollouts.mask, grpo, scheduled.kl)
+    weights = dict(settings.reward_weights)
+    values, estimator = advantages(total, rewards.components, weights, grpo, state.estimator, rewards.task)
+    values = weigh_advantages(
+        values, rewards.components, rollouts.lengths, grpo.group_weight, rewards.task, settings.task_names
+    )
+    kl_weights = kl_sample_weights(values, rewards.components[grpo.group_weight.component], grpo)
+    micros = _split(_Micro(batch, rollouts, mask, values, kl_weights), grpo.micro_batches)
+
+    def loss_of(params: Params, micro: _Micro) -> tuple[Array, Metrics]:
+        return _micro_loss(params, state, settings, micro, allowed, whole, scheduled, key, on_policy)
+
+    def add(carry: tuple[Params, Array, Metrics], micro: _Micro) -> tuple[tuple[Params, Array, Metrics], None]:
+        gradient, loss, metrics = carry
+        (part, seen), found = _gradient_of(loss_of)(state.params, micro)
+        return (jax.tree.map(jnp.add, gradient, found), loss + part, add_metrics(metrics, seen)), None
+
+    if grpo.micro_batches == 1:
+        (loss, metrics), gradient = _gradient_of(loss_of)(state.params, jax.tree.map(lambda x: x[0], micros))
+    else:
+        shapes = jax.eval_shape(loss_of, state.params, jax.tree.map(lambda x: x[0], micros))[1]
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (state.params, shapes))
+        (gradient, loss, metrics), _ = jax.lax.scan(add, (zeros[0], jnp.zeros(()), zeros[1]), micros)
+    state, moved = apply_gradient(state, gradient, optimizer, learning_rate)
+    report = {"loss": loss, "policy/advantage_std": jnp.std(values), **moved, **finish_metrics(metrics)}
+    return state.replace(estimator=estimator), {**report, **_batch_metrics(batch, rollouts, rewards)}
+
+
+def _gradient_of(function: Callable) -> Callable:
+    return jax.value_and_grad(function, has_aux=True)
+
+
+def _batch_metrics(batch: PromptBatch, rollouts: Rollouts, rewards: Rewards) -> dict[str, Array]:
+    """Means over the real prompts of the whole batch, whatever the number of hosts."""
+    rows = batch.row_mask[:, None]
+    count = jnp.maximum(jnp.sum(batch.row_mask), 1)
+
+    def mean(values: Array) -> Array:
+        return jnp.sum(jnp.where(rows, values, 0)) / (count * values.shape[1])
+
+    tokens = jnp.sum(jnp.where(rows, rollouts.lengths, 0))
+    spread = jnp.sum(jnp.where(batch.row_mask, jnp.std(rewards.total, axis=1), 0)) / count
+    return {
+        "reward/total": mean(rewards.total),
+        **{f"reward/{name}": mean(values) for name, values in rewards.components.items()},
+        "reward/total_std": spread,
+        "response/length": mean(rollouts.lengths),
+        "response/truncated": mean(~rollouts.finished),
+        "response/signal_groups": jnp.sum(has_signal(rewards.total) & batch.row_mask) / count,
+        "rollout/efficiency": tokens / (rollouts.executed * rollouts.finished.size),
+        "rollout/tokens": tokens.astype(jnp.float32),
+    }
+
+
+def _micro_loss(
+    params: Params,
+    state: TrainState,
+    settings: UpdateSettings,
+    micro: _Micro,
+    allowed: Array,
+    whole: Denominators,
+    scheduled: Coefficients,
+    key: Array,
+    on_policy: bool,
+) -> tuple[Array, Metrics]:
+    grpo, rollouts = settings.grpo, micro.rollouts
+    logprobs, entropies = response_logprobs(params, settings, micro.batch, rollouts.tokens, allowed)
+    reference = masked = None
+    if grpo.kl.coefficient and grpo.kl.place == "loss":
+        reference = _reference(state, settings, (micro.batch, rollouts), allowed)
+    if grpo.perception.coefficient:
+        black = -jnp.asarray(MEAN) / jnp.asarray(STD)
+        share = grpo.perception.masked_share
+        hidden = mask_patches(micro.batch.patches, micro.batch.patch_mask, key, share, black)
+        dark = micro.batch.replace(patches=hidden)
+        masked = response_logprobs(params, settings, dark, rollouts.tokens, allowed)[0]
+    return policy_loss(
+        logprobs,
+        None if on_policy else rollouts.logprobs,
+        micro.advantages,
+        micro.mask,
+        grpo,
+        denominators=whole,
+        coefficients=scheduled,
+        reference_logprobs=reference,
+        entropies=entropies,
+        behaviour_logprobs=rollouts.logprobs if grpo.importance.level == "none" else rollouts.behaviour,
+        kl_weights=micro.kl_weights,
+        masked_image_logprobs=masked,
+    )
+
+
+def _reference(state: TrainState, settings: UpdateSettings, micro: tuple, allowed: Array) -> Array:
+    batch, rollouts = micro
+    logprobs, _ = response_logprobs(state.reference, settings, batch, rollouts.tokens, allowed)
+    return jax.lax.stop_gradient(logprobs)
+
+
+def _split(tree: Any, parts: int) -> Any:
+    """Prompts dealt out to `parts` micro-batches in turn, so that each device keeps its own rows in every part."""
+
+    def one(x: Array) -> Array:
+        if x.ndim == 0:
+            return jnp.broadcast_to(x, (parts,))
+        return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
+
+    return jax.tree.map(one, tree)
+
+
+def _over_micros(function: Callable, batch: PromptBatch, rollouts: Rollouts, settings: UpdateSettings) -> Array:
+    """`function` over micro-batches of (batch, rollouts), its rows put back in order."""
+    parts = settings.grpo.micro_batches
+    pieces = jax.lax.map(function, _split((batch, rollouts), parts))
+    return jnp.moveaxis(pieces, 0, 1).reshape(-1, *pieces.shape[2:])

@@ -1,0 +1,56 @@
+"""From sampled tokens to text and scores, for training and for held-out evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from infimmr_jax.data.records import Problem
+from infimmr_jax.rewards.router import Scores
+from infimmr_jax.rollout.sampler import Rollouts
+
+
+def response_texts(
+    tokenizer: Any, tokens: Int[np.ndarray, "P G R"], mask: Bool[np.ndarray, "P G R"]
+) -> list[list[str]]:
+    """The responses as text, without the end token."""
+    P, G, _ = tokens.shape
+    ids = [row[kept].tolist() for row, kept in zip(tokens.reshape(P * G, -1), mask.reshape(P * G, -1), strict=True)]
+    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return [texts[start : start + G] for start in range(0, P * G, G)]
+
+
+def transcript(
+    problem: Problem, prompt: str, texts: Sequence[str], scores: Scores, rollouts: Rollouts, row: int, tokenizer: Any
+) -> dict[str, Any]:
+    """One problem with all its responses, as a row of transcripts.jsonl (without its step and images)."""
+    responses = []
+    for column, text in enumerate(texts):
+        kept = rollouts.mask[row, column]
+        ids = rollouts.tokens[row, column][kept].tolist()
+        responses.append(
+            {
+                "text": text,
+                "total": scores.total[row, column],
+                "components": {name: values[row, column] for name, values in scores.components.items()},
+                "extracted": scores.extracted[row][column],
+                "reason": scores.reasons[row][column],
+                "length": len(ids),
+                "finish": "stop" if rollouts.finished[row, column] else "length",
+                "tokens": [tokenizer.decode([index]) for index in ids],
+                "logprobs": np.round(rollouts.logprobs[row, column][kept], 4).tolist(),
+            }
+        )
+    return {
+        "problem_id": problem.id,
+        "question": problem.question,
+        "caption": problem.caption,
+        "choices": list(problem.choices),
+        "answer": problem.answer,
+        "answer_type": problem.answer_type,
+        "prompt": prompt,
+        "responses": responses,
+    }

@@ -1,0 +1,267 @@
+"""Everything a run needs before its first step: tokenizer, architecture, data, shapes. What can be refused is, here."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from infimmr_jax.config import ConfigError, Modality, ModelSection, RunConfig, SourceSection
+from infimmr_jax.data.curriculum import Curriculum, build_curriculum, heldout
+from infimmr_jax.data.readers import read_source
+from infimmr_jax.data.records import Problem
+from infimmr_jax.data.selection import SourceReport, select_problems
+from infimmr_jax.model.config import ModelConfig, TokenIds, config_from_shape, read_config
+from infimmr_jax.model.options import ModelOptions
+from infimmr_jax.parallel.mesh import batch_divisor, make_mesh
+from infimmr_jax.preprocess import tokenizer as tokenizers
+from infimmr_jax.preprocess.batching import PromptBatch, choose_bucket, collate, plan_buckets
+from infimmr_jax.preprocess.layout import VisionLayout
+from infimmr_jax.preprocess.prompts import EncodedPrompt, PromptPlan, encode_prompt, plan_prompt, user_text
+from infimmr_jax.rewards.pool import GraderPool
+from infimmr_jax.training.sft import DemonstrationBatcher, demonstration
+
+TOKENIZER_PROBLEMS = 1000
+BUCKET_PROBES = 256
+
+
+class Shapes:
+    """The static shapes of a run: given by the configuration, or chosen from the prompts seen while reading."""
+
+    def __init__(self, config: RunConfig):
+        self.prompts: tuple[int, ...] = config.data.prompt_buckets
+        self.images: tuple[tuple[int, int], ...] = config.data.image_buckets
+        self._seen: list[tuple[int, tuple[int, int]]] = []
+
+    def see(self, plan: PromptPlan) -> None:
+        """Remember the shape of a prompt that a batch may hold; raises DataError when no given bucket holds it."""
+        largest = self.prompts[-1:] or (plan.length,), self.images[-1:] or (plan.image_shape,)
+        choose_bucket([plan], *largest)
+        self._seen.append((plan.length, plan.image_shape))
+
+    def choose(self, rows: int) -> None:
+        """Choose the buckets that the configuration leaves open, for batches of `rows` prompts."""
+        lengths, images = zip(*self._seen, strict=True)
+        planned = plan_buckets(lengths, images, rows=rows)
+        self.prompts = self.prompts or planned.prompts
+        self.images = self.images or planned.images
+        if jax.process_count() > 1:
+            # Hosts see different rows of a batch and must still run the same program.
+            self.prompts, self.images = self.prompts[-1:], self.images[-1:]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What every part of a run shares; nothing in it changes while the run goes on."""
+
+    config: RunConfig
+    run_dir: Path
+    mesh: Mesh
+    tokenizer: Any
+    model: ModelConfig
+    options: ModelOptions
+    allowed: np.ndarray
+    shapes: Shapes
+    encode: Callable[[Problem, Modality], EncodedPrompt]
+    curriculum: Curriculum
+    evaluation: dict[Modality, list[Problem]]
+    demonstrations: DemonstrationBatcher | None
+    reports: tuple[SourceReport, ...]
+
+    def collate(self, prompts: Sequence[EncodedPrompt], rows: int) -> PromptBatch:
+        """Prompts in the cheapest bucket that holds them, filled up to `rows`."""
+        return _collate(prompts, rows, self.shapes)
+
+
+def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
+    """Read and check everything a run needs, before any array is put on a device.
+
+    Raises ConfigError or DataError, as one sentence each, for what can not work.
+    """
+    mesh = make_mesh(config.mesh)
+    _check_batches(config, mesh)
+    tokenizer, model = _policy(config, run_dir)
+    layout = VisionLayout(
+        image_token_id=model.tokens.image,
+        video_token_id=model.tokens.video,
+        vision_start_token_id=model.tokens.vision_start,
+        vision_end_token_id=model.tokens.vision_end,
+        patch_size=model.vision.patch_size,
+        merge_size=model.vision.spatial_merge_size,
+        temporal_patch_size=model.vision.temporal_patch_size,
+        window_size=model.vision.window_size,
+        tokens_per_second=model.vision.tokens_per_second,
+    )
+    shapes = Shapes(config)
+    common = {"tokenizer": tokenizer, "layout": layout, "data": config.data, "prompt": config.prompt}
+    encode = functools.partial(_encode, **common)
+
+    def check(problem: Problem, modality: Modality) -> None:
+        shapes.see(plan_prompt(problem, modality, **common))
+
+    def collate_all(prompts: Sequence[EncodedPrompt]) -> PromptBatch:
+        return _collate(prompts, len(prompts), shapes)
+
+    process, processes = jax.process_index(), jax.process_count()
+    curriculum = build_curriculum(config, encode, collate_all, process, processes, check=check, pool=pool)
+    reports = list(curriculum.report)
+    evaluation: dict[Modality, list[Problem]] = {}
+    for modality, sources in config.evaluation.sources.items():
+        count = config.evaluation.problems
+        evaluation[modality], found = heldout(sources, modality, count, config.data, check=check, pool=pool)
+        reports += found
+    batcher = None
+    if config.sft is not None:
+        problems: dict[str, Sequence[Problem]] = {}
+        for modality in config.sft.modalities:
+            for source in config.sft.sources:
+                kept, report = select_problems(source, modality, config.data, phase="cold start", check=check)
+                problems[modality] = [*problems.get(modality, ()), *kept] if modality in problems else kept
+                reports.append(report)
+        share = config.sft.batch_size // processes
+        batcher = DemonstrationBatcher(
+            sft=config.sft,
+            problems=problems,
+            encode=encode,
+            collate=collate_all,
+            tokenizer=tokenizer,
+            eos=model.tokens.eos,
+            pad=model.tokens.pad,
+            response_format=config.prompt.format,
+            seed=config.seed,
+            rows=slice(process * share, (process + 1) * share),
+        )
+    shapes.choose(min(phase.prompts_per_step for phase in config.phases))
+    return Setup(
+        config=config,
+        run_dir=run_dir,
+        mesh=mesh,
+        tokenizer=tokenizer,
+        model=model,
+        options=model_options(config.model),
+        allowed=allowed_tokens(tokenizer, model),
+        shapes=shapes,
+        encode=encode,
+        curriculum=curriculum,
+        evaluation=evaluation,
+        demonstrations=batcher,
+        reports=tuple(reports),
+    )
+
+
+def model_options(section: ModelSection) -> ModelOptions:
+    """How the configuration wants the model computed; few layers are faster unrolled, many compile faster scanned."""
+    layers = section.shape.num_layers if section.path is None else None
+    return ModelOptions(
+        compute_dtype=jnp.dtype(section.compute_dtype),
+        param_dtype=jnp.dtype(section.param_dtype),
+        scan=layers is None or layers > 8,
+        remat=section.remat,
+    )
+
+
+def allowed_tokens(tokenizer: Any, model: ModelConfig) -> np.ndarray:
+    """Which ids a response may hold [V]: ordinary tokens and the end token, never vision or chat marks.
+
+    A sampled image token would be read as an image that is not there; ids beyond the tokenizer have no text.
+    """
+    allowed = np.arange(model.text.vocab_size) < len(tokenizer)
+    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    allowed[sorted(special | set(tokenizer.all_special_ids))] = False
+    allowed[model.tokens.eos] = True
+    return allowed
+
+
+def _policy(config: RunConfig, run_dir: Path) -> tuple[Any, ModelConfig]:
+    """Tokenizer and architecture: of the given model directory, or of a model made from scratch for these sources."""
+    if config.model.path is not None:
+        model = read_config(config.model.path)
+        return tokenizers.load_tokenizer(config.model.path), model
+    saved = run_dir / "tokenizer"
+    if saved.exists():
+        tokenizer = tokenizers.load_tokenizer(saved)
+    else:
+        tokenizer = tokenizers.train_tokenizer(_texts(config), config.model.vocab_size)
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in tokenizers.SPECIAL_TOKENS}
+    tokens = TokenIds(
+        pad=ids[tokenizers.END_OF_TEXT],
+        eos=ids[tokenizers.IM_END],
+        vision_start=ids[tokenizers.VISION_START],
+        vision_end=ids[tokenizers.VISION_END],
+        image=ids[tokenizers.IMAGE_PAD],
+        video=ids[tokenizers.VIDEO_PAD],
+    )
+    # Rows of the embedding in multiples of 16, so that a mesh can divide them.
+    return tokenizer, config_from_shape(config.model.shape, -(-len(tokenizer) // 16) * 16, tokens)
+
+
+def _texts(config: RunConfig) -> Iterator[str]:
+    """What a tokenizer made from scratch is trained on: turns and demonstrations of every source's first problems."""
+    wanted = [(source, phase.modality) for phase in config.phases for source in phase.sources]
+    if config.sft is not None:
+        wanted += [(source, modality) for modality in config.sft.modalities for source in config.sft.sources]
+    for source, modality in wanted:
+        for problem in _first_problems(source, modality, config):
+            yield "user\n" + user_text(problem, "text", config.prompt)
+            yield "assistant\n"
+            if problem.caption:
+                yield f"Image description: {problem.caption}\n"
+            if problem.solution:
+                yield demonstration(problem, True, config.prompt.format)
+
+
+def _first_problems(source: SourceSection, modality: Modality, config: RunConfig) -> Iterator[Problem]:
+    if source.reader != "jsonl":
+        problems, _ = read_source(source, modality, config.data)
+        describe = getattr(problems, "describe", problems.__getitem__)
+        yield from (describe(index) for index in range(min(TOKENIZER_PROBLEMS, len(problems))))
+        return
+    # Only the words matter here: rows that are wrong are reported when the source is read for good.
+    path = (config.data.root or Path()) / str(source.path)
+    if not path.is_file():
+        return
+    with path.open("rb") as lines:
+        for number, line in zip(range(TOKENIZER_PROBLEMS), lines, strict=False):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                text = [str(row.get(key) or "") for key in ("question", "caption", "answer")]
+                solution = str(row.get("solution") or "") or None
+                yield Problem(str(number), " ".join(text), "", "string", solution=solution)
+
+
+def _encode(problem: Problem, modality: Modality, **common: Any) -> EncodedPrompt:
+    return encode_prompt(problem, modality, **common)
+
+
+def _collate(prompts: Sequence[EncodedPrompt], rows: int, shapes: Shapes) -> PromptBatch:
+    return collate(prompts, rows, *choose_bucket(prompts, shapes.prompts, shapes.images))
+
+
+def _check_batches(config: RunConfig, mesh: Mesh) -> None:
+    """Refuse batch sizes that the mesh or the micro-batches can not divide."""
+    devices = batch_divisor(mesh)
+    sizes = {f"phases.{i}.prompts_per_step": phase.prompts_per_step for i, phase in enumerate(config.phases)}
+    divisors = dict.fromkeys(sizes, devices * config.grpo.micro_batches)
+    if config.sft is not None:
+        sizes["sft.batch_size"], divisors["sft.batch_size"] = config.sft.batch_size, devices
+    if config.evaluation.sources:
+        name = "evaluation.batch_size"
+        sizes[name], divisors[name] = config.evaluation.batch_size, devices
+    for name, size in sizes.items():
+        if size % divisors[name]:
+            raise ConfigError(
+                f"{name}: {size} can not be divided over {devices} devices"
+                + (f" and {config.grpo.micro_batches} micro-batches" if name.startswith("phases") else "")
+                + f"; use a multiple of {divisors[name]}"
+            )
