@@ -71,10 +71,10 @@ _SUB = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _SUPER_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 _SUB_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 _DROPPED = re.compile(
-    r"\\[!,;:>]|\\(?:displaystyle|textstyle|limits|nolimits|bigl?|bigr|Bigl?|Bigr|biggl?|biggr)(?![a-zA-Z])"
+    r"(?<!\\)\\[!,;:>]|\\(?:displaystyle|textstyle|limits|nolimits|bigl?|bigr|Bigl?|Bigr|biggl?|biggr)(?![a-zA-Z])"
     r"|\\(?:left|right)(?=\s*(?:[()\[\]|.]|\\[{}|]|\\[lr](?:brace|brack|angle|vert|floor|ceil)))\s*\.?"
 )
-_SPACES = re.compile(r"\\(?:quad|qquad|enspace|thinspace)(?![a-zA-Z])|\\ |~|\s+")
+_SPACES = re.compile(r"\\(?:quad|qquad|enspace|thinspace)(?![a-zA-Z])|(?<!\\)\\ |~|\s+")
 _RENAMED: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\\(?:lbrace|lbrack)(?![a-zA-Z])"), lambda m: r"\{" if "brace" in m.group() else "["),
@@ -96,7 +96,7 @@ _RENAMED: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
 ]
 _ROOT = re.compile(r"\\?(?<![a-zA-Z])sqrt\s*(?=[(0-9])|\\sqrt\s+(?=[a-zA-Z])")
 _LEAD = re.compile(
-    r"^(?:so\s+|thus,?\s+|therefore,?\s+)?the\s+(?:final\s+|correct\s+)?answer\s*(?:is|:|=)\s*:?\s*", re.I
+    r"^(?:so\s+|thus,?\s+|therefore,?\s+)?(?:the\s+)?(?:final\s+|correct\s+)?answer\s*(?:is|:|=)\s*:?\s*", re.I
 )
 
 
@@ -105,7 +105,7 @@ def tidy(text: str) -> str:
 
     Spacing commands, `\left`/`\right` and wrappers that say nothing are dropped; the meaning never changes.
     """
-    text = _SUPER_RUN.sub(lambda match: "^{" + match.group().translate(_SUPER) + "}", fold(text))
+    text = _SUPER_RUN.sub(lambda match: "^{" + match.group().translate(_SUPER) + "}", unwrap(fold(text)))
     text = _SUB_RUN.sub(lambda match: "_{" + match.group().translate(_SUB) + "}", text)
     text = _DROPPED.sub("", text.translate(_TABLE))
     for pattern, replacement in _RENAMED:

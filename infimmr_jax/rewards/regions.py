@@ -8,7 +8,7 @@ import math
 import re
 from typing import Any
 
-from infimmr_jax.rewards.text import fold, nesting, unwrap
+from infimmr_jax.rewards.text import fold, nesting, strip_fence
 
 MAX_BOXES = 64
 
@@ -40,7 +40,7 @@ def parse_points(text: str, scale: tuple[float, float] = (1.0, 1.0)) -> list[Poi
 
 def parse_span(text: str) -> tuple[float, float] | None:
     """Start and end in seconds from `[1.5, 4]`, `0:10 - 1:05`, `from 3 to 7 seconds` or JSON start/end keys."""
-    text = unwrap(fold(text)).strip().lower()
+    text = strip_fence(fold(text)).lower()
     try:
         value: Any = json.loads(text.replace("'", '"')) if nesting(text) < 4 else None
     except ValueError:
@@ -65,7 +65,7 @@ def _seconds(value: Any) -> float | None:
 
 def _groups(text: str, size: int) -> list[tuple[float, ...]] | None:
     """All coordinate groups of a text; None when the text is no list of such groups."""
-    text = unwrap(fold(text)).strip()
+    text = strip_fence(fold(text))
     if nesting(text) > 5 or len(text) > 10_000:
         return None
     if "{" in text:

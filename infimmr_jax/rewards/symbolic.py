@@ -21,7 +21,16 @@ from infimmr_jax.rewards.latex import tidy
 from infimmr_jax.rewards.numbers import PlainNumber, read_number, same_unit, split_unit
 from infimmr_jax.rewards.structure import Structure, split_top, take_apart
 from infimmr_jax.rewards.verdict import Options, Verdict
-from infimmr_jax.rewards.verify_math import holds_words, is_words, numbers_equal, solid, strip_label, values_equal
+from infimmr_jax.rewards.verify_math import (
+    EQUALS,
+    RELATION,
+    holds_words,
+    is_words,
+    numbers_equal,
+    solid,
+    strip_label,
+    values_equal,
+)
 
 # math-verify warns once that its own (signal based) timeouts are off: here the pool's kill is the deadline.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
@@ -32,8 +41,6 @@ _CONFIG = LatexExtractionConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="all", equations=False
     ),
 )
-_EQUALS = re.compile(r"(?<![<>!\\])=|\\approx(?![a-zA-Z])")
-_RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|lt|gt|approx)(?![a-zA-Z])")
 # Bare elements may come with brackets, and a tuple or a set may come without; [1, 2] is an interval, never (1, 2).
 _INTERCHANGEABLE = frozenset({("list", "set"), ("list", "()"), ("list", "[]"), ("set", "list"), ("()", "list")})
 _SCALED_TUPLE = re.compile(r"(?:^|[^a-zA-Z_])[-+*/0-9]\s*\([^()]*,[^()]*\)")
@@ -102,14 +109,14 @@ def _atoms(gold: str, answer: str, options: Options) -> Verdict:
         return Verdict(0.0, f"unit {answer_unit} instead of {gold_unit}")
     if holds_words(answer) and not holds_words(gold):
         return Verdict(0.0, "words in a formula")
-    if _EQUALS.search(answer) and not _RELATION.search(gold):
+    if EQUALS.search(answer) and not RELATION.search(gold):
         return _chain(gold, answer, options)
     return _expressions(gold, answer, options)
 
 
 def _chain(gold: str, answer: str, options: Options) -> Verdict:
     r"""`x = 2 \cdot 3 = 6` for gold 6: the left end may name what is asked for, every other side must be equal."""
-    sides = [side.strip() for side in _EQUALS.split(answer)]
+    sides = [side.strip() for side in EQUALS.split(answer)]
     first_is_label = strip_label(f"{sides[0]} = 1") == "1"
     for side in sides[1:] if first_is_label else sides:
         verdict = compare(gold, side, options) if side else Verdict(0.0, "empty")

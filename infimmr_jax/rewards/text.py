@@ -19,6 +19,7 @@ _FOLD = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _FOLD |= str.maketrans("\u3000\u00a0\u2009\u202f\u2212\u2013\u2010\u2011‘’“”、。【】￥", "    ----''\"\",.[]¥")
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox)\s*\{")
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
+_FENCE = re.compile(r"```(?:json)?\s(.*?)```", re.DOTALL)
 
 
 def fold(text: str) -> str:
@@ -71,4 +72,10 @@ def unwrap(text: str) -> str:
     return text
 
 
-__all__ = ["MAX_ANSWER", "MAX_NESTING", "MAX_RESPONSE", "fold", "matching_braces", "nesting", "unwrap"]
+def strip_fence(text: str) -> str:
+    """Text without a Markdown code fence around it."""
+    match = _FENCE.fullmatch(text.strip())
+    return match[1].strip() if match else text.strip()
+
+
+__all__ = ["MAX_ANSWER", "MAX_NESTING", "MAX_RESPONSE", "fold", "matching_braces", "nesting", "strip_fence", "unwrap"]

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from infimmr_jax.rewards.regions import parse_boxes
-from infimmr_jax.rewards.text import nesting, unwrap
+from infimmr_jax.rewards.text import nesting, strip_fence
 from infimmr_jax.rewards.verdict import Options, Verdict
 from infimmr_jax.rewards.verify_region import in_box
 from infimmr_jax.rewards.verify_string import clean_text
@@ -18,7 +18,7 @@ ACTION_RULES = ("exact", "parts")
 
 def parse_action(text: str) -> dict[str, Any] | None:
     """One action object with a text under `action`, alone or in a list of one; single quotes are taken for double."""
-    text = unwrap(text).strip()
+    text = strip_fence(text)
     if nesting(text) > 6:
         return None
     for candidate in (text, text.replace("'", '"')):

@@ -6,6 +6,7 @@ and memory: it runs in a grader process (see `pool`).
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
 
@@ -20,9 +21,12 @@ from infimmr_jax.rewards.verify_string import clean_text
 ROUNDING_DIGITS = 6
 
 _LABEL = re.compile(
-    r"^(?:[A-Za-z](?:_\{?[A-Za-z0-9]{1,3}\}?)?'?|[A-Z]{2,3}|[a-zA-Z]\([a-zA-Z]\)|m?\\angle ?[A-Z0-9]{1,3}"
+    r"^(?:[A-Za-z](?:_\{?[A-Za-z0-9]{1,3}\}?)?'?|[A-Z]{2,3}|"
+    r"[a-zA-Z]?\([a-zA-Z](?:, ?[a-zA-Z]){0,3}\)|m?\\angle ?[A-Z0-9]{1,3}"
     r"|\\[a-z]{2,7} ?|(?:\\text\{)?[A-Za-z ]{3,30}\}?)\s*(?:=|\\approx)\s*(?=[^=<>]*$)"
 )
+EQUALS = re.compile(r"(?<![<>!\\])=|\\approx(?![a-zA-Z])")
+RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|lt|gt|approx)(?![a-zA-Z])")
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _STYLED = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mbox|hbox)\s*\{([^{}]*)\}")
 _JOINED = re.compile(r"\\text\s*\{\s*(?:and|or)\s*\}|(?<![a-zA-Z\\])and(?![a-zA-Z])|\\(?:begin|end)\s*\{[a-z]*matrix\}")
@@ -72,15 +76,23 @@ def values_equal(
     return tolerance > 0 and gold != 0 and abs(answer - gold) <= Fraction(tolerance) * abs(gold)
 
 
-def _is_rounding(rounded: Fraction, decimals: int, exact: Fraction) -> bool:
-    """Whether `rounded` is `exact` cut or rounded to `decimals` digits, of which at least six are significant."""
-    scale = 10**decimals
-    return abs(rounded * scale) >= 10 ** (ROUNDING_DIGITS - 1) and abs(exact - rounded) * scale < 1
+def _is_rounding(written: Fraction, decimals: int, exact: Fraction) -> bool:
+    """Whether `written` is `exact` rounded, or cut, to `decimals` digits, of which at least six are significant."""
+    scaled = abs(exact) * 10**decimals
+    shown = abs(written) * 10**decimals
+    if written * exact <= 0 or shown < 10 ** (ROUNDING_DIGITS - 1):
+        return False
+    return shown == math.floor(scaled) or abs(shown - scaled) * 2 <= 1
 
 
 def strip_label(text: str) -> str:
     """The right side of `x = ...` when the left side only names what is asked for."""
     return _LABEL.sub("", text, count=1)
+
+
+def last_side(text: str) -> str:
+    """What stands behind the last equals sign: `x = 2 \\cdot 3 = 6` comes to 6."""
+    return EQUALS.split(text)[-1].strip()
 
 
 def is_words(text: str) -> bool:
@@ -141,7 +153,7 @@ def decide(gold: str, answer: str, options: Options = Options()) -> Verdict | No
     why = costly(gold, answer)
     if why:
         return Verdict(0.0, f"refused: {why}")
-    why = undone(gold, strip_label(answer))
+    why = undone(gold, last_side(answer) if not RELATION.search(gold) else answer)
     return Verdict(0.0, why) if why else None
 
 
@@ -178,9 +190,12 @@ def verify_gold(gold: str, answer: str, options: Options = Options()) -> Verdict
 
 
 __all__ = [
+    "EQUALS",
+    "RELATION",
     "decide",
     "holds_words",
     "is_words",
+    "last_side",
     "numbers_equal",
     "refusal",
     "solid",
