@@ -131,8 +131,10 @@ def random_params(config: ModelConfig, seed: int = 0) -> dict:
         if path[-1] == "scale":
             return 1 + 0.3 * values
         if path[-1] == "bias":
-            return 0.5 * values
-        return values * (shape[-1] ** -0.5 if path[-1] == "embedding" else shape[-2] ** -0.5)
+            return 0.3 * values
+        # Sharp attention and strong layers: greedy answers then wander instead of repeating one token.
+        gain = 2 if path[-2] in ("q", "k", "down") else 1
+        return gain * values * (shape[-1] if path[-1] == "embedding" else shape[-2]) ** -0.5
 
     tree = model.abstract_params(config, OPTIONS)
     leaves = [leaf(path, one.shape) for path, one in leaf_paths(tree)]
