@@ -1,6 +1,7 @@
 """Videos: sampling and grids against transformers, patches against the image path, both kinds of source."""
 
 import json
+import struct
 import subprocess
 import sys
 
@@ -16,6 +17,9 @@ from infimmr_jax.preprocess.video import plan_video, sample_frames, video_grid, 
 
 LAYOUT = VisionLayout(1, 2, 3, 4)
 IMAGE = ImageSection()
+# Matrices of an MP4 track (16.16 and 2.30 fixed point): as recorded, and a quarter turn clockwise.
+UPRIGHT = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+CLOCKWISE = (0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
 SMALL = VideoSection(min_pixels=28 * 28, max_pixels=28 * 28 * 16)
 
 # transformers' video processor needs torchvision to be imported; a hollow one is enough for the parts asked here.
@@ -86,6 +90,8 @@ def test_sampling_grids_and_patch_order_equal_the_torch_processor():
     ]
     shapes = [(4, 320, 240), (5, 64, 48), (1, 100, 50), (60, 640, 360), (700, 64, 64), (768, 32, 200)]
     grids = [(*shape, *budget) for shape in shapes for budget in ((100_352, 602_112, 128_000), (784, 50_176, None))]
+    # Budgets so small that a frame keeps 1.05 times its least size.
+    grids += [(60, 200 + 20 * n, 700 - 13 * n, 100_352, 602_112, 2_000) for n in range(20)]
     clip = rng.integers(0, 256, (5, 56, 84, 3)).tolist()
     answer = subprocess.run(
         [sys.executable, "-c", TORCH_SIDE],
@@ -198,6 +204,25 @@ def test_an_mp4_is_read(tmp_path):
     plan = plan_video(path, SMALL, IMAGE, LAYOUT)
     assert plan.frames == (0, 6, 12, 18)
     assert len(video_patches(plan, IMAGE, LAYOUT)) == 2
+
+
+def test_a_video_recorded_sideways_is_turned(tmp_path):
+    left_red = Image.new("RGB", (112, 56), (0, 0, 255))
+    left_red.paste((255, 0, 0), (0, 0, 56, 56))
+    path = _write_video(tmp_path / "clip.mp4", [left_red] * 8, 4, "mpeg4", "yuv420p")
+    content = path.read_bytes()
+    track = content.index(b"tkhd")
+    upright, clockwise = struct.pack(">9i", *UPRIGHT), struct.pack(">9i", *CLOCKWISE)
+    place = content.index(upright, track)
+    path.write_bytes(content[:place] + clockwise + content[place + len(upright) :])
+    section = VideoSection(min_pixels=28 * 28, max_pixels=56 * 112)
+    plan = plan_video(path, section, IMAGE, LAYOUT)
+    assert plan.grid == (2, 8, 4)
+    # Turned clockwise, the left half of the picture lies on top.
+    values = video_patches(plan, IMAGE, LAYOUT)[0].reshape(4, 2, 2, 2, 3, 2, 196)
+    red = values[..., 0, :, :].mean(axis=(-1, -2))
+    assert (red[:2] > 1).all()
+    assert (red[2:] < 0).all()
 
 
 def test_bad_videos_are_named(tmp_path):
