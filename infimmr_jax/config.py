@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from pathlib import Path
@@ -95,7 +96,8 @@ class SourceSection(Section):
 
     `reader` names the layout of the file or folder (`jsonl` is the common layout of the README, `fields` takes any
     records with customary names, `tfds` reads what `prepare` wrote). Image paths are relative to the file's folder, or
-    to `images`; `captions` is a JSON-lines file of `id` and `caption`. Both lie below `data.root`.
+    to `images`. `captions` and `pass_rates` are JSON-lines files with an `id` and a `caption` or `pass_rate` a line; a
+    problem with a pass rate gets the level 1 - pass rate. All paths lie below `data.root`.
     """
 
     reader: Literal[
@@ -104,6 +106,7 @@ class SourceSection(Section):
     path: str | None = None
     images: str | None = None
     captions: str | None = None
+    pass_rates: str | None = None
     families: tuple[str, ...] = ()
     style: str = "plain"
     split: Literal["train", "heldout"] = "train"
@@ -118,8 +121,8 @@ class SourceSection(Section):
                 raise ValueError(
                     "reader 'synthetic' needs `families` (a list of names) and `size` (number of problems)"
                 )
-            if self.path or self.images or self.captions:
-                raise ValueError("reader 'synthetic' takes no `path`, `images` or `captions`")
+            if self.path or self.images or self.captions or self.pass_rates:
+                raise ValueError("reader 'synthetic' takes no `path`, `images`, `captions` or `pass_rates`")
         elif self.path is None:
             raise ValueError(f"reader {self.reader!r} needs `path`, a file or folder below `data.root`")
         elif self.families:
@@ -130,11 +133,18 @@ class SourceSection(Section):
 
 
 class FilterSection(Section):
-    """Which problems of a phase's sources are kept."""
+    """Which problems of a phase's sources are kept.
+
+    The pass-rate bounds and `min_image_gap` (pass rate with the picture minus the one without) need a source with
+    `pass_rates`; a problem that has none is left out.
+    """
 
     answer_types: tuple[Literal["math", "choice", "string"], ...] | None = None
     min_level: float | None = None
     max_level: float | None = None
+    min_pass_rate: Share | None = None
+    max_pass_rate: Share | None = None
+    min_image_gap: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
 
 
 Modality = Literal["text", "caption", "image"]
@@ -167,6 +177,33 @@ class PhaseSection(Section):
         return self
 
 
+class CurationSection(Section):
+    """What `prepare` leaves out: repetitions, copies of benchmark problems, and the excess of a source or subject.
+
+    Text measures are Jaccard similarity of word 3-grams (`near_duplicate`) and overlap of word pairs weighted by their
+    rarity (`text_overlap`).
+    Picture measures are shares of differing bits of a perceptual hash: below `same_image` two pictures are one, below
+    `copied_image` a picture is a benchmark's, below `similar_image` it is one together with a text overlap.
+    `image_cosine` also compares pictures by the vision tower of `model.path`.
+    """
+
+    near_duplicate: Share | None = 0.8
+    same_image: Share = 0.06
+    benchmarks: tuple[SourceSection, ...] = ()
+    text_overlap: Share = 0.5
+    similar_image: Share = 0.25
+    copied_image: Share = 0.12
+    image_cosine: Share | None = None
+    balance_by: Literal["source", "subject"] | None = None
+    balance_at_most: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _balanced(self) -> CurationSection:
+        if (self.balance_by is None) != (self.balance_at_most is None):
+            raise ValueError("`balance_by` and `balance_at_most` belong together: give both or neither")
+        return self
+
+
 class DataSection(Section):
     """Where data lie, and the static shapes that prompts and images are padded to."""
 
@@ -176,6 +213,7 @@ class DataSection(Section):
     image_buckets: tuple[tuple[int, int], ...] = ()
     max_images: PositiveInt = 1
     image: ImageSection = ImageSection()
+    curation: CurationSection = CurationSection()
     prefetch: PositiveInt = 4
     threads: PositiveInt = 1
 
@@ -595,7 +633,7 @@ class RunConfig(Section):
 
 def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     """Return `tree` with every `a.b.0.c=value` applied; values are read as YAML, list items by index."""
-    tree = yaml.safe_load(yaml.safe_dump(tree))
+    tree = copy.deepcopy(tree)
     for item in overrides:
         key, equals, text = item.partition("=")
         if not equals or not key:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from infimmr_jax.config import DataSection, Modality, SourceSection
-from infimmr_jax.data.captions import Captioned, read_captions
+from infimmr_jax.data.annotation import Annotated, annotated, read_captions, read_pass_rates
 from infimmr_jax.data.layouts import LAYOUTS, layout_rows
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.data.rows import problem_from_row, wrong_modality
@@ -124,7 +124,7 @@ def _rows(source: SourceSection, modality: Modality, data: DataSection) -> Itera
     if layout.is_folder != path.is_dir():
         raise DataError(f"reader {source.reader!r} reads a {'folder' if layout.is_folder else 'file'}; {path} is none")
     folder = below_root(source.images, data, "images") if source.images else path if path.is_dir() else path.parent
-    captions = read_captions(below_root(source.captions, data, "captions")) if source.captions else {}
+    captions, rates = _annotations(source, data)
     first_row: dict[str, int] = {}
     for number, row in layout_rows(layout, path):
         identity: str | None = None
@@ -136,7 +136,8 @@ def _rows(source: SourceSection, modality: Modality, data: DataSection) -> Itera
                 raise DataError(f"`id` was already used in row {first_row[identity]}")
             if identity in captions:
                 row = {**row, "caption": captions[identity]}
-            yield _Row(number, problem_from_row(row, folder, modality, data.max_images, data.image))
+            problem = problem_from_row(row, folder, modality, data.max_images, data.image)
+            yield _Row(number, annotated(problem, {}, rates))
         except DataError as error:
             yield Rejected(source_name(source), number, identity, str(error))
 
@@ -148,8 +149,7 @@ def _read_converted(
     from infimmr_jax.data.tfds_builder import TfdsSource  # takes half a second to import
 
     stored = TfdsSource(below_root(str(source.path), data, "source"), source.split)
-    captions = read_captions(below_root(source.captions, data, "captions")) if source.captions else {}
-    problems: Sequence[Problem] = Captioned(stored, captions) if captions else stored
+    problems: Sequence[Problem] = Annotated(stored, *_annotations(source, data))
     kept: list[int] = []
     rejected: list[Rejected] = []
     for index, problem in enumerate(problems):
@@ -161,6 +161,12 @@ def _read_converted(
         if len(kept) == source.size:
             break
     return Selected(problems, kept), rejected
+
+
+def _annotations(source: SourceSection, data: DataSection) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
+    captions = read_captions(below_root(source.captions, data, "captions")) if source.captions else {}
+    rates = read_pass_rates(below_root(source.pass_rates, data, "pass_rates")) if source.pass_rates else {}
+    return captions, rates
 
 
 def _identity(row: Any) -> str | None:

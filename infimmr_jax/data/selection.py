@@ -104,14 +104,22 @@ def left_out(problem: Problem, filters: FilterSection) -> str:
     """The filter that leaves a problem out, as a short reason; empty when it stays."""
     if filters.answer_types is not None and problem.answer_type not in filters.answer_types:
         return f"answer_type {problem.answer_type} is not in filters.answer_types"
-    if filters.min_level is None and filters.max_level is None:
-        return ""
-    if problem.level is None:
-        return "no level, but filters.min_level or filters.max_level is set"
-    if filters.min_level is not None and problem.level < filters.min_level:
-        return f"level below {filters.min_level:g}"
-    if filters.max_level is not None and problem.level > filters.max_level:
-        return f"level above {filters.max_level:g}"
+    rate, blind = problem.extra.get("pass_rate"), problem.extra.get("pass_rate_text")
+    gap = None if rate is None or blind is None else rate - blind
+    bounds = (
+        ("level", problem.level, filters.min_level, filters.max_level),
+        ("pass rate", rate, filters.min_pass_rate, filters.max_pass_rate),
+        ("image gap", gap, filters.min_image_gap, None),
+    )
+    for name, value, least, most in bounds:
+        if least is None and most is None:
+            continue
+        if value is None:
+            return f"no {name}, but the phase filters by it"
+        if least is not None and value < least:
+            return f"{name} below {least:g}"
+        if most is not None and value > most:
+            return f"{name} above {most:g}"
     return ""
 
 
