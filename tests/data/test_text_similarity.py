@@ -94,20 +94,6 @@ def test_edited_copies_are_found_and_others_are_not(share, recall):
 
 def test_a_common_turn_of_phrase_is_no_copy():
     frame = ["find", "the", "value", "of", "this", "long", "expression", "when", "all", "in", "it", "is", "simplified"]
-        "what",
-        "is",
-        "the",
-        "value",
-        "of",
-        "this",
-        "expression",
-        "when",
-        "everything",
-        "in",
-        "it",
-        "is",
-        "simplified",
-    ]
     reference = [[*frame, f"a{n}", f"b{n}", f"c{n}", f"d{n}"] for n in range(50)]
     index = OverlapIndex([ngrams(text, 2) for text in reference])
     other = ngrams([*frame, "quite", "another", "thing", "here"], 2)
