@@ -23,6 +23,7 @@ class Extraction:
     rule: str
 
 
+MAX_BOXES = 32
 _BOX = re.compile(r"\\boxed\s*(?=\{)")
 _ANSWER = re.compile(r"<answer>|</answer>")
 _THINK = re.compile(r"<think>|</think>")
@@ -53,7 +54,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def _same(first: str, second: str) -> bool:
-    if max(len(first), len(second)) > MAX_ANSWER:
+    if first == second or max(len(first), len(second)) > MAX_ANSWER:
         return first == second
     return "".join(unwrap(fold(first)).split()) == "".join(unwrap(fold(second)).split())
 
@@ -67,6 +68,8 @@ def _from_boxes(text: str) -> Extraction | None:
     found = boxes(text)
     if not found:
         return None
+    if len(found) > MAX_BOXES:
+        return Extraction(None, "too many boxes")
     for (_, end, first), (start, _, second) in itertools.pairwise(found):
         if not _same(first, second) and not _is_correction(text[end:start]):
             return Extraction(None, "contradictory boxes")

@@ -8,58 +8,124 @@ from __future__ import annotations
 
 import re
 
+from infimmr_jax.rewards.text import matching_braces
+
+MAX_PLAIN = 300
 MAX_LITERAL = 60
 MAX_POWER = 10_000
+MAX_EXPANSION = 100
 MAX_FACTORIAL = 999
+MAX_CALLS = 6
 
 _OPERATORS = re.compile(
     r"\\(?:sum|prod|i{1,3}nt|oint|lim|limsup|liminf|max|min|sup|inf|det|gcd|lcm|operatorname|mathop|partial|lfloor"
-    r"|lceil|bmod|pmod|mod)(?![a-zA-Z])"
+    r"|lceil|bmod|pmod|mod|Gamma|zeta)(?![a-zA-Z])"
 )
 _ARITHMETIC = re.compile(r"(?:[0-9.,+\-*/=() ]|\\(?:times|cdot|div|frac)(?![a-zA-Z])|[{}])+")
 _BINARY = re.compile(
     r"[0-9)}]\s*(?:[+\-*]|\\(?:times|cdot|div)(?![a-zA-Z]))|[0-9)}]\s*\(|\)\s*[0-9]|/[^/]*/|[)}]\s*/|/\s*[(\\]"
 )
+# x < 3 and x \in [0, 1] may stand for an interval or a set, which have no variable.
+_CONDITION = re.compile(r"[<>]|\\(?:in|le|ge|ne|lt|gt)(?![a-zA-Z])")
+_NAMES = re.compile(
+    r"\\(?:text|mathrm|textrm|mbox)\s*\{[^{}]*\}|\\[a-zA-Z]+|(?<![a-zA-Z])(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|exp"
+    r"|sqrt|and|or)(?![a-zA-Z])"
+)
+# i and e are constants; words of three letters and more (the matrix of \begin{matrix}) are dealt with elsewhere.
+_VARIABLE = re.compile(r"(?<![a-zA-Z])(?:[a-df-hj-zA-Z]|[a-zA-Z]{2})(?![a-zA-Z])")
 _LITERAL = re.compile(rf"[0-9]{{{MAX_LITERAL + 1},}}")
-_EXPONENT = re.compile(r"\^\s*(?:\{\s*[+-]?\s*([0-9]+)\s*\}|([0-9]+))")
-_TOWER = re.compile(r"\^\{?[^{}+\-*/=,]*\^|\^[^\^]{0,40}\^\{?\(?[0-9]*\^")
-_FACTORIAL = re.compile(r"([0-9]*)\s*!(?!=)")
-_BINOMIAL = re.compile(r"\\[dt]?binom|\\choose|\\brace")
-_LONG_NUMBER = re.compile(r"[0-9]{5,}")
 _FLOAT_EXPONENT = re.compile(r"[0-9]\s*[eE]\s*[+-]?\s*[0-9]{4,}")
+_CALLS = re.compile(r"\\(?:sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|arcsin|arccos|arctan|sinh|cosh|tanh)(?![a-zA-Z])")
+_BINOMIAL = re.compile(r"\\[dt]?binom|\\choose|\\brace(?![a-z])")
+_SMALL_BINOMIAL = re.compile(r"\\[dt]?binom(?:\s*\{\s*[0-9a-z]{1,4}\s*\}|\s*[0-9a-z]){2}")
+_FACTORIAL = re.compile(r"([0-9]*)\s*!(?!=)")
+_EXPONENT = re.compile(r"([)}a-zA-Z])?\s*\^\s*(?:\{\s*[+-]?\s*([0-9]+)\s*\}|([0-9]+))")
+_EXPONENT_BOMB = re.compile(r"\^\s*\{[^{}]*(?:\\[dt]?binom|\\choose|!)|\^\s*\([^()]*!")
+_POWER = re.compile(r"\^")
+_TOKEN = re.compile(r"[a-zA-Z]|\\[a-zA-Z]+|[0-9]*")
+_SMALL_TOWER = re.compile(r"([0-9]{1,2})\^\{?([0-9]{1,2})\}?")
 
 
 def undone(gold: str, answer: str) -> str | None:
-    """Why an answer is work left undone: integrals, sums or plain arithmetic where the gold answer is a value."""
+    """Why an answer is work left undone: integrals, sums, arithmetic, or variables the gold answer does not have."""
     for operator in sorted(set(_OPERATORS.findall(answer))):
         if operator not in gold:
             return f"unevaluated {operator}"
     if _ARITHMETIC.fullmatch(answer) and _BINARY.search(answer) and not _BINARY.search(gold):
         return "unevaluated arithmetic"
+    if not _CONDITION.search(answer) and _letters(answer) - _letters(gold):
+        return "a variable that the gold answer does not have"
     return None
 
 
+def _letters(text: str) -> set[str]:
+    """The single-letter variables of a formula (case folded, as math-verify does)."""
+    return {letter for name in _VARIABLE.findall(_NAMES.sub(" ", text)) for letter in name.lower()} - {"e", "i"}
+
+
 def costly(gold: str, answer: str) -> str | None:
-    """Why an answer would cost too much to evaluate: towers, large factorials, binomials, powers and literals."""
+    """Why an answer would cost too much to look at, measured against the gold answer."""
+    if len(answer) > max(MAX_PLAIN, 8 * len(gold)):
+        return "far longer than the gold answer"
     if _LITERAL.search(answer) and not _LITERAL.search(gold):
         return f"a literal of more than {MAX_LITERAL} digits"
     if _FLOAT_EXPONENT.search(answer):
         return "an enormous decimal exponent"
-    if _TOWER.search(answer.replace(" ", "")) and not _TOWER.search(gold.replace(" ", "")):
-        return "a power tower"
-    largest = max([MAX_POWER] + [int(a or b) for a, b in _EXPONENT.findall(gold) if len(a or b) <= MAX_LITERAL])
-    for first, second in _EXPONENT.findall(answer):
-        if len(first or second) > MAX_LITERAL or int(first or second) > largest:
-            return "an enormous power"
-    if "!" not in gold and any(
-        not number or len(number) > 3 or int(number) > MAX_FACTORIAL for number in _FACTORIAL.findall(answer)
-    ):
-        return "an enormous or nested factorial"
-    if "!!" in answer and "!!" not in gold:
-        return "a double factorial"
-    if _BINOMIAL.search(answer) and _LONG_NUMBER.search(answer):
+    if len(_CALLS.findall(answer)) > max(MAX_CALLS, 2 * len(_CALLS.findall(gold))):
+        return "too many functions"
+    small = all(_SMALL_BINOMIAL.match(answer, match.start()) for match in _BINOMIAL.finditer(answer))
+    if not small and not _BINOMIAL.search(gold):
         return "an enormous binomial"
+    return _enormous_power(gold, answer) or _enormous_factorial(gold, answer)
+
+
+def _enormous_power(gold: str, answer: str) -> str | None:
+    if is_tower(answer) and not is_tower(gold):
+        return "a power tower"
+    if _EXPONENT_BOMB.search(answer) and not _EXPONENT_BOMB.search(gold):
+        return "a factorial or binomial in an exponent"
+    in_gold = [int(a or b) for _, a, b in _EXPONENT.findall(gold) if len(a or b) <= MAX_LITERAL]
+    for base, first, second in _EXPONENT.findall(answer):
+        digits, limit = first or second, MAX_EXPANSION if base else MAX_POWER
+        if len(digits) > MAX_LITERAL or int(digits) > max([limit, *in_gold]):
+            return "an enormous power"
     return None
 
 
-__all__ = ["costly", "undone"]
+def is_tower(text: str) -> bool:
+    """Whether an exponent holds a power of its own; but 2^{2^3} and e^{x^2} are let pass."""
+    text = "".join(text.split())
+    braces = matching_braces(text.replace("(", "{").replace(")", "}"))
+    for start in (match.end() for match in _POWER.finditer(text)):
+        stop = braces.get(start)
+        if stop is not None:
+            exponent, end = text[start + 1 : stop], stop + 1
+        else:
+            token = _TOKEN.match(text, start)
+            exponent = token[0] if token else ""
+            end = start + len(exponent)
+        if text.startswith("^", end) or _holds_tower(exponent):
+            return True
+    return False
+
+
+def _holds_tower(exponent: str) -> bool:
+    if "^" not in exponent:
+        return False
+    small = _SMALL_TOWER.fullmatch(exponent)
+    if small:
+        return int(small[1]) ** int(small[2]) > MAX_POWER
+    return exponent.count("^") > 1 or not re.search(r"[a-zA-Z]", exponent)
+
+
+def _enormous_factorial(gold: str, answer: str) -> str | None:
+    if "!" not in gold:
+        for number in _FACTORIAL.findall(answer):
+            if not number or len(number) > 3 or int(number) > MAX_FACTORIAL:
+                return "an enormous or nested factorial"
+    if "!!" in answer and "!!" not in gold:
+        return "a double factorial"
+    return None
+
+
+__all__ = ["costly", "is_tower", "undone"]

@@ -15,6 +15,7 @@ from infimmr_jax.rewards.latex import tidy
 
 MAX_LENGTH = 200
 MAX_DIGITS = 60
+MAX_UNIT = 60
 MAX_EXPONENT = 300
 
 
@@ -161,13 +162,14 @@ def _unit_name(unit: str) -> str:
 
 def _suffix(text: str) -> tuple[bool, str, str]:
     """Strip at most one percent sign, degree sign or unit from the end."""
-    match = _PERCENT.search(text)
+    match = _PERCENT.search(text, max(0, len(text) - MAX_UNIT))
     if match and match.start() > 0:
         return True, "", text[: match.start()]
-    match = _DEGREE.search(text)
+    match = _DEGREE.search(text, max(0, len(text) - MAX_UNIT))
     if match and match.start() > 0:
         return False, "degree" + (match["scale"] or "")[:1], text[: match.start()]
-    match = _STYLED_UNIT.search(text) or _PLAIN_UNIT.search(text)
+    start = max(0, len(text) - MAX_UNIT)
+    match = _STYLED_UNIT.search(text, start) or _PLAIN_UNIT.search(text, start)
     if match and match.start() > 0 and _BEFORE_UNIT.search(text[: match.start()]) and _is_unit(match):
         return False, match["name"].lower().strip() + (match["power"] or match["inside"] or ""), text[: match.start()]
     return False, "", text

@@ -153,7 +153,7 @@ def decide(gold: str, answer: str, options: Options = Options()) -> Verdict | No
     why = costly(gold, answer)
     if why:
         return Verdict(0.0, f"refused: {why}")
-    why = undone(gold, last_side(answer) if not RELATION.search(gold) else answer)
+    why = undone(gold, split_unit(last_side(answer) if not RELATION.search(gold) else answer)[0])
     return Verdict(0.0, why) if why else None
 
 
