@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from infimmr_jax.model.attention import branch_attention, decode_attention, trunk_attention
 from infimmr_jax.model.config import TextConfig
-from infimmr_jax.model.layers import RESIDUAL_INIT, RMSNorm, SwiGLU
+from infimmr_jax.model.layers import RESIDUAL_INIT, Dense, RMSNorm, SwiGLU
 from infimmr_jax.model.options import ModelOptions, layer_slice, run_layers
 from infimmr_jax.model.rope import Rope, decoder_rope, rotate
 
@@ -41,10 +41,10 @@ class DecoderLayer(nn.Module):
         dtypes = {"dtype": options.compute_dtype, "param_dtype": options.param_dtype}
         self.input_norm = RMSNorm(config.rms_norm_eps, options.param_dtype)
         self.post_norm = RMSNorm(config.rms_norm_eps, options.param_dtype)
-        self.q = nn.Dense(config.num_heads * config.head_dim, **dtypes)
-        self.k = nn.Dense(config.num_kv_heads * config.head_dim, **dtypes)
-        self.v = nn.Dense(config.num_kv_heads * config.head_dim, **dtypes)
-        self.o = nn.Dense(config.hidden_size, use_bias=False, kernel_init=RESIDUAL_INIT, **dtypes)
+        self.q = Dense(config.num_heads * config.head_dim, **dtypes)
+        self.k = Dense(config.num_kv_heads * config.head_dim, **dtypes)
+        self.v = Dense(config.num_kv_heads * config.head_dim, **dtypes)
+        self.o = Dense(config.hidden_size, use_bias=False, kernel_init=RESIDUAL_INIT, **dtypes)
         self.mlp = SwiGLU(
             config.hidden_size, config.intermediate_size, False, options.compute_dtype, options.param_dtype
         )

@@ -27,6 +27,17 @@ class RMSNorm(nn.Module):
         return (wide.astype(x.dtype) * scale.astype(x.dtype)).astype(x.dtype)
 
 
+class Dense(nn.Dense):
+    """A linear layer over rows: leading axes are folded into one.
+
+    XLA's CPU backend takes almost twice as long for the gradient of the same product with several leading axes.
+    """
+
+    def __call__(self, inputs: Float[Array, "*lead E"]) -> Float[Array, "*lead F"]:
+        rows = super().__call__(inputs.reshape(-1, inputs.shape[-1]))
+        return rows.reshape(*inputs.shape[:-1], self.features)
+
+
 class SwiGLU(nn.Module):
     """Gated feed-forward layer: down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
 
@@ -38,9 +49,9 @@ class SwiGLU(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*lead E"]) -> Float[Array, "*lead E"]:
-        def dense(features: int, name: str, init: nn.initializers.Initializer = DEFAULT_INIT) -> nn.Dense:
+        def dense(features: int, name: str, init: nn.initializers.Initializer = DEFAULT_INIT) -> Dense:
             dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-            return nn.Dense(features, use_bias=self.use_bias, kernel_init=init, name=name, **dtypes)
+            return Dense(features, use_bias=self.use_bias, kernel_init=init, name=name, **dtypes)
 
         gated = nn.silu(dense(self.hidden, "gate")(x)) * dense(self.hidden, "up")(x)
         return dense(self.features, "down", RESIDUAL_INIT)(gated)

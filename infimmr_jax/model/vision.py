@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from infimmr_jax.model.attention import vision_attention
 from infimmr_jax.model.config import VisionConfig
-from infimmr_jax.model.layers import DEFAULT_INIT, RESIDUAL_INIT, RMSNorm, SwiGLU
+from infimmr_jax.model.layers import DEFAULT_INIT, RESIDUAL_INIT, Dense, RMSNorm, SwiGLU
 from infimmr_jax.model.options import ModelOptions, run_layers
 from infimmr_jax.model.rope import Rope, rotate, vision_rope
 
@@ -32,9 +32,9 @@ class VisionBlock(nn.Module):
         config, options = self.config, self.options
         B, N, E = x.shape
 
-        def dense(features: int, name: str, init: nn.initializers.Initializer = DEFAULT_INIT) -> nn.Dense:
+        def dense(features: int, name: str, init: nn.initializers.Initializer = DEFAULT_INIT) -> Dense:
             dtypes = {"dtype": options.compute_dtype, "param_dtype": options.param_dtype}
-            return nn.Dense(features, kernel_init=init, name=name, **dtypes)
+            return Dense(features, kernel_init=init, name=name, **dtypes)
 
         def norm(name: str) -> RMSNorm:
             return RMSNorm(config.rms_norm_eps, options.param_dtype, name=name)
@@ -68,16 +68,16 @@ class PatchMerger(nn.Module):
         config, options = self.config, self.options
         wide = config.hidden_size * config.merge_unit
 
-        def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(features, dtype=options.compute_dtype, param_dtype=options.param_dtype, name=name)
+        def dense(features: int, name: str) -> Dense:
+            return Dense(features, dtype=options.compute_dtype, param_dtype=options.param_dtype, name=name)
 
         x = RMSNorm(config.rms_norm_eps, options.param_dtype, name="norm")(x)
         x = x.reshape(x.shape[0], x.shape[1] // config.merge_unit, wide)
         return dense(config.out_hidden_size, "fc2")(nn.gelu(dense(wide, "fc1")(x), approximate=False))
 
 
-def _patch_embed(config: VisionConfig, options: ModelOptions) -> nn.Dense:
-    return nn.Dense(config.hidden_size, use_bias=False, dtype=options.compute_dtype, param_dtype=options.param_dtype)
+def _patch_embed(config: VisionConfig, options: ModelOptions) -> Dense:
+    return Dense(config.hidden_size, use_bias=False, dtype=options.compute_dtype, param_dtype=options.param_dtype)
 
 
 def init_vision(key: Array, config: VisionConfig, options: ModelOptions) -> dict:
