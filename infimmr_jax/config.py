@@ -226,14 +226,14 @@ class SftStage(Section):
 
 
 class SftSection(Section):
-    """Supervised cold start on worked solutions, before the first phase.
+    """Supervised cold start on demonstrations, before the first phase.
 
-    `worked_share` of a stage is the share of demonstrations that show the chain of thought; the rest answer directly.
+    `sources` are drawn from by weight, whatever their modality. `worked_share` of a stage is the share that shows the
+    chain of thought; the rest, and problems without a `solution`, answer directly.
     """
 
     stages: tuple[SftStage, ...] = Field(min_length=1)
-    sources: tuple[SourceSection, ...] = Field(min_length=1)
-    modalities: dict[Modality, float] = Field(default_factory=lambda: {"text": 1.0, "caption": 1.0, "image": 1.0})
+    sources: dict[Modality, tuple[SourceSection, ...]] = Field(min_length=1)
     batch_size: PositiveInt = 64
     max_response: PositiveInt = 48
     learning_rate: Annotated[float, Field(gt=0)] = 4e-3
@@ -537,11 +537,12 @@ class GrpoSection(Section):
                 f"dual_clip {self.dual_clip} must be above 1 + clip_high and belongs to ppo_clip, gspo and gspo_token; "
                 f"the objective is {self.objective!r}"
             )
-        if self.kl.coefficient and self.kl.place == "reward" and self.estimator in ("gdpo", "component_mean"):
-            raise ValueError(
-                f"estimator {self.estimator!r} normalises the reward components, not their sum, so a KL penalty in the "
-                "reward would be lost; set kl.place: loss"
-            )
+        if self.estimator in ("gdpo", "component_mean"):
+            kept_out = f"estimator {self.estimator!r} normalises the reward components, not their sum, so"
+            if self.kl.coefficient and self.kl.place == "reward":
+                raise ValueError(f"{kept_out} a KL penalty in the reward would be lost; set kl.place: loss")
+            if self.overlong.mode == "soft":
+                raise ValueError(f"{kept_out} the soft over-long penalty would be lost; set overlong.mode: mask")
         return self
 
 

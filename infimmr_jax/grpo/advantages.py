@@ -26,8 +26,7 @@ class EstimatorState:
 
 def init_estimator_state(config: GrpoSection, num_tasks: int) -> EstimatorState:
     """State before the first step; `num_tasks` is the number of distinct values of `task` given to `advantages`."""
-    size = num_tasks  # never 0: Orbax can not save empty arrays
-    return EstimatorState(mean=jnp.zeros(size), square=jnp.zeros(size), seen=jnp.zeros(size, jnp.int32))
+    return EstimatorState(jnp.zeros(num_tasks), jnp.zeros(num_tasks), jnp.zeros(num_tasks, jnp.int32))
 
 
 def advantages(

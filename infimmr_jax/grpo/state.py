@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -55,13 +56,15 @@ def apply_gradient(
     def keep(new: Any, old: Any) -> Any:
         return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
 
-    state = state.replace(step=state.step + 1, params=keep(params, state.params), moments=keep(moments, state.moments))
+    state = dataclasses.replace(
+        state, step=state.step + 1, params=keep(params, state.params), moments=keep(moments, state.moments)
+    )
     return state, {"policy/grad_norm": norm, "policy/skipped": (~finite).astype(jnp.float32)}
 
 
 def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
     """NamedShardings of a (possibly abstract) TrainState: parameters and moments by the rule table, the rest whole."""
-    everywhere = replicated(mesh)
+    everywhere: Any = replicated(mesh)
     return TrainState(
         step=everywhere,
         params=parameter_shardings(state.params, mesh),

@@ -49,11 +49,11 @@ class UpdateSettings:
 
 @struct.dataclass
 class Rewards:
-    """Rewards of P groups: the weighted total, its components by name, and the number of each prompt's task."""
+    """Rewards of P groups, float32 [P, G]: weighted total and components; and the number [P] of each prompt's task."""
 
-    total: Float[Array, "P G"]
-    components: dict[str, Float[Array, "P G"]]
-    task: Int[Array, "P"]
+    total: Any
+    components: dict[str, Any]
+    task: Any
 
 
 @struct.dataclass
@@ -138,7 +138,7 @@ def grpo_update(
         (gradient, loss, metrics), _ = jax.lax.scan(add, (zeros[0], jnp.zeros(()), zeros[1]), micros)
     state, moved = apply_gradient(state, gradient, optimizer, learning_rate)
     report = {"loss": loss, "policy/advantage_std": jnp.std(values), **moved, **finish_metrics(metrics)}
-    return state.replace(estimator=estimator), {**report, **_batch_metrics(batch, rollouts, rewards)}
+    return dataclasses.replace(state, estimator=estimator), {**report, **_batch_metrics(batch, rollouts, rewards)}
 
 
 def _gradient_of(function: Callable) -> Callable:
@@ -187,7 +187,7 @@ def _micro_loss(
         black = -jnp.asarray(MEAN) / jnp.asarray(STD)
         share = grpo.perception.masked_share
         hidden = mask_patches(micro.batch.patches, micro.batch.patch_mask, key, share, black)
-        dark = micro.batch.replace(patches=hidden)
+        dark = dataclasses.replace(micro.batch, patches=hidden)
         masked = response_logprobs(params, settings, dark, rollouts.tokens, allowed)[0]
     return policy_loss(
         logprobs,
@@ -207,6 +207,7 @@ def _micro_loss(
 
 def _reference(state: TrainState, settings: UpdateSettings, micro: tuple, allowed: Array) -> Array:
     batch, rollouts = micro
+    assert state.reference is not None
     logprobs, _ = response_logprobs(state.reference, settings, batch, rollouts.tokens, allowed)
     return jax.lax.stop_gradient(logprobs)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from infimmr_jax.config import ConfigError, ModelShape
+from infimmr_jax.preprocess.layout import VisionLayout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +134,22 @@ def config_from_shape(shape: ModelShape, vocab_size: int, tokens: TokenIds) -> M
         fullatt_block_indexes=shape.vision.fullatt_block_indexes,
     )
     return ModelConfig(text=text, vision=vision, tokens=tokens)
+
+
+def vision_layout(config: ModelConfig) -> VisionLayout:
+    """What preprocessing must know of this architecture."""
+    vision, tokens = config.vision, config.tokens
+    return VisionLayout(
+        image_token_id=tokens.image,
+        video_token_id=tokens.video,
+        vision_start_token_id=tokens.vision_start,
+        vision_end_token_id=tokens.vision_end,
+        patch_size=vision.patch_size,
+        merge_size=vision.spatial_merge_size,
+        temporal_patch_size=vision.temporal_patch_size,
+        window_size=vision.window_size,
+        tokens_per_second=vision.tokens_per_second,
+    )
 
 
 def read_config(directory: Path) -> ModelConfig:

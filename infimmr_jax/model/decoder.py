@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from infimmr_jax.model.attention import branch_attention, decode_attention, trunk_attention
 from infimmr_jax.model.config import TextConfig
-from infimmr_jax.model.layers import RESIDUAL_INIT, Dense, RMSNorm, SwiGLU
+from infimmr_jax.model.layers import RESIDUAL_INIT, Dense, RMSNorm, SwiGLU, apply
 from infimmr_jax.model.options import ModelOptions, layer_slice, run_layers
 from infimmr_jax.model.rope import Rope, decoder_rope, rotate
 
@@ -38,7 +40,7 @@ class DecoderLayer(nn.Module):
 
     def setup(self) -> None:
         config, options = self.config, self.options
-        dtypes = {"dtype": options.compute_dtype, "param_dtype": options.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": options.compute_dtype, "param_dtype": options.param_dtype}
         self.input_norm = RMSNorm(config.rms_norm_eps, options.param_dtype)
         self.post_norm = RMSNorm(config.rms_norm_eps, options.param_dtype)
         self.q = Dense(config.num_heads * config.head_dim, **dtypes)
@@ -136,7 +138,7 @@ def head_kernel(params: dict, config: TextConfig) -> Float[Array, "E V"]:
 
 def final_norm(params: dict, x: Float[Array, "*lead E"], config: TextConfig) -> Float[Array, "*lead E"]:
     """The last normalisation, before the head."""
-    return RMSNorm(config.rms_norm_eps).apply({"params": params["norm"]}, x)
+    return apply(RMSNorm(config.rms_norm_eps), params["norm"], x)
 
 
 def trunk_layers(
@@ -152,7 +154,7 @@ def trunk_layers(
     layer = DecoderLayer(config, options)
 
     def step(x: Array, layer_params: dict, _: Array, __: None) -> tuple[Array, tuple[Array, Array]]:
-        return layer.apply({"params": layer_params}, x, rope, mask, method=DecoderLayer.trunk)
+        return apply(layer, layer_params, x, rope, mask, method=DecoderLayer.trunk)
 
     x, (k, v) = run_layers(step, x, params["layers"], np.zeros(config.num_layers, bool), options)
     return x, k, v
@@ -167,7 +169,7 @@ def branch_layers(
 
     def step(x: Array, layer_params: dict, _: Array, kv: tuple[Array, Array]) -> tuple[Array, None]:
         args = (x, rope, *kv, trunk.mask)
-        return layer.apply({"params": layer_params}, *args, method=DecoderLayer.branch), None
+        return apply(layer, layer_params, *args, method=DecoderLayer.branch), None
 
     x = embed_tokens(params, inputs, options)
     flags = np.zeros(config.num_layers, bool)
@@ -195,7 +197,7 @@ def decode_layers(
     for index in range(config.num_layers):
         layer_params, k, v = layer_slice((params["layers"], trunk.k, trunk.v), index)
         args = (x, rope, k, v, trunk.mask, caches[index], slot)
-        x, cache = layer.apply({"params": layer_params}, *args, method=DecoderLayer.decode)
+        x, cache = apply(layer, layer_params, *args, method=DecoderLayer.decode)
         updated.append(cache)
     return final_norm(params, x, config), tuple(updated)
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 # Layers that write to the residual stream start a tenth as large, so that the stream is the embedding at first: a small
-# model then learns to copy from its prompt in half the steps (measured on the nano cold start; for models from scratch).
+# model then learns to copy from its prompt in half the steps (measured on the nano cold start; it is for new models).
 DEFAULT_INIT = nn.initializers.lecun_normal()
 RESIDUAL_INIT = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
+
+
+def apply(module: nn.Module, params: dict, *args: Any, method: Any = None) -> Any:
+    """Run a layer as the pure function it is."""
+    return module.apply({"params": params}, *args, method=method)
 
 
 class RMSNorm(nn.Module):
@@ -50,7 +57,7 @@ class SwiGLU(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*lead E"]) -> Float[Array, "*lead E"]:
         def dense(features: int, name: str, init: nn.initializers.Initializer = DEFAULT_INIT) -> Dense:
-            dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+            dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
             return Dense(features, use_bias=self.use_bias, kernel_init=init, name=name, **dtypes)
 
         gated = nn.silu(dense(self.hidden, "gate")(x)) * dense(self.hidden, "up")(x)

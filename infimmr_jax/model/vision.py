@@ -6,6 +6,8 @@ window order, each window padded to its full size, so a window layer is plain at
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from infimmr_jax.model.attention import vision_attention
 from infimmr_jax.model.config import VisionConfig
-from infimmr_jax.model.layers import DEFAULT_INIT, RESIDUAL_INIT, Dense, RMSNorm, SwiGLU
+from infimmr_jax.model.layers import DEFAULT_INIT, RESIDUAL_INIT, Dense, RMSNorm, SwiGLU, apply
 from infimmr_jax.model.options import ModelOptions, run_layers
 from infimmr_jax.model.rope import Rope, rotate, vision_rope
 
@@ -33,15 +35,15 @@ class VisionBlock(nn.Module):
         B, N, E = x.shape
 
         def dense(features: int, name: str, init: nn.initializers.Initializer = DEFAULT_INIT) -> Dense:
-            dtypes = {"dtype": options.compute_dtype, "param_dtype": options.param_dtype}
+            dtypes: dict[str, Any] = {"dtype": options.compute_dtype, "param_dtype": options.param_dtype}
             return Dense(features, kernel_init=init, name=name, **dtypes)
 
         def norm(name: str) -> RMSNorm:
             return RMSNorm(config.rms_norm_eps, options.param_dtype, name=name)
 
         def over_windows(q: Array, k: Array, v: Array) -> Array:
-            blocks = [part.reshape(-1, config.window_patches, *part.shape[2:]) for part in (q, k, v)]
-            return vision_attention(*blocks, mask.reshape(-1, config.window_patches)).reshape(q.shape)
+            q_, k_, v_, mask_ = (x.reshape(-1, config.window_patches, *x.shape[2:]) for x in (q, k, v, mask))
+            return vision_attention(q_, k_, v_, mask_).reshape(q.shape)
 
         def over_all(q: Array, k: Array, v: Array) -> Array:
             return vision_attention(q, k, v, mask)
@@ -104,13 +106,13 @@ def vision_forward(
     mask: Bool[Array, "B N"],
 ) -> Float[Array, "B M O"]:
     """Visual tokens of B image slots; rows of padding hold values nobody reads."""
-    x = _patch_embed(config, options).apply({"params": params["patch_embed"]}, patches.astype(options.compute_dtype))
+    x = apply(_patch_embed(config, options), params["patch_embed"], patches.astype(options.compute_dtype))
     rope = vision_rope(positions, config)
     full = np.isin(np.arange(config.depth), config.fullatt_block_indexes)
     block = VisionBlock(config, options)
 
     def layer(x: Array, layer_params: dict, flag: Array | bool, _: None) -> tuple[Array, None]:
-        return block.apply({"params": layer_params}, x, rope, mask, flag), None
+        return apply(block, layer_params, x, rope, mask, flag), None
 
     x, _ = run_layers(layer, x, params["blocks"], full, options)
-    return PatchMerger(config, options).apply({"params": params["merger"]}, x)
+    return apply(PatchMerger(config, options), params["merger"], x)

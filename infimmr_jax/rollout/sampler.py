@@ -1,4 +1,4 @@
-"""The sampling loop: one jit-compiled while-loop over tokens, caches passed in and out, prompts computed once per group."""
+"""The sampling loop: one jitted while-loop over tokens, caches passed in and out, prompts computed once per group."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ class SampleSettings:
 class Rollouts:
     """Sampled responses of P prompts x G.
 
-    `mask` is True on sampled tokens, the end token included. `logprobs` are of the policy at the sampling temperature over
-    allowed tokens (what the trainer computes again); `behaviour` are of the distribution really drawn from (after top-k, top-p).
+    `mask` is True on sampled tokens, the end token included. `logprobs` are of the policy at the sampling temperature
+    over allowed tokens (what the trainer computes again); `behaviour` are of the distribution really drawn from (after
+    top-k and top-p). `executed` counts the steps of the loop.
     """
 
     tokens: Int[Array, "P G R"]
@@ -71,8 +72,8 @@ def sample(
 ) -> Rollouts:
     """Sample a group of responses for every prompt of the batch.
 
-    Every row has its own stream of random numbers, drawn from its place in the batch and the token's place in the response:
-    what a row samples does not depend on which other rows are still running.
+    Every row has its own stream of random numbers, by its place in the batch and the token's place in the response: what
+    a row samples does not depend on which other rows are still running.
     """
     trunk = trunk_forward(params, config, options, batch)
     state = initial_state(config, options, settings, trunk, batch.row_mask)

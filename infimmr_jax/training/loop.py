@@ -12,6 +12,7 @@ from typing import Any
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -22,6 +23,7 @@ from infimmr_jax.grpo.length_rewards import overlong_rewards
 from infimmr_jax.grpo.schedules import learning_rate_schedule
 from infimmr_jax.grpo.state import TrainState
 from infimmr_jax.grpo.step import Rewards
+from infimmr_jax.model.hf import save_params
 from infimmr_jax.parallel.hosts import host_rows
 from infimmr_jax.preprocess.tokenizer import save_tokenizer
 from infimmr_jax.rewards.pool import GraderPool
@@ -74,13 +76,17 @@ class Run:
     def after_step(self) -> None:
         """Checkpoint when it is due, and stop when a signal asked for it."""
         made = self.place.sft_step + self.place.grpo_step
-        if self.stopping:
+        if self.stopping or made % self.setup.config.checkpoint.every_steps == 0:
             self.save()
+        self.stop_if_asked()
+
+    def stop_if_asked(self) -> None:
+        """End the run, whose state was just saved, when a signal asked for it."""
+        if self.stopping:
             self.checkpoints.wait()
+            made = self.place.sft_step + self.place.grpo_step
             self.progress.note(f"stopped by signal {self.stopping[0]} after step {made}; go on with --resume")
             raise Preempted
-        if made % self.setup.config.checkpoint.every_steps == 0:
-            self.save()
 
 
 def train(config: RunConfig, resume: bool = False) -> list[dict[str, Any]]:
@@ -130,6 +136,14 @@ def _run(run: Run) -> list[dict[str, Any]]:
             _phase(run, index, end)
         evals += _evaluate(run, index + 1, phase.name)
     run.checkpoints.wait()
+    save_params(
+        run.state.params,
+        setup.model,
+        setup.run_dir / "model",
+        setup.tokenizer,
+        dtype=setup.config.model.param_dtype,
+        image=setup.config.data.image,
+    )
     return evals
 
 
@@ -152,10 +166,10 @@ def _cold_start(run: Run) -> None:
         waited = time.monotonic() - began
         rate = float(rates(step + 1))
         run.state, metrics = run.programs.cold_start(run.state, batch, rate)
-        metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
         seconds = time.monotonic() - began
         row = {"kind": "sft", "phase": "cold start", "phase_index": 0, "step": step, "step_in_phase": step}
-        row |= metrics | {"optimizer/learning_rate": rate, "time/step": seconds, "time/input_wait": waited}
+        row |= numbers | {"optimizer/learning_rate": rate, "time/step": seconds, "time/input_wait": waited}
         row |= {"tokens_per_second": float(batch.mask.sum()) * jax.process_count() / seconds}
         row |= {"compile/count": run.compilations.count, "compile/seconds": run.compilations.seconds}
         _refuse_nan(row)
@@ -184,6 +198,7 @@ def _evaluate(run: Run, stage_index: int, stage: str) -> list[dict[str, Any]]:
     rows = evaluate_stage(setup, run.state.params, sampler, run.pool, run.sinks, stage, stage_index, step)
     run.advance(evaluated=stage_index + 1, phase=stage)
     run.save()
+    run.stop_if_asked()
     return rows
 
 
@@ -194,7 +209,7 @@ def _phase(run: Run, index: int, end: int) -> None:
     settings = run.programs.phase_settings(phase)
     total = setup.curriculum.total_steps
     rates = learning_rate_schedule(setup.config.optimizer, total, phase.learning_rate)
-    key = jax.random.wrap_key_data(np.asarray(run.place.key, np.uint32))
+    key = jax.random.wrap_key_data(jnp.asarray(run.place.key, jnp.uint32))
     batches = iterate(setup.curriculum, run.place.grpo_step, setup.config.data.threads, setup.config.data.prefetch)
     if run.place.data is not None:
         batches.set_state(run.place.data)
@@ -203,9 +218,10 @@ def _phase(run: Run, index: int, end: int) -> None:
         began = time.monotonic()
         batch: StepBatch = next(batches)
         waited = time.monotonic() - began
-        row = {"kind": "grpo", "phase": phase.name, "phase_index": index, "step": step}
-        row |= {"step_in_phase": batch.step_in_phase, "optimizer/learning_rate": float(rates(step))}
-        row |= _grpo_step(run, batch, settings, jax.random.fold_in(key, step), row["optimizer/learning_rate"])
+        rate = float(rates(step))
+        row: dict[str, Any] = {"kind": "grpo", "phase": phase.name, "phase_index": index, "step": step}
+        row |= {"step_in_phase": batch.step_in_phase, "optimizer/learning_rate": rate}
+        row |= _grpo_step(run, batch, settings, jax.random.fold_in(key, step), rate)
         seconds = time.monotonic() - began
         row |= {"time/step": seconds, "time/input_wait": waited}
         row |= {"tokens_per_second": row["rollout/tokens"] / seconds}
@@ -223,7 +239,7 @@ def _grpo_step(run: Run, step: StepBatch, settings: SampleSettings, key: jax.Arr
     setup, config = run.setup, run.setup.config
     began = time.monotonic()
     rollouts = run.programs.sample(run.state.params, step.batch, settings, key)
-    local = host_rows(rollouts.replace(executed=None))
+    local = _local(rollouts)
     sampled = time.monotonic()
     texts = response_texts(setup.tokenizer, local.tokens, local.mask)
     scores = score_groups(
@@ -247,6 +263,12 @@ def _grpo_step(run: Run, step: StepBatch, settings: SampleSettings, key: jax.Arr
         "time/grade": graded - sampled,
         "time/update": done - graded,
     }
+
+
+def _local(rollouts: Rollouts) -> Any:
+    """This host's rows of the rollouts, as NumPy arrays; the step counter, which is no row, stays away."""
+    nothing: Any = None
+    return host_rows(dataclasses.replace(rollouts, executed=nothing))
 
 
 def _write_transcripts(run: Run, step: StepBatch, texts: list[list[str]], scores: Scores, local: Rollouts) -> None:

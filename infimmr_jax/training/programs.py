@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -33,10 +33,10 @@ class Compilations:
         self.count, self.seconds = 0, 0.0
         jax.monitoring.register_event_duration_secs_listener(self._listen)
 
-    def _listen(self, event: str, seconds: float, **_: Any) -> None:
+    def _listen(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event == self.EVENT:
             self.count += 1
-            self.seconds += seconds
+            self.seconds += duration_secs
 
 
 class Programs:
@@ -98,8 +98,8 @@ class Programs:
         """Responses to this host's prompts (as part of the global batch)."""
         setup = self.setup
         if settings not in self._samplers:
-            rows, whole = batch_sharding(setup.mesh), replicated(setup.mesh)
-            shardings = Rollouts(*[rows] * 5, executed=whole)
+            rows: Any = batch_sharding(setup.mesh)
+            shardings = Rollouts(rows, rows, rows, rows, rows, executed=cast(Any, replicated(setup.mesh)))
             self._samplers[settings] = jax.jit(
                 lambda params, batch, allowed, key: sample(
                     params, setup.model, setup.options, settings, batch, allowed, key

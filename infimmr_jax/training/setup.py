@@ -27,7 +27,7 @@ from infimmr_jax.preprocess.batching import PromptBatch, choose_bucket, collate,
 from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.prompts import EncodedPrompt, PromptPlan, encode_prompt, plan_prompt, user_text
 from infimmr_jax.rewards.pool import GraderPool
-from infimmr_jax.training.sft import DemonstrationBatcher, demonstration
+from infimmr_jax.training.sft import DemonstrationBatcher, DemonstrationPool, demonstration, encode_response
 
 TOKENIZER_PROBLEMS = 1000
 BUCKET_PROBES = 256
@@ -120,16 +120,23 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
         reports += found
     batcher = None
     if config.sft is not None:
-        problems: dict[str, Sequence[Problem]] = {}
-        for modality in config.sft.modalities:
-            for source in config.sft.sources:
-                kept, report = select_problems(source, modality, config.data, phase="cold start", check=check)
-                problems[modality] = [*problems.get(modality, ()), *kept] if modality in problems else kept
+        limit = config.sft.max_response
+
+        def check_both(problem: Problem, modality: Modality) -> None:
+            check(problem, modality)
+            text = demonstration(problem, True, config.prompt.format)
+            encode_response(text, tokenizer, model.tokens.eos, limit, problem.id)
+
+        pools: list[DemonstrationPool] = []
+        for modality, sources in config.sft.sources.items():
+            for source in sources:
+                kept, report = select_problems(source, modality, config.data, phase="cold start", check=check_both)
+                pools.append(DemonstrationPool(modality, source.weight, kept))
                 reports.append(report)
         share = config.sft.batch_size // processes
         batcher = DemonstrationBatcher(
             sft=config.sft,
-            problems=problems,
+            pools=tuple(pools),
             encode=encode,
             collate=collate_all,
             tokenizer=tokenizer,
@@ -190,7 +197,7 @@ def _policy(config: RunConfig, run_dir: Path) -> tuple[Any, ModelConfig]:
         tokenizer = tokenizers.load_tokenizer(saved)
     else:
         tokenizer = tokenizers.train_tokenizer(_texts(config), config.model.vocab_size)
-    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in tokenizers.SPECIAL_TOKENS}
+    ids: dict[str, Any] = {name: tokenizer.convert_tokens_to_ids(name) for name in tokenizers.SPECIAL_TOKENS}
     tokens = TokenIds(
         pad=ids[tokenizers.END_OF_TEXT],
         eos=ids[tokenizers.IM_END],
@@ -207,7 +214,7 @@ def _texts(config: RunConfig) -> Iterator[str]:
     """What a tokenizer made from scratch is trained on: turns and demonstrations of every source's first problems."""
     wanted = [(source, phase.modality) for phase in config.phases for source in phase.sources]
     if config.sft is not None:
-        wanted += [(source, modality) for modality in config.sft.modalities for source in config.sft.sources]
+        wanted += [(source, modality) for modality, sources in config.sft.sources.items() for source in sources]
     for source, modality in wanted:
         for problem in _first_problems(source, modality, config):
             yield "user\n" + user_text(problem, "text", config.prompt)

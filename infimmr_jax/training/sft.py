@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from infimmr_jax.config import SftSection
+from infimmr_jax.config import Modality, SftSection
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.grpo.state import TrainState, apply_gradient
 from infimmr_jax.model.config import ModelConfig
@@ -27,25 +27,23 @@ from infimmr_jax.preprocess.batching import PromptBatch
 
 @struct.dataclass
 class SftBatch:
-    """Prompts with one demonstrated response each; `mask` is True on response tokens, the end token included."""
+    """Prompts with one demonstrated response each, int32 [P, 1, R]; `mask` is True on its tokens and end token."""
 
     prompts: PromptBatch
-    responses: Int[Array, "P 1 R"]
-    mask: Bool[Array, "P 1 R"]
+    responses: Any
+    mask: Any
 
 
 def demonstration(problem: Problem, worked: bool, response_format: str) -> str:
     """The text of a demonstrated response: worked (chain of thought, then the answer) or the answer alone."""
     answer = f"\\boxed{{{problem.answer}}}"
-    if not worked:
+    if not worked or not problem.solution:
         return answer
-    if not problem.solution:
-        raise DataError(
-            f"problem {problem.id} has no `solution`: a worked demonstration needs one; set worked_share to 0"
-        )
-    if response_format == "boxed":
-        return f"{problem.solution} {answer}"
-    return f"<think> {problem.solution}</think>{answer}"
+    return (
+        f"<think> {problem.solution}</think>{answer}"
+        if response_format == "think_boxed"
+        else f"{problem.solution} {answer}"
+    )
 
 
 def encode_response(text: str, tokenizer: Any, eos: int, limit: int, problem_id: str) -> np.ndarray:
@@ -71,12 +69,21 @@ def total_steps(sft: SftSection) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
+class DemonstrationPool:
+    """Problems of one source, shown in one modality, and how often they are drawn."""
+
+    modality: Modality
+    weight: float
+    problems: Sequence[Problem]
+
+
+@dataclasses.dataclass(frozen=True)
 class DemonstrationBatcher:
     """Makes the batch of one optimiser step from the step's number alone: that number is the whole data state."""
 
     sft: SftSection
-    problems: dict[str, Sequence[Problem]]
-    encode: Callable[[Problem, str], Any]
+    pools: tuple[DemonstrationPool, ...]
+    encode: Callable[[Problem, Modality], Any]
     collate: Callable[[Sequence[Any]], PromptBatch]
     tokenizer: Any
     eos: int
@@ -87,19 +94,18 @@ class DemonstrationBatcher:
 
     def __call__(self, step: int) -> SftBatch:
         rng = np.random.default_rng((self.seed, 7, step))
-        sft, names = self.sft, list(self.problems)
-        share = np.asarray([sft.modalities[name] for name in names], float)
+        sft = self.sft
+        share = np.asarray([pool.weight for pool in self.pools])
         worked_share = sft.stages[stage_of(step, sft)].worked_share
-        chosen = rng.choice(len(names), sft.batch_size, p=share / share.sum())
+        chosen = rng.choice(len(self.pools), sft.batch_size, p=share / share.sum())
         places = rng.random(sft.batch_size)
         worked = rng.random(sft.batch_size) < worked_share
         prompts, responses = [], np.full((sft.batch_size, 1, sft.max_response), self.pad, np.int32)
         mask = np.zeros(responses.shape, bool)
         for row in range(sft.batch_size)[self.rows]:
-            name = names[chosen[row]]
-            pool = self.problems[name]
-            problem = pool[int(places[row] * len(pool))]
-            prompts.append(self.encode(problem, name))
+            pool = self.pools[chosen[row]]
+            problem = pool.problems[int(places[row] * len(pool.problems))]
+            prompts.append(self.encode(problem, pool.modality))
             text = demonstration(problem, bool(worked[row]), self.response_format)
             ids = encode_response(text, self.tokenizer, self.eos, sft.max_response, problem.id)
             responses[row, 0, : len(ids)] = ids

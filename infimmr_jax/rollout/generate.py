@@ -1,0 +1,201 @@
+"""Answer one question as a stream of text: images, a video, or text alone, by the sampler's own decode step."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
+
+from infimmr_jax.config import ConfigError, DataSection, MeshSection, VideoSection
+from infimmr_jax.model.config import ModelConfig, read_config, vision_layout
+from infimmr_jax.model.decoder import Trunk
+from infimmr_jax.model.hf import load_params
+from infimmr_jax.model.options import ModelOptions
+from infimmr_jax.model.qwen2_5_vl import Params, trunk_forward
+from infimmr_jax.parallel.mesh import make_mesh
+from infimmr_jax.preprocess.batching import PromptBatch, collate
+from infimmr_jax.preprocess.prompts import IMAGE_MARK, PromptPlan, Visual, encode_plan, plan_picture, plan_text
+from infimmr_jax.preprocess.tokenizer import load_tokenizer
+from infimmr_jax.preprocess.video import plan_video
+from infimmr_jax.rollout.sampler import SamplerState, SampleSettings, initial_state, sample_step
+from infimmr_jax.rollout.vocabulary import TextStream, allowed_tokens
+
+SMALLEST_TRUNK = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Generator:
+    """A loaded model and all that is fixed between questions; `stops` are the ids that end an answer."""
+
+    params: Params
+    config: ModelConfig
+    options: ModelOptions
+    tokenizer: Any
+    stops: frozenset[int]
+    data: DataSection
+    video: VideoSection
+
+
+def load_generator(
+    directory: Path,
+    dtype: str | None = None,
+    data: DataSection | None = None,
+    video: VideoSection | None = None,
+) -> Generator:
+    """Load a Hugging Face directory on one device; `dtype` None is bfloat16 on an accelerator and float32 on a CPU.
+
+    `data` and `video` bound the pixels of images and the frames of videos. Raises ConfigError when the directory does not hold a whole Qwen2.5-VL with its tokenizer.
+    """
+    config, tokenizer = read_config(directory), load_tokenizer(directory)
+    device = jax.devices()[0]
+    kind = jnp.dtype(dtype or ("float32" if device.platform == "cpu" else "bfloat16"))
+    options = ModelOptions(compute_dtype=kind, param_dtype=kind)
+    params = load_params(directory, config, options, make_mesh(MeshSection(), [device]))
+    return Generator(
+        params, config, options, tokenizer, _stops(directory, config), data or DataSection(), video or VideoSection()
+    )
+
+
+def generate(
+    generator: Generator,
+    question: str,
+    images: Sequence[Path] = (),
+    videos: Sequence[Path] = (),
+    *,
+    system: str | None = None,
+    max_new_tokens: int = 1024,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> Iterator[str]:
+    """Yield the answer to a question, piece by piece, until the model ends it or `max_new_tokens` are out.
+
+    `<image>` marks in the question say where the images and then the videos (files or folders of frames) go; without
+    marks all come first. Temperature 0 is greedy. Questions of similar size share their compiled programs.
+    Raises ConfigError or DataError, before the first piece, for what can not be shown or is too long.
+    """
+    plan = plan_question(generator, question, images, videos, system)
+    longest = generator.config.text.max_position_embeddings
+    if plan.length + 1 + max_new_tokens > longest:
+        raise ConfigError(
+            f"a prompt of {plan.length + 1} tokens and an answer of {max_new_tokens} are more than the model's "
+            f"{longest} positions; ask for fewer tokens, or show fewer or smaller images"
+        )
+    settings = SampleSettings(1, round_up(max_new_tokens, 64), temperature, top_k, top_p)
+    batch = bucket_batch(generator, plan)
+    tokens = stream_tokens(generator, batch, settings, max_new_tokens, seed)
+    stream = TextStream(generator.tokenizer)
+    return _texts(tokens, stream)
+
+
+def plan_question(
+    generator: Generator, question: str, images: Sequence[Path], videos: Sequence[Path], system: str | None = None
+) -> PromptPlan:
+    """The prompt of one question, with shapes known and no pixel decoded."""
+    layout, data = vision_layout(generator.config), generator.data
+    visuals: list[Visual] = [plan_picture(path, data.image, layout) for path in images]
+    visuals += [plan_video(path, generator.video, data.image, layout) for path in videos]
+    text = question if IMAGE_MARK in question else IMAGE_MARK * len(visuals) + question
+    return plan_text(text, visuals, generator.tokenizer, layout, system, name="question")
+
+
+def bucket_batch(generator: Generator, plan: PromptPlan) -> PromptBatch:
+    """The question in a bucket of a fixed ladder: 1 or 1.5 times a power of two tokens, slots and windows."""
+    vision = generator.config.vision
+    slots, patches = plan.image_shape
+    windows = round_up(patches // vision.window_patches, 1) if slots else 0
+    bucket = round_up(slots, 1) if slots else 0, windows * vision.window_patches
+    encoded = encode_plan(plan, vision_layout(generator.config), generator.data)
+    return collate([encoded], 1, round_up(plan.length, SMALLEST_TRUNK), bucket, vision.merge_unit, vision.patch_dim)
+
+
+def stream_tokens(
+    generator: Generator, batch: PromptBatch, settings: SampleSettings, limit: int, seed: int
+) -> Iterator[int]:
+    """Ids of the one prompt's answer as they are sampled, until a stop id (not yielded) or `limit` of them.
+
+    With the same settings and seed these are the ids that `sampler.sample` gives.
+    """
+    config, options = generator.config, generator.options
+    allowed = allowed_tokens(generator.tokenizer, config)
+    allowed[[stop for stop in generator.stops if stop < len(allowed)]] = True
+    trunk, state = _start(generator.params, config, options, settings, batch)
+    keys = jax.random.fold_in(jax.random.key(seed), 0).reshape(1, 1)
+    coming: list[Array] = []
+    for _ in range(limit):
+        state, token = _step(generator.params, config, options, settings, trunk, allowed, keys, state)
+        coming.append(token)
+        # One step ahead of the reader: the device does not wait while the text is written.
+        if len(coming) == 2:
+            value = int(coming.pop(0))
+            if value in generator.stops:
+                return
+            yield value
+    last = int(coming.pop())
+    if last not in generator.stops:
+        yield last
+
+
+def round_up(size: int, least: int) -> int:
+    """The smallest of least x {1, 1.5, 2, 3, 4, 6, 8, ..} that is not below `size`, in whole numbers."""
+    step = least
+    while step < size:
+        if step * 3 >= size * 2 and step % 2 == 0:
+            return step * 3 // 2
+        step *= 2
+    return step
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _start(
+    params: Params, config: ModelConfig, options: ModelOptions, settings: SampleSettings, batch: PromptBatch
+) -> tuple[Trunk, SamplerState]:
+    trunk = trunk_forward(params, config, options, batch)
+    return trunk, initial_state(config, options, settings, trunk, batch.row_mask)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3), donate_argnums=7)
+def _step(
+    params: Params,
+    config: ModelConfig,
+    options: ModelOptions,
+    settings: SampleSettings,
+    trunk: Trunk,
+    allowed: Bool[Array, "V"],
+    keys: Array,
+    state: SamplerState,
+) -> tuple[SamplerState, Array]:
+    state = sample_step(params, config, options, settings, trunk, allowed, keys, state)
+    # A copy of its own: the state is donated to the next step before this token is read.
+    return state, state.last[0, 0] + 0
+
+
+def _texts(tokens: Iterator[int], stream: TextStream) -> Iterator[str]:
+    for token in tokens:
+        text = stream.push(token)
+        if text:
+            yield text
+    rest = stream.finish()
+    if rest:
+        yield rest
+
+
+def _stops(directory: Path, config: ModelConfig) -> frozenset[int]:
+    """The end token of the configuration and those of generation_config.json."""
+    path = directory / "generation_config.json"
+    if not path.exists():
+        return frozenset({config.tokens.eos})
+    try:
+        given = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id", [])
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}") from error
+    return frozenset({config.tokens.eos, *(given if isinstance(given, list) else [given])})

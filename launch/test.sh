@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Installs the test extra into .venv and runs every check: style, types, all tests. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. launch/environment.sh
+prepare_environment test
+
+# One thread a process: the workers of pytest share the cores, and two busy PyTorch threads are slower than one.
+export OMP_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=2 JAX_PLATFORMS=cpu
+export INFIMMR_CACHE="${INFIMMR_CACHE:-$PWD/.cache}"
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/mypy
+exec .venv/bin/python -m pytest --numprocesses "${INFIMMR_TEST_PROCESSES:-$(nproc)}" --dist loadfile "$@"

@@ -1,0 +1,140 @@
+"""A whole run: it resumes after a kill to the same numbers, compiles a fixed set of programs, and refuses bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import load_file
+from tiny import tiny_config, tiny_tree
+
+from infimmr_jax.config import ConfigError
+from infimmr_jax.data.records import DataError
+from infimmr_jax.training import loop
+from infimmr_jax.training.loop import Preempted, train
+
+TIMES = ("time", "tokens_per_second", "compile/")
+
+
+def rows(run: Path, name: str = "metrics") -> list[dict]:
+    found = [json.loads(line) for line in (run / f"{name}.jsonl").read_text().splitlines()]
+    return [{key: row[key] for key in row if not key.startswith(TIMES)} for row in found]
+
+
+def weights(run: Path) -> dict[str, np.ndarray]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    run = tmp_path_factory.mktemp("unbroken") / "run"
+    train(tiny_config(run))
+    return run
+
+
+def test_every_step_and_stage_is_recorded(unbroken):
+    kinds = [(row["kind"], row["step"]) for row in rows(unbroken)]
+    assert kinds == [("sft", i) for i in range(3)] + [("grpo", i) for i in range(6)]
+    stages = [(row["stage"], row["modality"]) for row in rows(unbroken, "evals")]
+    assert stages == [(s, m) for s in ("cold start", "text", "caption", "image") for m in ("text", "image")]
+    shown = rows(unbroken, "transcripts")
+    pictures = [unbroken / image for row in shown for image in row["images"]]
+    assert pictures
+    assert all(picture.exists() for picture in pictures)
+    assert {row["modality"] for row in shown} == {"text", "caption", "image"}
+
+
+def test_sampler_and_trainer_agree_on_every_log_probability(unbroken):
+    mismatch = [row["policy/mismatch_max"] for row in rows(unbroken) if row["kind"] == "grpo"]
+    assert max(mismatch) < 2e-5
+
+
+def test_three_phases_share_one_sampler_and_one_update(unbroken):
+    counts = [json.loads(line)["compile/count"] for line in (unbroken / "metrics.jsonl").read_text().splitlines()]
+    first_phase, last_phase = counts[4], counts[-1]
+    assert last_phase == first_phase, "a later phase compiled something again"
+
+
+@pytest.mark.parametrize("steps", [2, 4, 8])
+def test_a_stopped_run_resumes_to_the_same_numbers(unbroken, tmp_path, monkeypatch, steps):
+    run = tmp_path / "run"
+    after_step = loop.Run.after_step
+
+    def stop(self):
+        if self.place.sft_step + self.place.grpo_step == steps:
+            self.stopping.append(signal.SIGTERM)
+        after_step(self)
+
+    monkeypatch.setattr(loop.Run, "after_step", stop)
+    with pytest.raises(Preempted):
+        train(tiny_config(run))
+    monkeypatch.undo()
+    train(tiny_config(run), resume=True)
+    for name in ("metrics", "evals", "transcripts"):
+        assert rows(run, name) == rows(unbroken, name)
+    assert all(np.array_equal(value, weights(run)[name]) for name, value in weights(unbroken).items())
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_numbers(unbroken, tmp_path):
+    run = tmp_path / "run"
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(tiny_tree(run)))
+    command = [sys.executable, "-m", "infimmr_jax.cli", "train", "--config", str(config)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        if (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text().count("grpo") >= 3:
+            break
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    finished = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=300, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert rows(run) == rows(unbroken)
+    assert rows(run, "evals") == rows(unbroken, "evals")
+    assert all(np.array_equal(value, weights(run)[name]) for name, value in weights(unbroken).items())
+
+
+def test_a_run_is_not_overwritten(unbroken):
+    with pytest.raises(ConfigError, match="already holds a run"):
+        train(tiny_config(unbroken))
+
+
+def test_resume_needs_a_run(tmp_path):
+    with pytest.raises(ConfigError, match="no run to resume"):
+        train(tiny_config(tmp_path / "nothing"), resume=True)
+
+
+def test_a_checkpoint_of_another_model_is_refused(unbroken):
+    with pytest.raises(ConfigError, match=r"another model.*hidden_size is 64 there and 48 here|num_layers"):
+        train(tiny_config(unbroken, "model.shape.num_layers=1"), resume=True)
+
+
+def test_prompts_beyond_the_limit_are_refused_before_training(tmp_path):
+    with pytest.raises(DataError, match=r"data\.max_prompt = 20"):
+        train(tiny_config(tmp_path / "run", "data.max_prompt=20"))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_batch_that_the_mesh_can_not_divide_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="prompts_per_step: 7"):
+        train(tiny_config(tmp_path / "run", "phases.0.prompts_per_step=7", "grpo.micro_batches=2"))
+
+
+def test_an_unwritable_output_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="can not be written"):
+        train(tiny_config(tmp_path / "file" / "run"))
+
+
+def test_options_of_the_mesh_are_checked(tmp_path):
+    with pytest.raises(ConfigError, match=f"{jax.device_count()} devices"):
+        train(tiny_config(tmp_path / "run", "mesh.fsdp=3"))
