@@ -72,8 +72,8 @@ def sample(
 ) -> Rollouts:
     """Sample a group of responses for every prompt of the batch.
 
-    Every row has its own stream of random numbers, by its place in the batch and the token's place in the response: what
-    a row samples does not depend on which other rows are still running.
+    Every row has its own stream of random numbers, by its place in the batch and the token's place in the response:
+    what a row samples does not depend on which other rows are still running.
     """
     trunk = trunk_forward(params, config, options, batch)
     state = initial_state(config, options, settings, trunk, batch.row_mask)
