@@ -219,10 +219,15 @@ class DataSection(Section):
 
 
 class SftStage(Section):
-    """One stage of the supervised cold start."""
+    """One stage of the supervised cold start.
+
+    Its learning rate falls in a line to `final_share` of itself; null takes `sft.learning_rate`.
+    """
 
     steps: PositiveInt
     worked_share: Share = 1.0
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    final_share: Share = 0.1
 
 
 class SftSection(Section):
@@ -241,9 +246,10 @@ class SftSection(Section):
 
     @model_validator(mode="after")
     def _warms_up(self) -> SftSection:
-        steps = sum(stage.steps for stage in self.stages)
-        if self.warmup_steps >= steps:
-            raise ValueError(f"warmup_steps {self.warmup_steps} must be fewer than the {steps} steps of the stages")
+        if self.warmup_steps >= self.stages[0].steps:
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} must be fewer than the {self.stages[0].steps} steps of the first stage"
+            )
         return self
 
 

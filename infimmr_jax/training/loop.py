@@ -14,7 +14,6 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from infimmr_jax.config import ConfigError, RunConfig
 from infimmr_jax.data.curriculum import StepBatch, iterate
@@ -36,7 +35,7 @@ from infimmr_jax.training.progress import Progress
 from infimmr_jax.training.provenance import record_run
 from infimmr_jax.training.scoring import response_texts, transcript
 from infimmr_jax.training.setup import Setup, prepare
-from infimmr_jax.training.sft import demonstrations, total_steps
+from infimmr_jax.training.sft import demonstrations, learning_rate_at, total_steps
 from infimmr_jax.training.sinks import Sinks, open_sinks
 
 
@@ -152,7 +151,6 @@ def _cold_start(run: Run) -> None:
     assert sft is not None
     assert setup.demonstrations is not None
     steps = total_steps(sft)
-    rates = optax.schedules.warmup_cosine_decay_schedule(0.0, sft.learning_rate, sft.warmup_steps, steps, 0.0)
     options = grain.ReadOptions(num_threads=setup.config.data.threads, prefetch_buffer_size=setup.config.data.prefetch)
     batches = iter(demonstrations(setup.demonstrations).to_iter_dataset(options))
     if run.place.data is not None:
@@ -164,7 +162,7 @@ def _cold_start(run: Run) -> None:
         began = time.monotonic()
         batch = next(batches)
         waited = time.monotonic() - began
-        rate = float(rates(step + 1))
+        rate = learning_rate_at(step, sft)
         run.state, metrics = run.programs.cold_start(run.state, batch, rate)
         numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
         seconds = time.monotonic() - began

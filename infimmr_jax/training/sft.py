@@ -63,6 +63,16 @@ def stage_of(step: int, sft: SftSection) -> int:
     return int(np.searchsorted(ends, step, side="right"))
 
 
+def learning_rate_at(step: int, sft: SftSection) -> float:
+    """The learning rate of a step: a linear warm-up at the very start, and a linear fall inside each stage."""
+    index = stage_of(step, sft)
+    stage = sft.stages[index]
+    inside = step - sum(earlier.steps for earlier in sft.stages[:index])
+    peak = stage.learning_rate or sft.learning_rate
+    rise = min(1.0, (step + 1) / max(1, sft.warmup_steps))
+    return peak * rise * (1.0 - (1.0 - stage.final_share) * inside / stage.steps)
+
+
 def total_steps(sft: SftSection) -> int:
     """Steps of all stages."""
     return sum(stage.steps for stage in sft.stages)
