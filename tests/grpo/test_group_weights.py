@@ -15,7 +15,7 @@ LENGTHS = np.full(ACCURACY.shape, 10)
 def weigh(advantages=ONES, accuracy=ACCURACY, lengths=LENGTHS, component="accuracy", task=None, names=(), **keys):
     config = GroupWeightSection(component=component, **keys)
     return weigh_advantages(
-        jnp.asarray(advantages), {component: jnp.asarray(accuracy)}, jnp.asarray(lengths), config, task, names
+        jnp.asarray(advantages), {component: jnp.asarray(accuracy) * 1.0}, jnp.asarray(lengths), config, task, names
     )
 
 
@@ -47,7 +47,7 @@ def test_vl_cogito_never_turns_the_gradient_round_in_float32():
 
 def test_univg_weighs_by_mean_overlap(x64):
     overlap = np.array([[0.2, 0.4, 0.9], [0.0, 0.0, 0.0]])
-    found = weigh(np.ones((2, 3)), overlap, np.ones((2, 3)), component="iou", kind="univg")
+    found = weigh(np.ones((2, 3)), overlap, np.ones((2, 3), int), component="iou", kind="univg")
     np.testing.assert_allclose(found[:, 0], [np.exp(1 - 0.5), np.e], rtol=1e-12)
 
 
@@ -78,4 +78,9 @@ def test_only_the_named_tasks_are_weighed():
 
 def test_a_missing_component_is_named():
     with pytest.raises(ValueError, match=r"reads the reward component 'iou', the graders gave \['accuracy'\]"):
-        weigh_advantages(ONES, {"accuracy": ONES}, LENGTHS, GroupWeightSection(kind="univg", component="iou"))
+        weigh_advantages(
+            jnp.asarray(ONES),
+            {"accuracy": jnp.asarray(ONES)},
+            jnp.asarray(LENGTHS),
+            GroupWeightSection(kind="univg", component="iou"),
+        )

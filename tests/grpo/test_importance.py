@@ -10,7 +10,8 @@ from infimmr_jax.grpo.importance import importance_weights, mismatch
 def sample():
     rng = np.random.default_rng(0)
     lp, mask = -rng.random((2, 3, 5)), rng.random((2, 3, 5)) < 0.6
-    return lp, np.where(mask, lp + rng.normal(size=lp.shape), np.nan), mask
+    behaviour = np.where(mask, lp + rng.normal(size=lp.shape), np.nan)
+    return jnp.asarray(lp), jnp.asarray(behaviour), jnp.asarray(mask)
 
 
 @pytest.mark.parametrize("level", ["token", "sequence"])
@@ -18,7 +19,7 @@ def sample():
 def test_weights_are_the_formula(x64, level, mode):
     lp, behaviour, mask = sample()
     config = ImportanceSection(level=level, mode=mode, low=0.6, high=1.7)
-    expected = np.ones_like(lp)
+    expected = np.ones(lp.shape)
     for p, g in np.ndindex(2, 3):
         gaps = np.array([lp[p, g, t] - behaviour[p, g, t] if mask[p, g, t] else 0.0 for t in range(5)])
         w = np.exp(gaps if level == "token" else np.full(5, gaps.sum()))
@@ -27,7 +28,7 @@ def test_weights_are_the_formula(x64, level, mode):
     found = importance_weights(lp, behaviour, mask, config)
     np.testing.assert_allclose(np.asarray(found)[mask], expected[mask], rtol=1e-12)
     assert np.isfinite(found).all()
-    slope = jax.grad(lambda x: importance_weights(x, behaviour, mask, config).sum())(jnp.asarray(lp))
+    slope = jax.grad(lambda x: importance_weights(x, behaviour, mask, config).sum())(lp)
     np.testing.assert_array_equal(slope, 0)
 
 

@@ -11,7 +11,8 @@ from infimmr_jax.grpo.kl import KL_ESTIMATORS, kl_estimate, kl_sample_weights, p
 @pytest.mark.parametrize("kind", sorted(KL_ESTIMATORS))
 def test_each_estimate_and_its_gradient_are_the_formula(x64, kind):
     rng = np.random.default_rng(0)
-    lp, ref, mask = -rng.random((2, 3, 4)), -rng.random((2, 3, 4)), rng.random((2, 3, 4)) < 0.7
+    lp, ref = -rng.random((2, 3, 4)), -rng.random((2, 3, 4))
+    lp, ref, mask = jnp.asarray(lp), jnp.asarray(ref), jnp.asarray(rng.random((2, 3, 4)) < 0.7)
     expected = np.where(mask, formulas.kl(kind, lp, ref), 0)
     np.testing.assert_allclose(kl_estimate(lp, ref, mask, kind), expected, rtol=1e-12, atol=1e-15)
     slope = {"k1": 1.0, "k2": lp - ref, "k3": 1 - np.exp(ref - lp)}[kind]
@@ -24,7 +25,7 @@ def test_the_estimates_agree_with_the_exact_divergence_of_two_distributions(x64)
     p, q = rng.dirichlet(np.ones(6)), rng.dirichlet(np.ones(6) * 3)
     exact = float((p * np.log(p / q)).sum())
     for kind in ("k1", "k3"):
-        mean = (p * kl_estimate(np.log(p), np.log(q), np.ones(6, bool), kind)).sum()
+        mean = (p * kl_estimate(jnp.log(p), jnp.log(q), jnp.ones(6, bool), kind)).sum()
         assert mean == pytest.approx(exact, rel=1e-12)
 
 
@@ -45,8 +46,9 @@ def test_a_token_far_from_the_reference_stays_finite(gap):
 
 def test_penalty_in_the_reward_is_the_sum_over_the_response(x64):
     rng = np.random.default_rng(1)
-    lp, ref, mask = -rng.random((2, 3, 4)), -rng.random((2, 3, 4)), rng.random((2, 3, 4)) < 0.7
-    rewards = rng.random((2, 3))
+    lp, ref = -rng.random((2, 3, 4)), -rng.random((2, 3, 4))
+    lp, ref, mask = jnp.asarray(lp), jnp.asarray(ref), jnp.asarray(rng.random((2, 3, 4)) < 0.7)
+    rewards = jnp.asarray(rng.random((2, 3)))
     config = GrpoSection(kl={"coefficient": 0.2, "place": "reward", "estimator": "k1"})
     expected = rewards - 0.2 * np.where(mask, lp - ref, 0).sum(-1)
     np.testing.assert_allclose(penalise_rewards(rewards, lp, ref, mask, config, 0.2), expected, rtol=1e-12)

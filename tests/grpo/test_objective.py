@@ -90,7 +90,7 @@ CLIPS = {"ppo_clip": (0.2, 0.3), "gspo": (0.05, 0.08), "gspo_token": (0.05, 0.08
 def test_each_objective_and_aggregation_is_its_formula(x64, name, how):
     b, (lo, hi) = batch(), CLIPS.get(name, (None, None))
     config = GrpoSection(objective=name, aggregation=how, clip_low=lo, clip_high=hi, tau_positive=0.9, tau_negative=1.3)
-    loss, _ = evaluate(b, config, whole=denominators(b["mask"], 11))
+    loss, _ = evaluate(b, config, whole=denominators(jnp.asarray(b["mask"]), 11))
     tokens = formulas.token_losses(name, b["logprobs"], b["old"], b["advantages"], b["mask"], lo, hi, tau=(0.9, 1.3))
     np.testing.assert_allclose(loss, formulas.aggregate(tokens, b["mask"], how, 11), rtol=1e-10)
 
@@ -224,7 +224,7 @@ def test_micro_batches_add_up_to_the_whole_batch(x64, name, how, sizes):
 @pytest.mark.parametrize("old", [True, False])
 def test_padding_changes_nothing_and_gets_exactly_no_gradient(x64, name, how, garbage, old):
     b, config = batch(), full(objective=name, aggregation=how)
-    whole = denominators(b["mask"], R)
+    whole = denominators(jnp.asarray(b["mask"]), R)
     loss, metrics = evaluate(b, config, whole=whole, old=old)
     longer = {}
     for key, value in b.items():
@@ -235,11 +235,11 @@ def test_padding_changes_nothing_and_gets_exactly_no_gradient(x64, name, how, ga
         longer[key] = np.where(longer["mask"], longer[key], garbage)
     longer["advantages"] = np.where(longer["mask"].any(-1), longer["advantages"], garbage)
     longer["kl_weights"] = np.where(longer["mask"].any(-1), longer["kl_weights"], garbage)
-    padded, more = evaluate(longer, config, whole=denominators(longer["mask"], R), old=old)
+    padded, more = evaluate(longer, config, whole=denominators(jnp.asarray(longer["mask"]), R), old=old)
     np.testing.assert_allclose(padded, loss, rtol=1e-12)
     for key, value in finish_metrics(metrics).items():
         np.testing.assert_allclose(finish_metrics(more)[key], value, rtol=1e-6)
-    found = gradient(longer, config, whole=denominators(longer["mask"], R), old=old)
+    found = gradient(longer, config, whole=denominators(jnp.asarray(longer["mask"]), R), old=old)
     np.testing.assert_array_equal(np.asarray(found)[~longer["mask"]], 0)
     np.testing.assert_allclose(found[:P, :, :R], gradient(b, config, whole=whole, old=old), atol=1e-15)
 
@@ -252,10 +252,12 @@ def test_a_batch_with_nothing_to_train_on_has_zero_loss_and_gradient():
         np.testing.assert_array_equal(gradient(b, full(aggregation=how)), 0)
 
 
-def test_per_token_advantages_are_accepted(x64):
-    b = batch()
-    spread = dict(b, advantages=np.repeat(b["advantages"][..., None], R, -1))
-    assert evaluate(spread, full())[0] == evaluate(b, full())[0]
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_per_token_advantages_are_accepted_with_anything_in_the_padding(x64, name):
+    b, config = batch(), full(objective=name)
+    spread = dict(b, advantages=np.where(b["mask"], b["advantages"][..., None], np.nan))
+    assert evaluate(spread, config)[0] == evaluate(b, config)[0]
+    np.testing.assert_array_equal(gradient(spread, config), gradient(b, config))
 
 
 def test_metrics_are_their_formulas(x64):
@@ -307,12 +309,9 @@ def test_overlong_mask_takes_cut_responses_out_of_loss_and_denominators():
     ],
 )
 def test_a_term_without_its_array_is_an_error_that_names_it(keys, missing):
-    b = batch()
+    lp, adv, mask = (jnp.asarray(batch()[key]) for key in ("logprobs", "advantages", "mask"))
     with pytest.raises(ValueError, match=missing):
-        policy_loss(
-            jnp.asarray(b["logprobs"]), None, b["advantages"], b["mask"], GrpoSection(**keys),
-            denominators=denominators(b["mask"]),
-        )  # fmt: skip
+        policy_loss(lp, None, adv, mask, GrpoSection(**keys), denominators=denominators(mask))
 
 
 def test_scheduled_coefficients_must_be_given_and_are_used(x64):
@@ -344,6 +343,7 @@ def test_defaults_of_the_clip_are_the_objectives_own():
         ({"kl": {"coefficient": 1, "end_step": 5}}, "does not move"),
         ({"kl": {"coefficient": 1, "schedule": "linear_then_flat"}}, "needs `end_step`"),
         ({"overlong": {"mode": "soft"}}, "needs `buffer`"),
+        ({"overlong": {"mode": "soft", "buffer": 8}, "estimator": "gdpo"}, "set overlong.mode: mask"),
         ({"overlong": {"mode": "mask", "buffer": 3}}, "belongs to overlong mode"),
         ({"perception": {"coefficient": 0.1, "masked_entropy_coefficient": 0.1}}, "has no gradient"),
         ({"perception": {"entropy_coefficient": 0.1}}, "need perception.coefficient"),
