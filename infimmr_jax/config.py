@@ -248,7 +248,7 @@ class SftSection(Section):
     def _warms_up(self) -> SftSection:
         if self.warmup_steps >= self.stages[0].steps:
             raise ValueError(
-                f"warmup_steps {self.warmup_steps} must be fewer than the {self.stages[0].steps} steps of the first stage"
+                f"warmup_steps {self.warmup_steps} must be fewer than the {self.stages[0].steps} steps of stage 0"
             )
         return self
 
