@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from infimmr_jax import __version__
-from infimmr_jax.config import ConfigError, load_config
+from infimmr_jax.config import ConfigError, apply_overrides, load_config
 from infimmr_jax.data.records import DataError
 
 # Commands import what they need when they run: `--help` must not wait for JAX.
@@ -20,6 +20,10 @@ app.info.help = "Infi-MMR in JAX: curriculum reinforcement learning for reasonin
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="YAML file of the run.")]
 SetOption = Annotated[list[str], typer.Option("--set", "-s", help="Override one value: a.b.0.c=value. Repeatable.")]
+# Grading needs a configuration only for its reward section; a phase is there because every configuration has one.
+GRADING_ONLY = {
+    "phases": [{"name": "-", "modality": "text", "steps": 1, "sources": [{"reader": "jsonl", "path": "-"}]}]
+}
 RunDirs = Annotated[list[Path], typer.Argument(help="Run directories; several are compared.")]
 
 
@@ -69,13 +73,76 @@ def grade(
     from infimmr_jax.config import parse_config
     from infimmr_jax.rewards.grade_file import grade_file
 
-    plain = {
-        "phases": [{"name": "none", "modality": "text", "steps": 1, "sources": [{"reader": "jsonl", "path": "-"}]}]
-    }
-    from infimmr_jax.config import apply_overrides
+    settings = load_config(config, overrides) if config else parse_config(apply_overrides(GRADING_ONLY, overrides))
+    summary = grade_file(file, out, settings)
+    means = ", ".join(f"{name} {value:.3f}" for name, value in summary.means.items())
+    print(f"{summary.rows} rows, answer found in {summary.answered:.1%}; mean {means}; {summary.counters}")
 
-    settings = load_config(config, overrides) if config else parse_config(apply_overrides(plain, overrides))
-    print(grade_file(file, out, settings))
+
+@app.command()
+def generate(
+    question: Annotated[str, typer.Argument(help="The question; <image> marks say where the images go.")],
+    model: Annotated[Path, typer.Option(help="Hugging Face directory of a Qwen2.5-VL.")],
+    image: Annotated[list[Path], typer.Option(help="An image file. Repeatable.")] = [],  # noqa: B006
+    video: Annotated[list[Path], typer.Option(help="A video file or a folder of frames. Repeatable.")] = [],  # noqa: B006
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 1024,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
+    seed: int = 0,
+    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default by device.")] = None,
+) -> None:
+    """Answer one question about images, videos or plain text, streaming the answer."""
+    from infimmr_jax.parallel.startup import use_compilation_cache
+
+    use_compilation_cache()
+    from infimmr_jax.rollout.generate import generate as answer
+    from infimmr_jax.rollout.generate import load_generator
+
+    pieces = answer(
+        load_generator(model, dtype),
+        question,
+        image,
+        video,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+    )
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="Model directory to read.")],
+    target: Annotated[Path, typer.Argument(help="Model directory to write.")],
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default as in the source.")] = None,
+    names: Annotated[
+        str, typer.Option(help="Tensor names: hub (published files) or transformers (in memory).")
+    ] = "hub",
+) -> None:
+    """Rewrite a model directory: other dtype, other shards, names of the hub or of today's transformers."""
+    from infimmr_jax.model import hf
+
+    hf.convert(source, target, dtype, names)
+
+
+@app.command()
+def prepare(
+    config: ConfigOption,
+    output: Annotated[Path, typer.Option(help="Folder for the converted sources and the report.")],
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Check, de-duplicate and convert every source to ArrayRecord, with a report of what was dropped."""
+    settings = load_config(config, overrides)
+    from infimmr_jax.data import prepare as preparing
+    from infimmr_jax.rewards.pool import GraderPool
+
+    reward = settings.reward
+    with GraderPool(reward.workers, reward.deadline_seconds, reward.memory_mb) as pool:
+        preparing.prepare(settings, output, pool, progress=print)
+    print(f"Report: {output / 'report.md'}\nConfiguration on the converted sources: {output / 'config.yaml'}")
 
 
 @app.command()

@@ -221,9 +221,11 @@ class DataSection(Section):
 class SftStage(Section):
     """One stage of the supervised cold start.
 
-    Its learning rate falls in a line to `final_share` of itself; null takes `sft.learning_rate`.
+    Its learning rate falls in a line to `final_share` of itself; null takes `sft.learning_rate`. The held-out sets are
+    evaluated at its end.
     """
 
+    name: str = "cold start"
     steps: PositiveInt
     worked_share: Share = 1.0
     learning_rate: Annotated[float, Field(gt=0)] | None = None

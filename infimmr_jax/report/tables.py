@@ -11,7 +11,10 @@ from infimmr_jax.report.reading import MODALITIES, Run, flatten
 
 
 def results_table(run: Run) -> dict[str, Any] | None:
-    """Stages by modalities with accuracy, interval and format rate, and the gain of the last stage over the first."""
+    """Stages by modalities with accuracy, interval and format rate, and the gain of the last stage over stage 0.
+
+    Stages before the end of the cold start have negative indices: what they reached is shown, but is no base of a gain.
+    """
     stages = dict(sorted((row["stage_index"], str(row.get("stage"))) for row in run.evals))
     if not stages:
         return None
@@ -24,9 +27,15 @@ def results_table(run: Run) -> dict[str, Any] | None:
     rows = [
         {"stage": stage, "cells": [_cell(at.get((index, name))) for name in present]} for index, stage in stages.items()
     ]
-    first, last = min(stages), max(stages)
+    first, last = first_stage(stages), max(stages)
     gains = [_gain(at.get((first, name)), at.get((last, name))) for name in present] if first != last else []
     return {"columns": columns, "rows": rows, "gains": gains}
+
+
+def first_stage(indexes: Iterable[int]) -> int:
+    """The stage that gains are counted from: where the first phase begins, or the first there is."""
+    found = sorted(indexes)
+    return next((index for index in found if index >= 0), found[0])
 
 
 def comparison_table(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
@@ -40,7 +49,7 @@ def comparison_table(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any
         for name in present:
             cell = _cell(table.get((indexes[-1], name))) if indexes else None
             if cell and len(indexes) > 1:
-                gain = _gain(table.get((indexes[0], name)), table.get((indexes[-1], name)))
+                gain = _gain(table.get((first_stage(indexes), name)), table.get((indexes[-1], name)))
                 cell["gain"] = gain["text"]
             cells.append(cell)
         stage = next((str(row.get("stage")) for row in run.evals if indexes and row["stage_index"] == indexes[-1]), "")
@@ -53,6 +62,7 @@ def tiles(run: Run) -> list[dict[str, str]]:
     found = []
     for modality, name in reversed(MODALITIES.items()):
         rows = sorted((row for row in run.evals if row.get("modality") == modality), key=lambda row: row["stage_index"])
+        rows = [row for row in rows if row["stage_index"] >= 0] or rows
         if rows:
             first, last = rows[0]["accuracy"], rows[-1]["accuracy"]
             value = f"{100 * first:.1f} → {100 * last:.1f}%" if len(rows) > 1 else f"{100 * last:.1f}%"

@@ -124,11 +124,18 @@ def train(config: RunConfig, resume: bool = False) -> list[dict[str, Any]]:
 
 def _run(run: Run) -> list[dict[str, Any]]:
     setup = run.setup
-    if setup.config.sft is not None and run.place.sft_step < total_steps(setup.config.sft):
-        _cold_start(run)
     evals: list[dict[str, Any]] = []
     curriculum = setup.curriculum
-    evals += _evaluate(run, 0, "cold start" if setup.config.sft is not None else "start")
+    stages = setup.config.sft.stages if setup.config.sft is not None else ()
+    for index, stage in enumerate(stages):
+        end = sum(earlier.steps for earlier in stages[: index + 1])
+        if run.place.sft_step < end:
+            _cold_start(run, index, end)
+        if index + 1 == len(stages) and run.place.evaluated <= index:
+            run.state = run.programs.begin_phases(run.state.params)
+        evals += _evaluate(run, index + 1 - len(stages), stage.name)
+    if not stages:
+        evals += _evaluate(run, 0, "start")
     for index, phase in enumerate(curriculum.phases):
         end = curriculum.first_step(index) + phase.steps
         if run.place.grpo_step < end:
@@ -146,19 +153,20 @@ def _run(run: Run) -> list[dict[str, Any]]:
     return evals
 
 
-def _cold_start(run: Run) -> None:
+def _cold_start(run: Run, index: int, end: int) -> None:
     setup, sft = run.setup, run.setup.config.sft
     assert sft is not None
     assert setup.demonstrations is not None
-    steps = total_steps(sft)
+    first = end - sft.stages[index].steps
     options = grain.ReadOptions(num_threads=setup.config.data.threads, prefetch_buffer_size=setup.config.data.prefetch)
     batches = iter(demonstrations(setup.demonstrations).to_iter_dataset(options))
     if run.place.data is not None:
         batches.set_state(run.place.data)
-    run.progress.phase("cold start", steps, run.place.sft_step)
+    name = sft.stages[index].name
+    run.progress.phase(name, end - first, run.place.sft_step - first)
     if run.place.sft_step == 0:
         run.progress.activity("compiling")
-    for step in range(run.place.sft_step, steps):
+    for step in range(run.place.sft_step, end):
         began = time.monotonic()
         batch = next(batches)
         waited = time.monotonic() - began
@@ -166,7 +174,7 @@ def _cold_start(run: Run) -> None:
         run.state, metrics = run.programs.cold_start(run.state, batch, rate)
         numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
         seconds = time.monotonic() - began
-        row = {"kind": "sft", "phase": "cold start", "phase_index": 0, "step": step, "step_in_phase": step}
+        row = {"kind": "sft", "phase": name, "phase_index": index, "step": step, "step_in_phase": step - first}
         row |= numbers | {"optimizer/learning_rate": rate, "time/step": seconds, "time/input_wait": waited}
         row |= {"tokens_per_second": float(batch.mask.sum()) * jax.process_count() / seconds}
         row |= {"compile/count": run.compilations.count, "compile/seconds": run.compilations.seconds}
@@ -174,17 +182,18 @@ def _cold_start(run: Run) -> None:
         run.sinks.metrics(row)
         run.progress.update(row)
         run.advance(sft_step=step + 1, data=batches.get_state())
-        if step + 1 < steps:
+        if step + 1 < end:
             run.after_step()
-    run.state = run.programs.begin_phases(run.state.params)
-    run.advance(data=None)
+    if end == total_steps(sft):
+        run.advance(data=None)
 
 
 def _evaluate(run: Run, stage_index: int, stage: str) -> list[dict[str, Any]]:
     """Evaluate a stage unless it is done, and checkpoint: a stage's end is never lost."""
-    if run.place.evaluated > stage_index:
-        return []
     setup = run.setup
+    earlier = len(setup.config.sft.stages) - 1 if setup.config.sft is not None else 0
+    if run.place.evaluated > stage_index + earlier:
+        return []
     settings = SampleSettings(1, _evaluation_length(setup.config), temperature=0.0)
     key = jax.random.key(setup.config.seed)
 
@@ -194,7 +203,7 @@ def _evaluate(run: Run, stage_index: int, stage: str) -> list[dict[str, Any]]:
     run.progress.activity(f"evaluating after {stage}")
     step = run.place.grpo_step
     rows = evaluate_stage(setup, run.state.params, sampler, run.pool, run.sinks, stage, stage_index, step)
-    run.advance(evaluated=stage_index + 1, phase=stage)
+    run.advance(evaluated=stage_index + earlier + 1, phase=stage)
     run.save()
     run.stop_if_asked()
     return rows

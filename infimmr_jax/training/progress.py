@@ -170,7 +170,8 @@ def final_table(evals: list[dict[str, Any]]) -> Table:
     """The table at the end of a run, from the rows of evals.jsonl.
 
     Rows are the stages, columns the modalities: accuracy with its 95% interval (Wilson) and, below it, the share of
-    well-formed responses. The last line is the gain of the last stage over the first, in percentage points.
+    well-formed responses. The last line is the gain of the last stage over stage 0, the end of the cold start, in
+    percentage points; earlier stages of the cold start have negative indices.
     """
     stages = sorted({(row["stage_index"], row["stage"]) for row in evals})
     modalities = [name for name in MODALITIES if any(row["modality"] == name for row in evals)]
@@ -188,9 +189,10 @@ def final_table(evals: list[dict[str, Any]]) -> Table:
             end_section=index == stages[-1][0],
         )
     if len(stages) > 1:
-        pairs = [(cells.get((stages[0][0], name)), cells.get((stages[-1][0], name))) for name in modalities]
+        base = next((stage for stage in stages if stage[0] >= 0), stages[0])
+        pairs = [(cells.get((base[0], name)), cells.get((stages[-1][0], name))) for name in modalities]
         gains = [f"{100 * (b['accuracy'] - a['accuracy']):+.1f} points" if a and b else "-" for a, b in pairs]
-        table.add_row(f"[bold]gain over {_escape(stages[0][1])}", *(f"[bold]{gain}" for gain in gains))
+        table.add_row(f"[bold]gain over {_escape(base[1])}", *(f"[bold]{gain}" for gain in gains))
     return table
 
 

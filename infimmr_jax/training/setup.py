@@ -19,14 +19,14 @@ from infimmr_jax.data.curriculum import Curriculum, build_curriculum, heldout
 from infimmr_jax.data.readers import read_source
 from infimmr_jax.data.records import Problem
 from infimmr_jax.data.selection import SourceReport, select_problems
-from infimmr_jax.model.config import ModelConfig, TokenIds, config_from_shape, read_config
+from infimmr_jax.model.config import ModelConfig, TokenIds, config_from_shape, read_config, vision_layout
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.parallel.mesh import batch_divisor, make_mesh
 from infimmr_jax.preprocess import tokenizer as tokenizers
 from infimmr_jax.preprocess.batching import PromptBatch, choose_bucket, collate, plan_buckets
-from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.prompts import EncodedPrompt, PromptPlan, encode_prompt, plan_prompt, user_text
 from infimmr_jax.rewards.pool import GraderPool
+from infimmr_jax.rollout.vocabulary import allowed_tokens
 from infimmr_jax.training.sft import DemonstrationBatcher, DemonstrationPool, demonstration, encode_response
 
 TOKENIZER_PROBLEMS = 1000
@@ -89,17 +89,7 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
     mesh = make_mesh(config.mesh)
     _check_batches(config, mesh)
     tokenizer, model = _policy(config, run_dir)
-    layout = VisionLayout(
-        image_token_id=model.tokens.image,
-        video_token_id=model.tokens.video,
-        vision_start_token_id=model.tokens.vision_start,
-        vision_end_token_id=model.tokens.vision_end,
-        patch_size=model.vision.patch_size,
-        merge_size=model.vision.spatial_merge_size,
-        temporal_patch_size=model.vision.temporal_patch_size,
-        window_size=model.vision.window_size,
-        tokens_per_second=model.vision.tokens_per_second,
-    )
+    layout = vision_layout(model)
     shapes = Shapes(config)
     common = {"tokenizer": tokenizer, "layout": layout, "data": config.data, "prompt": config.prompt}
     encode = functools.partial(_encode, **common)
@@ -173,18 +163,6 @@ def model_options(section: ModelSection) -> ModelOptions:
         scan=layers is None or layers > 8,
         remat=section.remat,
     )
-
-
-def allowed_tokens(tokenizer: Any, model: ModelConfig) -> np.ndarray:
-    """Which ids a response may hold [V]: ordinary tokens and the end token, never vision or chat marks.
-
-    A sampled image token would be read as an image that is not there; ids beyond the tokenizer have no text.
-    """
-    allowed = np.arange(model.text.vocab_size) < len(tokenizer)
-    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    allowed[sorted(special | set(tokenizer.all_special_ids))] = False
-    allowed[model.tokens.eos] = True
-    return allowed
 
 
 def _policy(config: RunConfig, run_dir: Path) -> tuple[Any, ModelConfig]:
