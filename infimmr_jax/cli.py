@@ -119,7 +119,7 @@ def convert(
     target: Annotated[Path, typer.Argument(help="Model directory to write.")],
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default as in the source.")] = None,
     names: Annotated[
-        str, typer.Option(help="Tensor names: hub (published files) or transformers (in memory).")
+        Literal["hub", "transformers"], typer.Option(help="Tensor names: of the hub's files, or of the live model.")
     ] = "hub",
 ) -> None:
     """Rewrite a model directory: other dtype, other shards, names of the hub or of today's transformers."""
