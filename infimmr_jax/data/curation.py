@@ -8,10 +8,10 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float, UInt64
+from jaxtyping import Float
 
 from infimmr_jax.config import CurationSection, ImageSection
-from infimmr_jax.data.image_similarity import WORDS, crop_fingerprints, distances, fingerprint
+from infimmr_jax.data.image_similarity import Prints, crop_fingerprints, distances, fingerprint, joined
 from infimmr_jax.data.records import Problem
 from infimmr_jax.data.text_similarity import OverlapIndex, near_pairs, ngrams, normal_words, numbers_of
 from infimmr_jax.preprocess.images import open_image
@@ -20,7 +20,10 @@ from infimmr_jax.preprocess.images import open_image
 # at an overlap of 0.5 find 100/96/79 % and flag 2.7 and 0.1 % of 4,000 other questions (triples at 0.4: 99/91/61 %).
 OVERLAP_WORDS = 2
 
-Prints = UInt64[np.ndarray, "images words"]
+SPECIFIC_WORDS = 8  # shorter texts ("Find the value of x.") say nothing: they must be equal, or a picture decides
+SIMILAR_RATIO, COPIED_RATIO = 0.8, 0.6  # of the distance to the next benchmark picture; stricter for pictures alone
+SAME_DISTANCE = 0.004  # one bit of 256
+
 # One unit-length vector a picture, from the policy's own vision tower.
 Embed = Callable[[Sequence[str | bytes]], Float[np.ndarray, "images width"]]
 
@@ -78,23 +81,27 @@ def find_contaminated(
 ) -> dict[int, Dropped]:
     """Index of every problem that copies a benchmark problem, with the benchmark problem's id and the measure.
 
-    Text: overlap of word pairs, weighted by rarity, of at least `section.text_overlap`; where both problems have
-    pictures, only together with a picture closer than `section.similar_image`, because generic questions recur over
-    other diagrams. Pictures: perceptual hash closer than `section.copied_image` to the benchmark's picture or to one
-    of 27 crops of it, or, with `embed`, cosine similarity of at least `section.image_cosine`, whatever the text.
+    Text: overlap of word pairs, weighted by rarity, of at least `section.text_overlap` between specific texts (8 pairs
+    or more), or equal short texts; where both problems have pictures, only together with a picture closer than
+    `section.similar_image`. Pictures alone: perceptual hash closer than `section.copied_image` to the benchmark's
+    picture or to one of 27 crops of it, or, with `embed`, cosine similarity of at least `section.image_cosine`. A
+    picture must be clearly closer to this benchmark problem's than to the others', so that drawings made from one
+    template are not taken for copies.
     """
-    index = OverlapIndex([ngrams(_words(problem), OVERLAP_WORDS) for problem in benchmark])
+    texts = [_words(problem) for problem in benchmark]
+    index = OverlapIndex([ngrams(words, OVERLAP_WORDS) for words in texts])
     reference, owners = _reference_prints(benchmark, limits)
     looked = {n for n, problem in enumerate(problems) if problem.images} if len(reference) else set()
     prints = _fingerprints(problems, looked, limits)
     found: dict[int, Dropped] = {}
     for n, problem in enumerate(problems):
         nearest = _nearest(prints[n], reference, owners) if n in looked else {}
-        other, reason = _copied_from(
-            problem, benchmark, index.matches(ngrams(_words(problem), OVERLAP_WORDS)), nearest, section
-        )
-        if other is not None:
-            found[n] = Dropped(problem.id, benchmark[other].id, reason)
+        words = _words(problem)
+        overlaps = index.matches(ngrams(words, OVERLAP_WORDS))
+        match = _copied_text(problem, words, benchmark, texts, overlaps, nearest, section)
+        match = match or _copied_picture(nearest, section.copied_image)
+        if match is not None:
+            found[n] = Dropped(problem.id, benchmark[match[0]].id, match[1])
     if embed is not None and section.image_cosine is not None:
         found |= _by_embedding(problems, benchmark, embed, section.image_cosine, set(found))
     return found
@@ -120,12 +127,10 @@ def _words(problem: Problem) -> list[str]:
 
 
 def _fingerprints(problems: Sequence[Problem], wanted: set[int], limits: ImageSection) -> dict[int, Prints]:
-    none = np.zeros((0, WORDS), np.uint64)
-    found: dict[int, Prints] = {}
-    for index in sorted(wanted):
-        images = problems[index].images
-        found[index] = np.stack([fingerprint(open_image(x, limits)) for x in images]) if images else none
-    return found
+    return {
+        index: joined([fingerprint(open_image(image, limits)) for image in problems[index].images])
+        for index in sorted(wanted)
+    }
 
 
 def _copy_among(
@@ -140,52 +145,77 @@ def _copy_among(
     ]
     if not alike or not len(mine):
         return alike[0] if alike else None
-    apart = np.stack([distances(mine[n : n + 1], np.stack([prints[o][n] for o in alike]))[0] for n in range(len(mine))])
+    apart = np.stack(
+        [distances(mine[n : n + 1], joined([prints[o][n : n + 1] for o in alike]))[0] for n in range(len(mine))]
+    )
     same = np.flatnonzero((apart < limit).all(axis=0))
     return alike[int(same[0])] if len(same) else None
 
 
 def _reference_prints(benchmark: Sequence[Problem], limits: ImageSection) -> tuple[Prints, np.ndarray]:
     """Fingerprints of the benchmark's pictures and their crops, and the index of the problem each belongs to."""
-    prints, owners = [np.zeros((0, WORDS), np.uint64)], [np.zeros(0, np.int64)]
+    prints: list[Prints] = []
+    owners = [np.zeros(0, np.int64)]
     for index, problem in enumerate(benchmark):
         for image in problem.images:
             crops = crop_fingerprints(open_image(image, limits))
             prints.append(crops)
             owners.append(np.full(len(crops), index))
-    return np.concatenate(prints), np.concatenate(owners)
+    return joined(prints), np.concatenate(owners)
 
 
 def _nearest(prints: Prints, reference: Prints, owners: np.ndarray) -> dict[int, float]:
-    """Least distance of a problem's pictures to each benchmark problem's pictures (only those below one third)."""
+    """Least distance of a problem's pictures to the pictures of each benchmark problem that has any."""
     least = distances(prints, reference).min(axis=0)
-    close = np.flatnonzero(least < 1 / 3)
-    nearest: dict[int, float] = {}
-    for position in close:
-        owner = int(owners[position])
-        nearest[owner] = min(nearest.get(owner, 1.0), float(least[position]))
-    return nearest
+    order = np.lexsort((least, owners))
+    firsts = np.flatnonzero(np.diff(owners[order], prepend=-1))
+    return {int(owners[order[i]]): float(least[order[i]]) for i in firsts}
 
 
-def _copied_from(
+def _is_distinct(other: int, nearest: dict[int, float], ratio: float) -> bool:
+    """Whether a benchmark picture is clearly nearer than the next one that is not its own copy (Lowe's ratio test)."""
+    mine = nearest[other]
+    # Benchmarks ask several questions about one picture: pictures at the same distance are that picture again.
+    rivals = [distance for n, distance in nearest.items() if n != other and abs(distance - mine) > SAME_DISTANCE]
+    nearer = [distance for distance in rivals if distance < mine]
+    return not nearer and mine <= ratio * min(rivals, default=1.0)
+
+
+def _copied_text(
     problem: Problem,
+    words: Sequence[str],
     benchmark: Sequence[Problem],
+    texts: Sequence[Sequence[str]],
     overlaps: dict[int, float],
     nearest: dict[int, float],
     section: CurationSection,
-) -> tuple[int | None, str]:
+) -> tuple[int, str] | None:
     for other, overlap in sorted(overlaps.items(), key=lambda item: -item[1]):
         if overlap < section.text_overlap:
-            break
-        if not problem.images or not benchmark[other].images:
-            return other, f"text overlap {overlap:.2f}"
-        if nearest.get(other, 1.0) < section.similar_image:
-            return other, f"text overlap {overlap:.2f}, picture distance {nearest[other]:.2f}"
-    if nearest:
-        other = min(nearest, key=lambda n: nearest[n])
-        if nearest[other] < section.copied_image:
-            return other, f"picture distance {nearest[other]:.2f}"
-    return None, ""
+            return None
+        reason = f"text overlap {overlap:.2f}"
+        size = min(len(words), len(texts[other]))
+        pictured = bool(problem.images), bool(benchmark[other].images)
+        if all(pictured):
+            close = nearest[other] < section.similar_image and _is_distinct(other, nearest, SIMILAR_RATIO)
+            if size > SPECIFIC_WORDS and close:
+                return other, f"{reason}, picture distance {nearest[other]:.2f}"
+        elif any(pictured):
+            # The picture is a part of the question: only a long text makes the same problem without it.
+            if size > 2 * SPECIFIC_WORDS and overlap >= max(section.text_overlap, 0.8):
+                return other, reason
+        elif size > SPECIFIC_WORDS or list(words) == list(texts[other]):
+            return other, reason
+    return None
+
+
+def _copied_picture(nearest: dict[int, float], limit: float) -> tuple[int, str] | None:
+    if not nearest:
+        return None
+    other = min(nearest, key=lambda n: nearest[n])
+    if nearest[other] >= limit or not _is_distinct(other, nearest, COPIED_RATIO):
+        return None
+    return other, f"picture distance {nearest[other]:.2f}"
 
 
 def _by_embedding(

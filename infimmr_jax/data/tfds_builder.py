@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
+import absl.logging
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -63,13 +66,26 @@ def write_tfds(splits: dict[str, Callable[[], Iterable[Problem]]], folder: Path,
     when everything is written. Raises DataError when it exists already.
     """
     config = tfds.core.BuilderConfig(name=name, version=VERSION, description=f"converted source {name}")
-    builder = InfimmrProblems(splits=splits, data_dir=folder, config=config, file_format="array_record")
-    directory = Path(builder.data_dir)
-    if directory.exists():
-        raise DataError(f"{directory} exists already; remove it or choose another output folder")
-    tfds.disable_progress_bar()
-    builder.download_and_prepare()
+    with _quiet():
+        builder = InfimmrProblems(splits=splits, data_dir=folder, config=config, file_format="array_record")
+        directory = Path(builder.data_dir)
+        if directory.exists():
+            raise DataError(f"{directory} exists already; remove it or choose another output folder")
+        builder.download_and_prepare()
     return directory
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep TFDS from printing about downloads that do not happen and from drawing bars over ours."""
+    verbosity = absl.logging.get_verbosity()
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        absl.logging.set_verbosity(verbosity)
 
 
 class TfdsSource(Sequence[Problem]):

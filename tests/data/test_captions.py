@@ -25,7 +25,8 @@ def test_the_answer_is_looked_for_as_a_whole(caption, answer, leaks):
     assert leaks_answer(problem) is leaks
 
 
-def test_of_a_choice_the_right_options_text_is_looked_for():
+def test_of_a_choice_the_right_options_text_is_looked_for_alone():
     options = {"id": "a", "question": "?", "answer_type": "choice", "choices": ("small", "large")}
     assert leaks_answer(Problem(**options, answer="B", caption="one large circle, no A or B"))
     assert not leaks_answer(Problem(**options, answer="A", caption="one large circle, no A or B"))
+    assert not leaks_answer(Problem(**options, answer="B", caption="small and large circles"))
