@@ -103,7 +103,7 @@ def patchify(
     patch_size: int = 14,
     merge_size: int = 2,
     temporal_patch_size: int = 2,
-) -> Float32[np.ndarray, "patches width"]:
+) -> Float32[np.ndarray, "patches features"]:
     """Resize an RGB image to `grid` (bicubic) and cut it into normalised flat patches, in processor order.
 
     Rows are merge units in raster order with their patches in raster order inside; columns are
@@ -116,7 +116,7 @@ def patchify(
 
 def flat_patches(
     frames: Sequence[UInt8[np.ndarray, "height width 3"]], patch_size: int, merge_size: int, temporal_patch_size: int
-) -> Float32[np.ndarray, "patches width"]:
+) -> Float32[np.ndarray, "patches features"]:
     """Cut resized frames into the normalised flat patches of one temporal patch; see `patchify`.
 
     Fewer frames than `temporal_patch_size` are filled up with the last one.

@@ -23,7 +23,7 @@ class VisionLayout:
     merge_size: int = 2
     temporal_patch_size: int = 2
     window_size: int = 112
-    tokens_per_second: float = 2
+    tokens_per_second: int | float = 2
 
     def __post_init__(self) -> None:
         if self.window_size % self.factor:

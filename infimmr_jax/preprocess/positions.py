@@ -22,12 +22,12 @@ def mrope_positions(
     tokens: Int32[np.ndarray, "tokens"],
     image_grids: Sequence[Grid] = (),
     video_grids: Sequence[Grid] = (),
-    seconds_per_grid: Sequence[float] = (),
+    seconds_per_grid: Sequence[int | float] = (),
     *,
     image_token_id: int,
     video_token_id: int,
     merge_size: int = 2,
-    tokens_per_second: float = 2,
+    tokens_per_second: int | float = 2,
 ) -> RopePositions:
     """Positions as `Qwen2_5_VLModel.get_rope_index` of transformers gives them.
 

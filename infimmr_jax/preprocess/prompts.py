@@ -77,7 +77,7 @@ class PromptPlan:
 class EncodedPrompt(PromptPlan):
     """A planned prompt with its pixels: `patches[i]` are the normalised patches of image slot i in processor order."""
 
-    patches: tuple[Float32[np.ndarray, "patches width"], ...]
+    patches: tuple[Float32[np.ndarray, "_ features"], ...]
 
 
 def user_text(problem: Problem, modality: Modality, section: PromptSection) -> str:

@@ -105,7 +105,7 @@ def video_grid(frames: int, width: int, height: int, video: VideoSection, layout
 
 def video_patches(
     plan: VideoPlan, image: ImageSection, layout: VisionLayout
-) -> list[Float32[np.ndarray, "patches width"]]:
+) -> list[Float32[np.ndarray, "patches features"]]:
     """Decode the planned frames: for each temporal patch its normalised flat patches in processor order.
 
     Raises DataError when a frame can not be decoded or the file holds fewer frames than its header says.

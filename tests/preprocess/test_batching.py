@@ -132,7 +132,7 @@ def test_planned_buckets_are_close_to_the_best(seed):
     rng = np.random.default_rng(seed)
     lengths = rng.choice([17, 40, 41, 90, 200, 210], 60, p=[0.4, 0.2, 0.1, 0.1, 0.1, 0.1])
     images = [(0, 0) if n else (int(rng.integers(1, 3)), 64 * int(rng.integers(1, 12))) for n in rng.random(60) < 0.3]
-    plan = plan_buckets(lengths.tolist(), images, max_prompt_buckets=3, max_image_buckets=3, least_saving=0)
+    plan = plan_buckets(lengths.tolist(), images, max_prompt_buckets=3, max_image_buckets=3, least_saving=0.0)
     assert len(plan.prompts) <= 3
     assert len(plan.images) <= 3
     assert all(size % 8 == 0 for size in plan.prompts)
