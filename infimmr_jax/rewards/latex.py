@@ -95,8 +95,10 @@ _RENAMED: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(r"\\\$"), "$"),
 ]
 _ROOT = re.compile(r"\\?(?<![a-zA-Z])sqrt\s*(?=[(0-9])|\\sqrt\s+(?=[a-zA-Z])")
+_GROUPED = re.compile(r"(?<=[^\\]\{)[0-9]{1,3}(?:,[0-9]{3})+(?=\})")
 _LEAD = re.compile(
-    r"^(?:so\s+|thus,?\s+|therefore,?\s+)?(?:the\s+)?(?:final\s+|correct\s+)?answer\s*(?:is|:|=)\s*:?\s*", re.I
+    r"^\\approx(?![a-zA-Z])\s*|^(?:so\s+|thus,?\s+|therefore,?\s+)?(?:the\s+)?(?:final\s+|correct\s+)?answer\s*(?:is|:|=)\s*:?\s*",
+    re.I,
 )
 
 
@@ -110,7 +112,7 @@ def tidy(text: str) -> str:
     text = _DROPPED.sub("", text.translate(_TABLE))
     for pattern, replacement in _RENAMED:
         text = pattern.sub(replacement, text)
-    text = _SPACES.sub(" ", _roots(text))
+    text = _GROUPED.sub(lambda match: match.group().replace(",", ""), _SPACES.sub(" ", _roots(text)))
     return unwrap(_LEAD.sub("", unwrap(text)))
 
 

@@ -125,14 +125,17 @@ class _Keeper:
         self.closing = False
         self._pool = pool
         self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
         self.thread = threading.Thread(target=self._serve, name="grader", daemon=True)
         self.thread.start()
 
     def kill(self) -> None:
         """Kill the process and its child now (from any thread); the keeper's thread cleans up."""
-        process = self._process
-        if process is not None and process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        with self._lock:
+            # Not yet waited for, so its process group is still its own, even when the worker itself is gone.
+            if self._process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
 
     def _serve(self) -> None:
         while (item := self._pool._questions.get()) is not None:
@@ -183,13 +186,15 @@ class _Keeper:
 
     def _clean_up(self) -> None:
         self.kill()
-        process, self._process = self._process, None
-        if process is not None:
+        with self._lock:
+            process, self._process = self._process, None
+            if process is None:
+                return
             process.wait()
-            for stream in (process.stdin, process.stdout, process.stderr):
-                if stream is not None:
-                    with contextlib.suppress(BrokenPipeError):
-                        stream.close()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
 
 
 def _read_line(process: subprocess.Popen[bytes], seconds: float) -> bytes:

@@ -69,6 +69,8 @@ def compare(gold: str, answer: str, options: Options) -> Verdict:
             return _atoms(gold, answer, options)
         return _atoms(left.elements[0], right.elements[0], options)
     if left.kind == "atom" or right.kind == "atom":
+        if {left.kind, right.kind} & {"list", "set"}:  # sympy would make one element of 0, 0
+            return Verdict(0.0, f"{len(right.elements)} elements instead of {len(left.elements)}")
         return _atoms(gold, answer, options)
     return _compounds(left, right, options)
 

@@ -61,7 +61,12 @@ def unwrap(text: str) -> str:
             text = text[:-1].rstrip()
         for opening, closing in _DELIMITERS:
             inner = text[len(opening) : len(text) - len(closing)]
-            if text.startswith(opening) and text.endswith(closing) and inner and opening not in inner:
+            if (
+                text.startswith(opening)
+                and text.endswith(closing)
+                and inner
+                and opening not in inner.replace(r"\$", "")
+            ):
                 text = inner.strip()
         match = _TEXT_COMMAND.match(text)
         start = match.end() - 1 if match else 0

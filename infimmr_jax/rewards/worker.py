@@ -7,6 +7,7 @@ parent is gone. No JAX is imported here; the parent is never forked.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import gc
 import json
@@ -20,19 +21,33 @@ from typing import Any
 from infimmr_jax.rewards.verdict import Options, Question
 
 GRADES_PER_CHILD = 2_000
+WARM_UP = (
+    r"\frac{3\sqrt{2}}{2}",
+    r"-\frac{\pi}{4} + 2\sin^2 x",
+    r"\left(-\infty, \frac{1}{2}\right] \cup [1, \infty)",
+    r"x^2 - 3xy + y^{10}",
+    r"y = -3x + 30",
+    r"\begin{pmatrix} 1 & -2 \\ \frac{1}{3} & 4 \end{pmatrix}",
+    r"(a+2)(b^2-1)",
+    r"\log_2 5 - e^{3} i",
+    r"\sqrt[3]{7}",
+    r"x \le 5.5",
+)
 
 
 class _Child:
     """The forked process that grades, with a pipe in each direction."""
 
-    def __init__(self, memory_mb: int) -> None:
+    def __init__(self, memory_mb: int, foreign: tuple[int, ...]) -> None:
         question_read, self.write = os.pipe()
         self.read, verdict_write = os.pipe()
         self.grades = 0
         self.pid = os.fork()
         if self.pid == 0:
-            os.close(self.write)
-            os.close(self.read)
+            # The pipes to the trainer must close with the worker, not with whatever its child is busy with.
+            for descriptor in (self.write, self.read, *foreign):
+                os.close(descriptor)
+            _die_with_parent()
             _grade_forever(question_read, verdict_write, memory_mb)
         os.close(question_read)
         os.close(verdict_write)
@@ -42,6 +57,12 @@ class _Child:
         os.waitpid(self.pid, 0)
         os.close(self.read)
         os.close(self.write)
+
+
+def _die_with_parent() -> None:
+    """On Linux, have the kernel kill this process when the worker that forked it ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def encode(question: Question) -> bytes:
@@ -124,11 +145,13 @@ def main(deadline: float, memory_mb: int) -> None:
 
     from infimmr_jax.rewards import symbolic, verifiers  # noqa: F401 - imported once, shared by every child
 
-    symbolic.compare(r"\frac{1}{2}", r"x+\sqrt{2}", Options())  # builds the parser's tables before the first fork
+    # The parser learns its tables from what it sees: learnt here once, not by every child again.
+    for text in WARM_UP:
+        symbolic.compare(text, text + " + 1", Options())
     os.dup2(silence, 2)
     gc.freeze()
     os.write(sink, b"ready\n")
-    child = _Child(memory_mb)
+    child = _Child(memory_mb, (0, sink))
     asked, answered = bytearray(), bytearray()
     while _wait(0, parent, None) == "ready":
         line = _read_line(0, asked)
@@ -146,7 +169,7 @@ def main(deadline: float, memory_mb: int) -> None:
         if state == "late" or reply.startswith((b'[0.0, "memory', b'[0.0, "crash')) or child.grades >= GRADES_PER_CHILD:
             child.kill()
             answered.clear()
-            child = _Child(memory_mb)
+            child = _Child(memory_mb, (0, sink))
     child.kill()
 
 

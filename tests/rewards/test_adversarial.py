@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-
 from hostile import cases
+
 from infimmr_jax.config import RewardSection
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import score_groups
