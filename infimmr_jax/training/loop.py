@@ -40,7 +40,7 @@ from infimmr_jax.training.sinks import Sinks, open_sinks
 
 
 class Preempted(SystemExit):
-    """The machine asked the run to stop: the state is saved; launchers start it again with --resume."""
+    """Somebody or the machine asked the run to stop: the state is saved; launchers start it again with --resume."""
 
     CODE = 75  # EX_TEMPFAIL: try again
 
@@ -322,9 +322,17 @@ def _check_directory(run_dir: Path, resume: bool) -> None:
 
 @contextlib.contextmanager
 def _signals(run: Run) -> Iterator[None]:
-    """SIGTERM (a preempted machine) ends the run after the step in flight, with a checkpoint."""
-    before = signal.signal(signal.SIGTERM, lambda number, _: run.stopping.append(number))
+    """SIGTERM (a preempted machine) and the first Ctrl-C end the run after the step in flight, with a checkpoint."""
+
+    def ask(number: int, _: Any) -> None:
+        if run.stopping and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        run.stopping.append(number)
+        run.progress.note("stopping after this step, with a checkpoint; Ctrl-C again stops at once")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -24,7 +24,7 @@ from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.parallel.mesh import batch_divisor, make_mesh
 from infimmr_jax.preprocess import tokenizer as tokenizers
 from infimmr_jax.preprocess.batching import PromptBatch, choose_bucket, collate, plan_buckets
-from infimmr_jax.preprocess.prompts import EncodedPrompt, PromptPlan, encode_prompt, plan_prompt, user_text
+from infimmr_jax.preprocess.prompts import IMAGE_MARK, EncodedPrompt, PromptPlan, encode_prompt, plan_prompt, user_text
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rollout.vocabulary import allowed_tokens
 from infimmr_jax.training.sft import DemonstrationBatcher, DemonstrationPool, demonstration, encode_response
@@ -207,7 +207,9 @@ def _first_problems(source: SourceSection, modality: Modality, config: RunConfig
     if source.reader != "jsonl":
         problems, _ = read_source(source, modality, config.data)
         describe = getattr(problems, "describe", problems.__getitem__)
-        yield from (describe(index) for index in range(min(TOKENIZER_PROBLEMS, len(problems))))
+        for index in range(min(TOKENIZER_PROBLEMS, len(problems))):
+            problem = describe(index)
+            yield dataclasses.replace(problem, question=problem.question.replace(IMAGE_MARK, " "), images=())
         return
     # Only the words matter here: rows that are wrong are reported when the source is read for good.
     path = (config.data.root or Path()) / str(source.path)
@@ -222,7 +224,8 @@ def _first_problems(source: SourceSection, modality: Modality, config: RunConfig
             if isinstance(row, dict):
                 text = [str(row.get(key) or "") for key in ("question", "caption", "answer")]
                 solution = str(row.get("solution") or "") or None
-                yield Problem(str(number), " ".join(text), "", "string", solution=solution)
+                words = " ".join(text).replace(IMAGE_MARK, " ")
+                yield Problem(str(number), words, "", "string", solution=solution)
 
 
 def _encode(problem: Problem, modality: Modality, **common: Any) -> EncodedPrompt:

@@ -138,3 +138,23 @@ def test_an_unwritable_output_is_refused(tmp_path):
 def test_options_of_the_mesh_are_checked(tmp_path):
     with pytest.raises(ConfigError, match=f"{jax.device_count()} devices"):
         train(tiny_config(tmp_path / "run", "mesh.fsdp=3"))
+
+
+@pytest.mark.parity
+def test_transformers_loads_the_trained_model_and_tokenizer(unbroken):
+    torch = pytest.importorskip("torch")
+    from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+
+    torch.set_num_threads(1)
+    directory = unbroken / "model"
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(directory, dtype=torch.float32)
+    assert all(
+        np.array_equal(model.state_dict()[name].numpy(), value)
+        for name, value in weights(unbroken).items()
+        if name in model.state_dict()
+    )
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    turns = [{"role": "user", "content": [{"type": "text", "text": "Find 2 * red + blue."}]}]
+    ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    answer = model.generate(**ids, max_new_tokens=4, do_sample=False)
+    assert answer.shape[1] > ids["input_ids"].shape[1]
