@@ -68,6 +68,12 @@ class ImageSection(Section):
     max_pixels: PositiveInt = 1280 * 28 * 28
     max_file_pixels: PositiveInt = 64_000_000
 
+    @model_validator(mode="after")
+    def _ordered(self) -> ImageSection:
+        if self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}")
+        return self
+
 
 class VideoSection(Section):
     """Sampling of a video's frames, and the pixel budget of one frame after resizing.
@@ -81,6 +87,12 @@ class VideoSection(Section):
     min_pixels: PositiveInt = 128 * 28 * 28
     max_pixels: PositiveInt = 768 * 28 * 28
     max_tokens: PositiveInt | None = 128_000
+
+    @model_validator(mode="after")
+    def _ordered(self) -> VideoSection:
+        if self.min_pixels > self.max_pixels or self.min_frames > self.max_frames:
+            raise ValueError("min_pixels and min_frames must not be above max_pixels and max_frames")
+        return self
 
 
 class PromptSection(Section):

@@ -213,3 +213,8 @@ def test_every_bad_file_is_named_in_one_sentence(tmp_path):
         assert "\n" not in str(caught.value), name
     with pytest.raises(DataError, match="of 20 encoded bytes"):
         open_image(b"this is not an image", SECTION)
+
+
+def test_a_pixel_budget_in_the_wrong_order_is_refused():
+    with pytest.raises(ValueError, match="min_pixels 4000 is above max_pixels 3000"):
+        ImageSection(min_pixels=4000, max_pixels=3000)

@@ -199,6 +199,44 @@ def test_the_processors_template_wins(tokenizer, tmp_path):
     assert loaded.apply_chat_template([USER], tokenize=False) == "[user]<|image_pad|>"
 
 
+def test_a_directory_in_the_published_layout(tokenizer, tmp_path):
+    """Hub files of Qwen2.5-VL: a Qwen2Tokenizer, a text-only template beside it, the real one with the processor."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in SPECIAL_TOKENS]
+    state["normalizer"] = {"type": "NFC"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state))
+    (tmp_path / "vocab.json").write_text(json.dumps(state["model"]["vocab"]))
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in state["model"]["merges"]]
+    (tmp_path / "merges.txt").write_text("\n".join(merges))
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    settings = {
+        "added_tokens_decoder": {
+            str(token["id"]): {"content": token["content"], **flags} for token in state["added_tokens"]
+        },
+        "additional_special_tokens": [token for token in SPECIAL_TOKENS if token != "<|endoftext|>"],
+        "chat_template": "{% for m in messages %}{{ m['content'] + '\n' }}{% endfor %}",
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "tokenizer_class": "Qwen2Tokenizer",
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": tokenizer.chat_template}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl"}))
+    loaded = load_tokenizer(tmp_path)
+    for token in SPECIAL_TOKENS:
+        assert loaded.encode(token) == tokenizer.encode(token)
+    assert len(loaded.encode("<think>")) > 1
+    assert loaded.encode("the red bar 12") != []
+    assert loaded.decode(loaded.encode("the red bar 12 </think>")) == "the red bar 12 </think>"
+    assert loaded.apply_chat_template([USER], tokenize=False) == tokenizer.apply_chat_template([USER], tokenize=False)
+    # What is saved again is what was loaded, the processor's template included.
+    again = tmp_path / "again"
+    save_tokenizer(loaded, again)
+    for text in AWKWARD:
+        assert load_tokenizer(again).encode(text) == loaded.encode(text)
+    assert load_tokenizer(again).chat_template == loaded.chat_template
+
+
 def test_unusable_directories_are_said(tokenizer, tmp_path):
     with pytest.raises(ConfigError, match="holds no tokenizer"):
         load_tokenizer(tmp_path)

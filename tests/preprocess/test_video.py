@@ -128,7 +128,7 @@ def test_two_frames_a_second_by_hand():
     assert sample_frames(1, 30.0, VideoSection(), LAYOUT).tolist() == [0]
     assert len(sample_frames(100_000, 30.0, VideoSection(), LAYOUT)) == 768
     with pytest.raises(DataError, match="fewer frames than one temporal patch"):
-        sample_frames(10, 1.0, VideoSection(max_frames=1), LAYOUT)
+        sample_frames(10, 1.0, VideoSection(min_frames=1, max_frames=1), LAYOUT)
 
 
 def test_a_token_budget_bounds_long_videos():
