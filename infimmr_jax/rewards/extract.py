@@ -94,7 +94,7 @@ def _from_tags(text: str) -> Extraction | None:
     return _from_boxes(contents[0]) or Extraction(contents[0], "<answer>")
 
 
-def answer_part(response: str, response_format: str) -> str | None:
+def answer_part(response: str) -> str | None:
     """The text after the last `</think>`; all of it when there is no thinking; None when thinking does not end."""
     marks = [(mark.group(), mark.end()) for mark in _THINK.finditer(response)]
     if not marks:
@@ -111,7 +111,7 @@ def extract(response: str, response_format: str = "think_boxed") -> Extraction:
         raise ValueError(f"response format {response_format!r} is not known; known: {', '.join(FORMATS)}")
     if len(response) > MAX_RESPONSE:
         return Extraction(None, f"longer than {MAX_RESPONSE} characters")
-    part = answer_part(response, response_format)
+    part = answer_part(response)
     if part is None:
         return Extraction(None, "thinking does not end")
     tagged = _from_tags(part)

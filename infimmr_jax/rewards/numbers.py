@@ -54,7 +54,8 @@ _STYLED_UNIT = re.compile(
     r"(?:\^\{?(?P<inside>[23])\}?)?\s*\}\s*(?:\^\{?(?P<power>[23])\}?)?$"
 )
 _PLAIN_UNIT = re.compile(
-    r"(?P<space> *)(?P<name>[A-Za-z]+(?:[ /.-]+[A-Za-z]+){0,3}\.?)(?:\^\{?(?P<power>[23])\}?)?(?P<inside>)$"
+    r"(?P<space> *)(?<![\\A-Za-z])(?P<name>[A-Za-z]+(?:[ /.-]+[A-Za-z]+){0,3}\.?)"
+    r"(?:\^\{?(?P<power>[23])\}?)?(?P<inside>)$"
 )
 # A number word is part of the value, and these words say something about it: none of them is a unit.
 _NO_UNIT_WORDS = """hundred hundreds thousand thousands million millions billion billions trillion trillions dozen

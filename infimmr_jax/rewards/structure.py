@@ -13,7 +13,7 @@ _AND_OR = re.compile(
     r"\s*,?\s*(?:\\(?:text|mathrm)\s*\{\s*(?:and|or)\s*\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))\s*,?\s*"
 )
 _THOUSANDS = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
-_PLUS_MINUS = re.compile(r"\\pm(?![a-zA-Z])")
+_PLUS_MINUS = re.compile(r"\\pm(?![a-zA-Z])\s*")
 _MEMBER = re.compile(r"^[A-Za-z](?:_\{?[A-Za-z0-9]\}?)?\s*\\in\s+")
 
 
