@@ -32,7 +32,12 @@ _GRPO_CHARTS: tuple[tuple[str, dict[str, str], str, str], ...] = (
     ("Truncated responses", {"response/truncated": "truncated"}, "Cut off by the length limit.", "percent"),
     ("Entropy", {"policy/entropy": "entropy"}, "Of the policy per token, in nats.", "number"),
     ("KL to the reference", {"policy/kl": "KL"}, "Per token, in nats.", "number"),
-    ("Clipped tokens", {"policy/clip_share": "clipped"}, "Share of tokens whose ratio was clipped.", "percent"),
+    (
+        "Clipped tokens",
+        {"policy/clip_share": "clipped", "policy/clip_share_low": "below", "policy/clip_share_high": "above"},
+        "Share of tokens whose ratio was clipped.",
+        "percent",
+    ),
     ("Gradient norm", {"policy/grad_norm": "norm"}, "Before clipping.", "log"),
     (
         "Sampler against trainer",
@@ -52,13 +57,30 @@ _TIMES = {
     "time/input_wait": "waiting for input",
 }
 _KNOWN = {key for _, keys, _, _ in _GRPO_CHARTS for key in keys} | set(_TIMES) | {"time/step"}
+_SFT_TITLES = {
+    "loss": "loss per token, in nats",
+    "policy/grad_norm": "gradient norm",
+    "optimizer/learning_rate": "learning rate",
+    "tokens_per_second": "tokens per second",
+}
 _NO_METRIC = {"time", "kind", "phase", "phase_index", "step", "step_in_phase"}
 _COMPARED = ("reward/total", "reward/accuracy", "response/length", "policy/entropy", "policy/kl", "policy/grad_norm")
 
 
 def run_charts(run: Run) -> dict[str, list[dict[str, Any]]]:
-    """Charts of one run by section: `heldout`, `grpo`, `sft`; a chart without data is left out."""
-    return {"heldout": _heldout_chart(run), "grpo": _grpo_charts(run), "sft": _sft_charts(run)}
+    """Charts of one run by section: `heldout`, `grpo`, `sft`, and `more` for metrics that no section names.
+
+    A chart without data is left out.
+    """
+    grpo, sft = thin(run.grpo), thin(run.sft)
+    return {
+        "heldout": _heldout_chart(run),
+        "grpo": _grpo_charts(grpo),
+        "sft": [
+            chart for key, title in _SFT_TITLES.items() for chart in _curves(title, "", "number", sft, {key: title})
+        ],
+        "more": _other_charts("", grpo, _KNOWN) + _other_charts("cold start: ", sft, set(_SFT_TITLES)),
+    }
 
 
 def comparison_charts(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -102,36 +124,21 @@ def phase_marks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return marks
 
 
-def _grpo_charts(run: Run) -> list[dict[str, Any]]:
-    rows = thin(run.grpo)
+def _grpo_charts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     charts = []
-    extra_rewards = _other_keys(rows, "reward/")
+    extra_rewards = [key for key in _other_keys(rows, _KNOWN) if key.startswith("reward/")]
     for title, keys, hint, kind in _GRPO_CHARTS:
         if title == "Reward":
             keys = {**keys, **{key: key.partition("/")[2] for key in extra_rewards}}
         charts += _curves(title, hint, kind, rows, keys)
         if title == "Throughput":
             charts += _time_chart(rows)
-    rest = [key for key in _other_keys(rows, "") if not key.startswith("reward/")]
-    charts += [chart for key in rest for chart in _curves(key, "", "number", rows, {key: key.rpartition("/")[2]})]
     return charts
 
 
-def _sft_charts(run: Run) -> list[dict[str, Any]]:
-    rows = thin(run.sft)
-    charts = _curves(
-        "Cold start: loss", "Per token of the worked solutions, in nats.", "number", rows, {"loss": "loss"}
-    )
-    names = {
-        "tokens_per_second": "tokens/s",
-        "optimizer/learning_rate": "learning rate",
-        "policy/grad_norm": "gradient norm",
-        "time/step": "seconds per step",
-    }
-    keys = list(dict.fromkeys(key for row in rows for key in row if key not in _NO_METRIC and key != "loss"))
-    for key in keys:
-        charts += _curves(f"Cold start: {names.get(key, key)}", "", "number", rows, {key: names.get(key, key)})
-    return charts
+def _other_charts(prefix: str, rows: list[dict[str, Any]], known: set[str]) -> list[dict[str, Any]]:
+    keys = [key for key in _other_keys(rows, known) if prefix or not key.startswith("reward/")]
+    return [chart for key in keys for chart in _curves(prefix + key, "", "number", rows, {key: key.rpartition("/")[2]})]
 
 
 def _curves(title: str, hint: str, kind: str, rows: list[dict[str, Any]], keys: dict[str, str]) -> list[dict[str, Any]]:
@@ -194,12 +201,10 @@ def thin(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows[::every] if every > 1 else rows
 
 
-def _other_keys(rows: list[dict[str, Any]], prefix: str) -> list[str]:
-    """Numeric metrics below `prefix` that no chart names: new metrics appear in the report by themselves."""
-    found = dict.fromkeys(
-        key for row in rows for key in row if key.startswith(prefix) and _number(row[key]) is not None
-    )
-    return [key for key in found if key not in _KNOWN | _NO_METRIC]
+def _other_keys(rows: list[dict[str, Any]], known: set[str]) -> list[str]:
+    """Numeric metrics that no chart names: new metrics appear in the report by themselves."""
+    found = dict.fromkeys(key for row in rows for key in row if _number(row[key]) is not None)
+    return [key for key in found if key not in known | _NO_METRIC]
 
 
 def _chart(

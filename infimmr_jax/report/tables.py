@@ -29,7 +29,7 @@ def results_table(run: Run) -> dict[str, Any] | None:
     ]
     first, last = first_stage(stages), max(stages)
     gains = [_gain(at.get((first, name)), at.get((last, name))) for name in present] if first != last else []
-    return {"columns": columns, "rows": rows, "gains": gains}
+    return {"columns": columns, "rows": rows, "gains": gains, "base": stages[first]}
 
 
 def first_stage(indexes: Iterable[int]) -> int:

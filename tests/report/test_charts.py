@@ -33,10 +33,10 @@ def test_every_metric_of_the_run_is_drawn_over_its_step(run):
 
 def test_metrics_nobody_planned_for_get_a_chart(run):
     rows = [{**row, "reward/overlong": -0.1, "policy/visual_share": 0.2, "note": "text"} for row in run.grpo]
-    charts = run_charts(dataclasses.replace(run, grpo=rows))["grpo"]
-    assert "overlong" in [one["label"] for one in chart(charts, "Reward")["series"]]
-    assert chart(charts, "policy/visual_share")["series"][0]["label"] == "visual_share"
-    assert not any(one["title"] == "note" for one in charts)
+    charts = run_charts(dataclasses.replace(run, grpo=rows))
+    assert "overlong" in [one["label"] for one in chart(charts["grpo"], "Reward")["series"]]
+    assert [one["title"] for one in charts["more"]] == ["policy/visual_share", "cold start: time/step"]
+    assert charts["more"][0]["series"][0]["label"] == "visual_share"
 
 
 def test_phases_are_marked_where_they_begin(run):
@@ -72,7 +72,7 @@ def test_a_run_that_has_barely_begun_has_few_charts(run):
     charts = run_charts(empty)
     assert charts["grpo"] == []
     assert charts["heldout"] == []
-    assert chart(charts["sft"], "Cold start: loss")["xs"] == [0]
+    assert chart(charts["sft"], "loss per token, in nats")["xs"] == [0]
 
 
 def test_non_finite_values_become_gaps(run):

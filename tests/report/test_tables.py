@@ -25,6 +25,17 @@ def test_results_table(run):
     assert table["gains"][2] == {"text": "+35.9 points", "tone": "up"}
 
 
+def test_gains_count_from_the_end_of_the_cold_start(run):
+    earlier = {**run.evals[2], "stage": "worked solutions", "stage_index": -1, "accuracy": 0.9}
+    longer = dataclasses.replace(run, evals=[earlier, *run.evals])
+    table = results_table(longer)
+    assert table["rows"][0]["stage"] == "worked solutions"
+    assert table["base"] == "cold start"
+    assert table["gains"][2]["text"] == "+35.9 points"
+    assert tiles(longer)[0]["value"] == "19.9 → 55.9%"
+    assert comparison_table([longer], ["a"])["rows"][0]["cells"][2]["gain"] == "+35.9 points"
+
+
 def test_an_unfinished_table_has_gaps(run):
     table = results_table(dataclasses.replace(run, evals=run.evals[:4]))
     assert table["rows"][1]["cells"][1:] == [None, None]

@@ -188,7 +188,8 @@
   const tokenNodes = (response) => {
     if (!response.tokens || !response.tokens.length) return [document.createTextNode(response.text ?? "")];
     return response.tokens.map((token, i) => {
-      const node = make("span", "", token), value = response.logprobs[i];
+      // A line break of its own would be an invisible token.
+      const node = make("span", "", token.replaceAll("\n", "↵\n")), value = response.logprobs[i];
       if (value !== null) {
         node.style.background = `rgba(var(--token), ${Math.min(0.85, Math.max(0, -value / 4)).toFixed(2)})`;
         node.title = `log-prob ${value.toFixed(2)} (p = ${Math.exp(value).toFixed(value > -4.6 ? 2 : 4)})`;
