@@ -8,6 +8,7 @@ from infimmr_jax.data.records import Problem
 from infimmr_jax.rewards.numbers import parse_number
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.verdict import Options, Question
+from infimmr_jax.rewards.verifiers import QUICK, quick_verdict
 from infimmr_jax.rewards.verify_choice import letter_of
 from infimmr_jax.rewards.verify_string import clean_text
 
@@ -48,6 +49,12 @@ def _check_text(problem: Problem) -> str | None:
             return f"the choice answer {_short(answer)} does not name one of {len(problem.choices)} options: {why}"
     if problem.answer_type == "string" and not clean_text(answer):
         return f"the string answer {_short(answer)} holds nothing to compare"
+    if problem.answer_type not in QUICK:
+        return f"the answer type {problem.answer_type!r} has no verifier; known: {', '.join(QUICK)}"
+    rule = str((problem.extra.get("verify") or {}).get("rule", ""))
+    verdict = quick_verdict(Question(problem.answer_type, answer, answer, Options(rule=rule, choices=problem.choices)))
+    if verdict is not None and verdict.reason.startswith("unparsable gold"):
+        return f"the {problem.answer_type} answer {_short(answer)} can not be graded: {verdict.reason}"
     return None
 
 

@@ -48,7 +48,7 @@ def parse_span(text: str) -> tuple[float, float] | None:
     if isinstance(value, dict):
         pair = [_seconds(value.get(f"{key}_time", value.get(key))) for key in ("start", "end")]
     else:
-        bare = re.sub(r"seconds?|secs?|\bs\b|from|to|and|between|until|[\[\]()]", " ", text)
+        bare = re.sub(r"seconds?|secs?|(?<=[0-9])\s*s\b|from|to|and|between|until|[\[\]()]", " ", text)
         pieces = [piece for piece in re.split(r"[\s,;]+|(?<=[0-9s])-(?=[0-9])|\s-\s", bare) if piece and piece != "-"]
         pair = [_seconds(piece) for piece in pieces]
     if len(pair) != 2 or pair[0] is None or pair[1] is None or not 0 <= pair[0] < pair[1]:

@@ -30,11 +30,8 @@ def letter_of(text: str, choices: tuple[str, ...] = ()) -> tuple[str | None, str
     cleaned = unwrap(_INNER.sub(r"\1", unwrap(fold(text))))
     cleaned = unwrap(_LEAD.sub("", cleaned))
     alone = _ALONE.match(cleaned)
-    if alone:
-        letter = alone[1].upper()
-        if choices and LETTERS.index(letter) >= len(choices):
-            return None, f"letter {letter} is not among the options"
-        return letter, "letter"
+    if alone and (not choices or LETTERS.index(alone[1].upper()) < len(choices)):
+        return alone[1].upper(), "letter"
     labelled = _LABELLED.match(cleaned)
     if labelled:
         letter = (labelled[1] or labelled[2] or labelled[3]).upper()

@@ -1,0 +1,124 @@
+"""Components by name: user functions that see the group, what is wrong with them, and the configuration's checks."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from infimmr_jax.config import JudgeSection, RewardSection
+from infimmr_jax.data.records import Problem
+from infimmr_jax.rewards.components import Group, RewardError, load_function
+from infimmr_jax.rewards.pool import GraderPool
+from infimmr_jax.rewards.router import Scores, score_groups
+
+RIGHT, WRONG, LONG, BARE = (
+    r"<think>a</think> \boxed{5}",
+    r"<think>a</think> \boxed{6}",
+    r"<think>a b c d e</think> \boxed{5}",
+    r"\boxed{5}",
+)
+HERE = "test_components"
+
+
+def shortest_right(group: Group) -> Sequence[float]:
+    """1 for the shortest right response of a group: needs lengths and accuracies of all."""
+    right = group.components["accuracy"] == 1
+    if not right.any():
+        return [0.0] * len(group.responses)
+    best = np.where(right, group.lengths, np.inf).min()
+    return list((right & (group.lengths == best)).astype(float))
+
+
+def finished_share(group: Group) -> Sequence[float]:
+    assert group.problem.answer == "5"
+    assert group.extracted[0] == "5"
+    return group.finished.astype(float)
+
+
+def one_short(group: Group) -> Sequence[float]:
+    return [1.0]
+
+
+def infinite(group: Group) -> Sequence[float]:
+    return [float("nan")] * len(group.responses)
+
+
+def words(group: Group) -> Sequence[str]:
+    return ["good"] * len(group.responses)
+
+
+def two_arguments(group: Group, more: int) -> Sequence[float]:
+    return [0.0]
+
+
+not_a_function = 5
+
+
+def score(weights: dict[str, float]) -> Scores:
+    reward = RewardSection(weights=weights)
+    responses = [[RIGHT, WRONG, LONG, BARE]]
+    finished, lengths = np.asarray([[True, True, False, True]]), np.asarray([[9, 8, 14, 10]])
+    with GraderPool(workers=1) as pool:
+        return score_groups([Problem("p", "q", "5", "math")], responses, finished, lengths, reward, "think_boxed", pool)
+
+
+def test_user_functions_see_the_whole_group_and_are_weighted() -> None:
+    weights = {"accuracy": 0.5, f"{HERE}:shortest_right": 2.0, f"{HERE}:finished_share": -1.0}
+    scores = score(weights)
+    assert list(scores.components) == ["accuracy", "format", *list(weights)[1:]]
+    np.testing.assert_array_equal(scores.components[f"{HERE}:shortest_right"], [[1, 0, 0, 0]])
+    np.testing.assert_array_equal(scores.components[f"{HERE}:finished_share"], [[1, 1, 0, 1]])
+    np.testing.assert_allclose(scores.total, [[1.5, -1.0, 0.5, -0.5]])
+
+
+def test_accuracy_counts_only_in_the_right_format() -> None:
+    scores = score({"accuracy_and_format": 1.0})
+    np.testing.assert_array_equal(scores.components["accuracy"], [[1, 0, 1, 1]])
+    np.testing.assert_array_equal(scores.total, [[1, 0, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("one_short", "one number for each of the 4 responses"),
+        ("infinite", "not finite"),
+        ("words", "returned no numbers for problem p"),
+        ("two_arguments", "must take one argument"),
+        ("not_a_function", "has no function 'not_a_function'"),
+        ("missing", "has no function 'missing'"),
+    ],
+)
+def test_a_bad_function_is_named(name: str, said: str) -> None:
+    with pytest.raises(RewardError, match=said):
+        score({f"{HERE}:{name}": 1.0})
+
+
+def test_a_missing_module_is_named() -> None:
+    with pytest.raises(RewardError, match=r"nowhere_at_all:f.*can not be imported"):
+        load_function("nowhere_at_all:f")
+    with pytest.raises(RewardError, match="unknown"):
+        load_function("nothing")
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"weights": {"acuracy": 1.0}}, "did you mean 'accuracy'"),
+        ({"weights": {"judge": 1.0}}, "`judge` must be set"),
+        ({"rules": {"strings": "anls"}}, "'strings' is no answer type"),
+        ({"rules": {"string": "anlss"}}, "string has no rule 'anlss'"),
+        ({"judge": {}}, "either `function`"),
+        ({"judge": {"endpoint": "http://localhost:1", "function": "a:b"}}, "either `function`"),
+        ({"judge": {"endpoint": "localhost:1", "model": "m"}}, "must start with http"),
+        ({"judge": {"endpoint": "http://localhost:1"}}, "needs `model`"),
+        ({"judge": {"function": "a:b", "prompt": r"\boxed{}"}}, "write other braces twice"),
+    ],
+)
+def test_the_configuration_refuses_what_can_not_work(section: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        RewardSection.model_validate(section)
+
+
+def test_the_configuration_takes_what_works() -> None:
+    judge = JudgeSection(endpoint="http://localhost:8000/v1", model="judge")
+    RewardSection(weights={"judge": 1.0, "my.module:f": 0.5}, rules={"box": "union_iou"}, judge=judge)

@@ -1,0 +1,90 @@
+"""The table of verifiers: routing, rules, and that each is callable by itself on bare strings."""
+
+import math
+
+import pytest
+
+from infimmr_jax.rewards.verdict import Options, Question
+from infimmr_jax.rewards.verifiers import ANSWER_TYPES, QUICK, RULES, quick_verdict, slow_verdict
+from infimmr_jax.rewards.verify_action import verify_action
+from infimmr_jax.rewards.verify_choice import verify_choice
+from infimmr_jax.rewards.verify_list import verify_list, verify_set
+from infimmr_jax.rewards.verify_math import verify_math
+from infimmr_jax.rewards.verify_number import verify_number
+from infimmr_jax.rewards.verify_region import verify_box, verify_point, verify_span
+from infimmr_jax.rewards.verify_string import verify_string
+
+GOLDS = {
+    "math": r"\frac{1}{2}",
+    "choice": "B",
+    "string": "blue",
+    "number": "5",
+    "list": "[1, 2]",
+    "set": "1, 2",
+    "box": "[0, 0, 4, 4]",
+    "point": "[0, 0, 4, 4]",
+    "span": "[1, 2]",
+    "action": '{"action": "click"}',
+}
+
+
+def test_every_type_has_rules_and_a_verifier() -> None:
+    assert set(RULES) == set(QUICK) == set(ANSWER_TYPES) == set(GOLDS)
+
+
+@pytest.mark.parametrize("answer_type", ANSWER_TYPES)
+@pytest.mark.parametrize("answer", ["", " ", "x" * 2_001, "(" * 41 + ")" * 41])
+def test_unusable_answers_are_refused_by_every_type(answer_type: str, answer: str) -> None:
+    verdict = quick_verdict(Question(answer_type, GOLDS[answer_type], answer))
+    assert verdict is not None
+    assert verdict.score == 0
+
+
+@pytest.mark.parametrize("answer_type", ANSWER_TYPES)
+def test_an_unparsable_gold_rewards_nobody(answer_type: str) -> None:
+    gold = {"string": "...", "choice": "?", "math": " "}.get(answer_type, "}{")
+    for answer in ("5", "B", "blue", "[0, 0, 4, 4]"):
+        verdict = quick_verdict(Question(answer_type, gold, answer))
+        assert verdict is not None
+        assert verdict.score == 0
+
+
+@pytest.mark.parametrize("answer_type", [name for name in ANSWER_TYPES if name != "point"])
+def test_every_rule_gives_the_gold_the_full_score(answer_type: str) -> None:
+    for rule in RULES[answer_type]:
+        verdict = quick_verdict(Question(answer_type, GOLDS[answer_type], GOLDS[answer_type], Options(rule=rule)))
+        assert verdict is not None
+        assert verdict.score == 1, rule
+
+
+def test_an_unknown_type_is_named() -> None:
+    with pytest.raises(ValueError, match="'maths' has no verifier"):
+        quick_verdict(Question("maths", "1", "1"))
+
+
+def test_each_verifier_takes_bare_strings() -> None:
+    assert verify_math(r"\frac{1}{2}", "0.5").score == 1
+    assert verify_math("x+1", "1+x").score == 1
+    assert slow_verdict(Question("math", "x+1", "1+x")).score == 1
+    assert verify_choice("B", "(b)").score == 1
+    assert verify_string("Blue", "blue").score == 1
+    assert verify_number("5", "5.0").score == 1
+    assert verify_list("[1, 2]", "1, 2").score == 1
+    assert verify_set("1, 2", "2, 1").score == 1
+    assert verify_box("[0,0,4,4]", "[0,0,4,2]").score == 0.5
+    assert verify_point("[0,0,4,4]", "(1,1)").score == 1
+    assert verify_span("[1,3]", "[1,2]").score == 0.5
+    assert verify_action('{"action": "back"}', '{"action": "back"}').score == 1
+
+
+def test_the_cosine_rule_against_its_formula() -> None:
+    for answer in range(70, 131):
+        error = abs(answer - 100) / 100
+        formula = 1.0 if error < 0.05 else 0.0 if error > 0.2 else 0.5 * (math.cos(math.pi * (error - 0.05) / 0.15) + 1)
+        score = verify_number("100", str(answer), Options(rule="cosine")).score
+        assert score == pytest.approx(formula, abs=1e-9)
+
+
+def test_the_distance_rule_against_its_formula() -> None:
+    score = verify_point("(0, 0)", "(30, 40)", Options(rule="distance")).score
+    assert score == pytest.approx(math.exp(-(50**2) / (2 * 50**2)))
