@@ -115,7 +115,7 @@ def policy_loss(
         if config.kl.coefficient and config.kl.place == "loss":
             divergence = kl_estimate(logprobs, reference, mask, config.kl.estimator)
             if kl_weights is not None:
-                divergence *= stop_gradient(jnp.where(mask, kl_weights[..., None], 0.0))
+                divergence *= stop_gradient(kl_weights)[..., None]
             loss += coefficients.kl * aggregate(divergence, mask, config.aggregation, denominators)
     if entropies is not None:
         tokens["policy/entropy"] = entropies
