@@ -39,18 +39,19 @@ class Shapes:
     def __init__(self, config: RunConfig):
         self.prompts: tuple[int, ...] = config.data.prompt_buckets
         self.images: tuple[tuple[int, int], ...] = config.data.image_buckets
-        self._seen: list[tuple[int, tuple[int, int]]] = []
+        self._seen: list[tuple[int, tuple[int, int], str]] = []
 
-    def see(self, plan: PromptPlan) -> None:
+    def see(self, plan: PromptPlan, modality: Modality) -> None:
         """Remember the shape of a prompt that a batch may hold; raises DataError when no given bucket holds it."""
         largest = self.prompts[-1:] or (plan.length,), self.images[-1:] or (plan.image_shape,)
         choose_bucket([plan], *largest)
-        self._seen.append((plan.length, plan.image_shape))
+        self._seen.append((plan.length, plan.image_shape, modality))
 
     def choose(self, rows: int) -> None:
         """Choose the buckets that the configuration leaves open, for batches of `rows` prompts."""
-        lengths, images = zip(*self._seen, strict=True)
-        planned = plan_buckets(lengths, images, rows=rows)
+        lengths, images, modalities = zip(*self._seen, strict=True)
+        # A batch holds prompts of one modality: text phases get a shape without image slots where that saves enough.
+        planned = plan_buckets(lengths, images, rows=rows, groups=modalities)
         self.prompts = self.prompts or planned.prompts
         self.images = self.images or planned.images
         if jax.process_count() > 1:
@@ -95,7 +96,7 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
     encode = functools.partial(_encode, **common)
 
     def check(problem: Problem, modality: Modality) -> None:
-        shapes.see(plan_prompt(problem, modality, **common))
+        shapes.see(plan_prompt(problem, modality, **common), modality)
 
     def collate_all(prompts: Sequence[EncodedPrompt]) -> PromptBatch:
         return _collate(prompts, len(prompts), shapes)
@@ -162,6 +163,7 @@ def model_options(section: ModelSection) -> ModelOptions:
         param_dtype=jnp.dtype(section.param_dtype),
         scan=layers is None or layers > 8,
         remat=section.remat,
+        attention=section.attention,
     )
 
 
