@@ -1,0 +1,18 @@
+"""The benchmarks by name."""
+
+from __future__ import annotations
+
+from infimmr_jax.evaluation import geometry3k, math500, mathverse, mathvision, mathvista, olympiadbench, wemath
+from infimmr_jax.evaluation.items import Benchmark
+
+BENCHMARKS: dict[str, Benchmark] = {
+    module.BENCHMARK.name: module.BENCHMARK
+    for module in (mathverse, mathvision, olympiadbench, mathvista, math500, geometry3k, wemath)
+}
+
+
+def benchmark_named(name: str) -> Benchmark:
+    """The benchmark of a name; ValueError with the known names."""
+    if name not in BENCHMARKS:
+        raise ValueError(f"there is no benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name]

@@ -1,0 +1,82 @@
+"""What a benchmark is made of: items to ask, gold answers to grade against, and one response's grade."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from infimmr_jax.data.records import AnswerType, Problem
+
+Style = Literal["published", "plain"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One problem of a benchmark.
+
+    `prompt` is the text the benchmark publishes for asking; `question` and `choices` are the plain parts of it, for a
+    policy that was trained on an instruction of its own. `gold` holds what grading needs and is plain JSON. `groups`
+    are the breakdowns: a key maps to one value, or to several (MathVista's skills).
+    """
+
+    id: str
+    prompt: str
+    question: str
+    answer: str
+    answer_type: AnswerType
+    gold: dict[str, Any]
+    choices: tuple[str, ...] = ()
+    images: tuple[str | bytes, ...] = ()
+    groups: dict[str, str | tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+    def problem(self, style: Style) -> Problem:
+        """The item as a Problem: `published` asks with the benchmark's own text (add no instruction of your own)."""
+        published = style == "published"
+        return Problem(
+            id=self.id,
+            question=self.prompt if published else self.question,
+            answer=self.answer,
+            # The published text already lists the options.
+            answer_type="string" if published and self.answer_type == "choice" else self.answer_type,
+            choices=() if published else self.choices,
+            images=self.images,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Response:
+    """One sampled answer: its text, whether the length limit cut it off, and its number of tokens if known."""
+
+    text: str
+    truncated: bool = False
+    tokens: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Grade:
+    """How one response was graded: `extracted` is None when no answer was found, `reason` says what decided."""
+
+    correct: bool
+    extracted: str | None
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """How a benchmark is read and scored.
+
+    `grade(gold, text)` takes the text after the thinking section. It may be slow or even hang on hostile LaTeX: call it
+    through `grading.Graders`. `protocol` says in words whose rules these are and where they differ. `parse_answer`
+    marks the protocols whose answers are LaTeX. `summary` computes a benchmark's own metrics from the grades.
+    """
+
+    name: str
+    title: str
+    read: Callable[[Path], list[Item]]
+    grade: Callable[[dict[str, Any], str], Grade]
+    protocol: str
+    paper: float | None = None
+    group_keys: tuple[str, ...] = ()
+    summary: Callable[[Sequence[Item], Sequence[float]], dict[str, float]] | None = None

@@ -1,0 +1,189 @@
+"""Asking a policy a benchmark's questions: resumable, the same on every repetition, on one or many hosts."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from infimmr_jax.data.files import raw_records
+from infimmr_jax.data.records import DataError, Problem
+from infimmr_jax.evaluation.grading import Graders, Judge
+from infimmr_jax.evaluation.items import Benchmark, Grade, Item, Response, Style
+from infimmr_jax.evaluation.markdown import results_markdown
+from infimmr_jax.evaluation.results import EvaluationError, score_responses
+
+Generate = Callable[[list[Problem], int, bool], Sequence[Sequence[str | Response]]]
+_IDS = ("id", "sample_index", "pid")
+_TEXTS = ("responses", "response", "model_answer")
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is asked of whom; the responses of one request are never mixed with those of another.
+
+    `settings` is whatever else changes the responses (temperature, length limit, seed), as plain JSON.
+    """
+
+    model: str
+    n: int = 1
+    greedy: bool = True
+    style: Style = "plain"
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def run_benchmark(
+    benchmark: Benchmark,
+    items: Sequence[Item],
+    generate: Generate,
+    request: Request,
+    out: Path,
+    graders: Graders,
+    judge: Judge | None = None,
+    batch_size: int = 64,
+    on_batch: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Generate, grade and write `result.json`, `result.md` and `grades.jsonl` to the directory `out`; the result.
+
+    `generate(problems, n, greedy)` gives n responses to every problem. For a resumed evaluation to equal an unbroken
+    one it must derive its randomness from the problem (its id), not from the call. Responses are appended to
+    `responses.jsonl` batch by batch, and those that are there are not asked for again. On many hosts all call this with
+    the same arguments and `generate` runs on all of them with the same problems; process 0 writes and returns the
+    result, the others return {}. `on_batch(done, total)` is called after each batch. Raises EvaluationError when `out`
+    holds responses to another request.
+    """
+    if request.greedy and request.n != 1:
+        raise EvaluationError(f"greedy decoding gives one response a problem, not {request.n}; sample, or ask for one")
+    is_first = jax.process_index() == 0
+    file = out / "responses.jsonl"
+    if is_first:
+        out.mkdir(parents=True, exist_ok=True)
+        _check_request(out / "request.json", benchmark, items, request)
+    known = stored_responses(file, request.n) if is_first else {}
+    done = _from_first(np.array([item.id in known for item in items], bool))
+    left = [item for item, is_done in zip(items, done, strict=True) if not is_done]
+    for start in range(0, len(left), batch_size):
+        batch = left[start : start + batch_size]
+        found = generate([item.problem(request.style) for item in batch], request.n, request.greedy)
+        if len(found) != len(batch) or any(len(row) != request.n for row in found):
+            raise EvaluationError(
+                f"generate gave {len(found)} groups for {len(batch)} problems of {request.n} responses"
+            )
+        rows = {item.id: [_response(one) for one in row] for item, row in zip(batch, found, strict=True)}
+        if is_first:
+            known |= rows
+            _append(file, rows)
+        on_batch(len(items) - len(left) + start + len(batch), len(items))
+    if not is_first:
+        return {}
+    result, grades = score_responses(benchmark, items, known, graders, judge)
+    result["request"] = {**dataclasses.asdict(request), "items": fingerprint(items, request.style)}
+    write_results(out, items, result, grades)
+    return result
+
+
+def write_results(out: Path, items: Sequence[Item], result: dict[str, Any], grades: Sequence[Sequence[Grade]]) -> None:
+    """Write result.json, result.md and grades.jsonl; equal arguments give equal bytes."""
+    out.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"id": item.id, "gold": item.gold["answer"], "grades": [dataclasses.asdict(grade) for grade in row]}
+        for item, row in zip(items, grades, strict=True)
+    ]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    _replace(out / "grades.jsonl", lines)
+    _replace(out / "result.md", results_markdown([result]))
+    _replace(out / "result.json", json.dumps(result, ensure_ascii=False, indent=2, sort_keys=True) + "\n")
+
+
+def stored_responses(path: Path, n: int) -> dict[str, list[Response]]:
+    """Responses written so far, by item; the torn last line of a kill is cut from the file."""
+    if not path.exists():
+        return {}
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        path.write_bytes(whole)
+    rows = [json.loads(line) for line in whole.splitlines()]
+    return {row["id"]: [Response(**one) for one in row["responses"]] for row in rows if len(row["responses"]) == n}
+
+
+def read_responses(path: Path, items: Sequence[Item]) -> dict[str, list[Response]]:
+    """Responses that somebody stored: .jsonl, .json or .parquet rows with an id and `response` or `responses`.
+
+    The benchmarks' own output forms are read too: `sample_index` and `model_answer` (MathVerse), an object by pid
+    (MathVista), `ID` and `key` (We-Math). Several rows of one id are several responses to it. Raises DataError, naming
+    the row, when one has neither, and EvaluationError when no id is one of the benchmark's.
+    """
+    found: dict[str, list[Response]] = {}
+    for number, row in raw_records(path):
+        if isinstance(row, DataError):
+            raise DataError(f"{path}, row {number}: {row}")
+        composite = f"{row['ID']}/{row['key']}" if isinstance(row, dict) and "ID" in row and "key" in row else None
+        identity = composite or next((str(row[key]) for key in _IDS if key in row), None)
+        text = next((row[key] for key in _TEXTS if row.get(key) is not None), None)
+        if identity is None or text is None:
+            raise DataError(f"{path}, row {number}: needs a key of {', '.join(_IDS)} and one of {', '.join(_TEXTS)}")
+        found.setdefault(identity, []).extend(_response(one) for one in (text if isinstance(text, list) else [text]))
+    ids = {item.id for item in items}
+    if not ids & found.keys():
+        example = next(iter(found), "none")
+        raise EvaluationError(
+            f"{path}: no id is one of the benchmark's (found {example!r}, expected like {items[0].id!r})"
+        )
+    return {identity: responses for identity, responses in found.items() if identity in ids}
+
+
+def fingerprint(items: Sequence[Item], style: Style) -> str:
+    """A hash of ids and questions, in order."""
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(json.dumps([item.id, item.problem(style).question, item.choices]).encode())
+    return digest.hexdigest()[:16]
+
+
+def _check_request(path: Path, benchmark: Benchmark, items: Sequence[Item], request: Request) -> None:
+    wanted = {"benchmark": benchmark.name, **dataclasses.asdict(request), "items": fingerprint(items, request.style)}
+    wanted = json.loads(json.dumps(wanted))
+    if not path.exists():
+        _replace(path, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    differing = sorted(key for key in wanted.keys() | before.keys() if wanted.get(key) != before.get(key))
+    if differing:
+        raise EvaluationError(
+            f"{path.parent} holds responses to another request (other {', '.join(differing)}): "
+            "choose another output directory, or remove this one"
+        )
+
+
+def _from_first(done: np.ndarray) -> np.ndarray:
+    """Process 0's array on every process: hosts must agree on what is left, or their collectives would not match."""
+    return np.asarray(multihost_utils.broadcast_one_to_all(done)) if jax.process_count() > 1 else done
+
+
+def _response(value: Any) -> Response:
+    if isinstance(value, Response):
+        return value
+    if isinstance(value, Mapping):
+        return Response(str(value["text"]), bool(value.get("truncated", False)), value.get("tokens"))
+    return Response(str(value))
+
+
+def _append(path: Path, rows: dict[str, list[Response]]) -> None:
+    with path.open("ab") as file:
+        for identity, responses in rows.items():
+            row = {"id": identity, "responses": [dataclasses.asdict(response) for response in responses]}
+            file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8", errors="replace")
+    partial.rename(path)

@@ -1,0 +1,68 @@
+"""Finding answers in free text."""
+
+import pytest
+
+from infimmr_jax.evaluation.answers import (
+    final_text,
+    last_list,
+    last_number,
+    last_option_letter,
+    option_letter,
+    stated_answer,
+)
+
+
+def test_final_text_is_what_follows_the_thinking():
+    assert final_text("<think>so \\boxed{3}</think>\\boxed{4}") == "\\boxed{4}"
+    assert final_text("a</think>b</think> c") == "c"
+    assert final_text("no tags") == "no tags"
+    assert final_text("<think>never closed \\boxed{4}") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"first \boxed{3}, then \boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{\text{(B)}}", "(B)"),
+        ("The final answer is 42.", "42"),
+        ("**Answer:** C", "C"),
+        ("The correct option letter is D.", "D"),
+        ("The answer is 3.5 cm. It is long.", "3.5 cm"),
+        ("所以答案：B", "B"),
+        ("I can not tell", None),
+        (r"\boxed{4", None),
+    ],
+)
+def test_stated_answer(text, answer):
+    assert stated_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("B", "B"),
+        ("(B)", "B"),
+        ("B.", "B"),
+        ("B: 14 cm", "B"),
+        ("(B) 14", "B"),
+        ("option C", "C"),
+        ("Choice (A) is", "A"),
+        ("$\\text{A}$", "A"),
+        ("14", None),
+        ("E", None),
+        ("Both A and B", None),
+        ("BA", None),
+    ],
+)
+def test_option_letter(text, letter):
+    assert option_letter(text, "ABCD") == letter
+
+
+def test_last_resorts():
+    assert last_option_letter("not (A) but (C) I think", "ABCD") == "C"
+    assert last_option_letter("long talk\nB", "ABCD") == "B"
+    assert last_option_letter("A triangle has three sides, so we start from there and think.", "ABCD") is None
+    assert last_number("from 3 to 1,234.5 units") == "1234.5"
+    assert last_number("none") is None
+    assert last_list("between [2007, 2008] or so") == "[2007, 2008]"
+    assert last_list("none") is None
