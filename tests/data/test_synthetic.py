@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from infimmr_jax.data.records import DataError
 from infimmr_jax.data.synthetic import FAMILIES, SyntheticSource, make_problem
 from infimmr_jax.data.synthetic.bars import BASE, COLUMNS, UNIT
-from infimmr_jax.data.synthetic.canvas import COLOURS, SIDE
-
-STYLES = ("plain", "shifted")
+from infimmr_jax.data.synthetic.canvas import COLOURS, SIDE, STYLES
 
 
 def pixels(problem):
@@ -102,7 +101,9 @@ def test_the_shifted_style_moves_the_axis_up():
         return rows
 
     assert set(axis("plain")) == {BASE}
-    assert all(3 <= BASE - row <= 6 for row in axis("shifted"))
+    low, high = STYLES["shifted"].raise_px
+    assert 0 < low
+    assert all(low <= BASE - row <= high for row in axis("shifted"))
 
 
 def test_a_source_is_lazy_and_walks_through_its_families():
@@ -122,6 +123,6 @@ def test_a_source_is_lazy_and_walks_through_its_families():
 )
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones(change, message):
     arguments = {"family": "bars", "style": "plain", "split": "train", "seed": 0, "index": 0, "modality": "text"}
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(DataError, match=message) as error:
         make_problem(**{**arguments, **change})
     assert "known:" in str(error.value)

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import overload
 
-from infimmr_jax.data.records import Problem
+from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.data.synthetic.bars import bars
 from infimmr_jax.data.synthetic.canvas import STYLES, Canvas
 from infimmr_jax.data.synthetic.dials import clock, number_line
@@ -43,7 +43,7 @@ def make_problem(
     Modality "text" gives the facts in the question and no picture; "caption" and "image" give the picture, with the
     facts as caption. Whether a problem is held out depends on its facts and question alone, so that a held-out
     problem occurs in "train" in no style, modality or seed. `draw=False` leaves the picture out (for counting and
-    filtering). Raises ValueError for an unknown family, style, split or modality.
+    filtering). Raises DataError for an unknown family, style, split or modality.
     """
     _known("family", family, FAMILIES)
     _known("style", style, STYLES)
@@ -124,4 +124,4 @@ def _number(*parts: object) -> int:
 def _known(what: str, value: str, known: Iterable[str]) -> None:
     names = tuple(known)
     if value not in names:
-        raise ValueError(f"there is no synthetic {what} {value!r}; known: {', '.join(names)}")
+        raise DataError(f"there is no synthetic {what} {value!r}; known: {', '.join(names)}")
