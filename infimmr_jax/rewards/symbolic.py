@@ -1,8 +1,8 @@
 """Equality of two LaTeX answers by structure and math-verify; for grader processes only (sympy may hang).
 
-math-verify says whether two parsed expressions are equal; around it stand our own rules, each of which can only say
-no: brackets and order of tuples and intervals, every side of a chain of equations, units, words, and a numeric spot
-check of what was found equal.
+math-verify parses, and says whether formulas, relations, sets and matrices are equal. Around it stand our own rules:
+brackets and order of tuples and intervals, every side of a chain of equations, units and words, and values to 30
+digits, which decide expressions without variables and refuse all others that differ at one place.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import sympy
 from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
+from sympy.core.relational import Relational
 
 from infimmr_jax.rewards.latex import tidy
 from infimmr_jax.rewards.numbers import PlainNumber, read_number, same_unit, split_unit
@@ -35,6 +36,9 @@ from infimmr_jax.rewards.verify_math import (
 # math-verify warns once that its own (signal based) timeouts are off: here the pool's kill is the deadline.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 
+DIGITS = 30
+_TINY = sympy.Float(10) ** (10 - DIGITS)
+
 _CONFIG = LatexExtractionConfig(
     boxed_match_priority=0,
     normalization_config=NormalizationConfig(
@@ -44,7 +48,7 @@ _CONFIG = LatexExtractionConfig(
 # Bare elements may come with brackets, and a tuple or a set may come without; [1, 2] is an interval, never (1, 2).
 _INTERCHANGEABLE = frozenset({("list", "set"), ("list", "()"), ("list", "[]"), ("set", "list"), ("()", "list")})
 _SCALED_TUPLE = re.compile(r"(?:^|[^a-zA-Z_])[-+*/0-9]\s*\([^()]*,[^()]*\)")
-_SPOT_VALUES = (sympy.Rational(733, 997), sympy.Rational(1327, 601), sympy.Rational(311, 1009))
+_PLACE = (sympy.Rational(733, 997), sympy.Rational(1327, 601), sympy.Rational(311, 1009))
 
 
 @lru_cache(maxsize=4096)
@@ -135,10 +139,19 @@ def _expressions(gold: str, answer: str, options: Options) -> Verdict:
         return Verdict(0.0, "unparsable answer")
     if _values_agree(gold, gold_value, answer, answer_value, options):
         return Verdict(1.0, "values equal")
+    # Numbers first: math-verify simplifies differences, which is slow for what is plainly different.
+    same = _same_numerically(gold_value, answer_value)
+    if same is False:
+        return Verdict(0.0, "values differ")
+    if same and not gold_value.free_symbols:
+        return Verdict(1.0, "values equal")
     if not verify(gold_value, answer_value, allow_set_relation_comp=True, timeout_seconds=None):
         return Verdict(0.0, "math-verify: different")
-    veto = _veto(gold_value, answer_value)
-    return Verdict(0.0, veto) if veto else Verdict(1.0, "math-verify: equal")
+    relations = isinstance(gold_value, Relational) and isinstance(answer_value, Relational)
+    if relations and not gold_value.free_symbols == answer_value.free_symbols != set():
+        # math-verify solves both: without a solution, x^2 = -1 and 0 = 1 are alike.
+        return Verdict(0.0, "an equation in other variables")
+    return Verdict(1.0, "math-verify: equal")
 
 
 def _values_agree(gold: str, gold_value: Any, answer: str, answer_value: Any, options: Options) -> bool:
@@ -169,28 +182,24 @@ def _fraction(number: PlainNumber | None, value: Any) -> Fraction | None:
     return Fraction(str(approximate)) if isinstance(approximate, sympy.Float | sympy.Integer) else None
 
 
-def _veto(gold: Any, answer: Any) -> str | None:
-    """Why two objects that were found equal are not: a spot check of values, and equations without content."""
-    if isinstance(gold, sympy.core.relational.Relational) and isinstance(answer, sympy.core.relational.Relational):
-        return None if gold.free_symbols == answer.free_symbols != set() else "an equation in other variables"
-    if (
-        not (isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr))
-        or gold.free_symbols != answer.free_symbols
-    ):
+def _same_numerically(gold: Any, answer: Any) -> bool | None:
+    """Whether two expressions in the same variables have one value (30 digits) at a fixed place; None: undecided."""
+    if not (isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr)):
         return None
-    if gold.has(sympy.UnevaluatedExpr) or answer.has(sympy.UnevaluatedExpr):
+    percent = gold.has(sympy.UnevaluatedExpr) or answer.has(sympy.UnevaluatedExpr)
+    if percent or gold.free_symbols != answer.free_symbols or len(gold.free_symbols) > len(_PLACE):
         return None
-    symbols = sorted(gold.free_symbols, key=str)
-    if len(symbols) > len(_SPOT_VALUES):
+    place = dict(zip(sorted(gold.free_symbols, key=str), _PLACE, strict=False))
+    try:
+        left, right = gold.subs(place).evalf(DIGITS), answer.subs(place).evalf(DIGITS)
+    except OverflowError:
         return None
-    place = dict(zip(symbols, _SPOT_VALUES, strict=False))
-    left, right = gold.subs(place).evalf(30), answer.subs(place).evalf(30)
     if not (left.is_number and right.is_number and left.is_finite and right.is_finite):
         return None
-    tolerance = 1e-6 if gold.has(sympy.Float) or answer.has(sympy.Float) else 1e-12
-    if abs(left - right) > tolerance * max(abs(left), abs(right)):
-        return "values differ at a spot check"
-    return None
+    size = max(abs(left), abs(right))
+    if size < _TINY:  # too near to 0 to tell rounding from a difference
+        return None
+    return bool(abs(left - right) <= _TINY * size)
 
 
 __all__ = ["compare", "parse_latex"]

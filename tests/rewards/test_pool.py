@@ -17,7 +17,9 @@ from infimmr_jax.rewards.pool import GraderError, GraderPool
 from infimmr_jax.rewards.verdict import Question
 from infimmr_jax.rewards.worker import main as worker_main
 
-HANG = Question("math", r"\binom{10^9}{3}", r"\binom{10^9}{5\cdot 10^8}")  # the gold has a binomial: not refused
+# The gold holds a binomial, so a binomial is not refused; in a matrix it is not evaluated numerically either.
+MATRIX = r"\begin{pmatrix} \binom{10^9}{%s} \\ 1 \end{pmatrix}"
+HANG = Question("math", MATRIX % "3", MATRIX % r"5 \cdot 10^8")
 FINE = Question("math", r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}")
 
 
@@ -169,19 +171,24 @@ TRAINER = """
     import sys, time, psutil
     from infimmr_jax.rewards.pool import GraderPool
     from infimmr_jax.rewards.verdict import Question
+    from test_pool import HANG
     with GraderPool(workers=1, deadline_seconds=600) as pool:
         pool.verify([Question("math", "x+1", "1+x")])
         print(*[process.pid for process in psutil.Process().children(recursive=True)], flush=True)
-        pool.verify([Question("math", r"\\\\binom{10^9}{3}", r"\\\\binom{10^9}{5 \\\\cdot 10^8}")])
+        pool.verify([HANG])
 """
 
 
 @pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_graders_end_when_the_trainer_dies(way: signal.Signals, tmp_path: Path) -> None:
     script = tmp_path / "trainer.py"
-    script.write_text(textwrap.dedent(TRAINER.replace("\\\\\\\\", "\\\\")))
+    script.write_text(textwrap.dedent(TRAINER))
     trainer = subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
     )
     assert trainer.stdout is not None
     pids = [int(pid) for pid in trainer.stdout.readline().split()]
