@@ -102,7 +102,7 @@ def test_the_shifted_style_moves_the_axis_up():
 
     assert set(axis("plain")) == {BASE}
     low, high = STYLES["shifted"].raise_px
-    assert 0 < low
+    assert low > 0
     assert all(low <= BASE - row <= high for row in axis("shifted"))
 
 
