@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool
 
 from infimmr_jax.config import ConfigError, DataSection, MeshSection, VideoSection
@@ -52,7 +51,8 @@ def load_generator(
 ) -> Generator:
     """Load a Hugging Face directory on one device; `dtype` None is bfloat16 on an accelerator and float32 on a CPU.
 
-    `data` and `video` bound the pixels of images and the frames of videos. Raises ConfigError when the directory does not hold a whole Qwen2.5-VL with its tokenizer.
+    `data` and `video` bound the pixels of images and the frames of videos.
+    Raises ConfigError when the directory does not hold a whole Qwen2.5-VL with its tokenizer.
     """
     config, tokenizer = read_config(directory), load_tokenizer(directory)
     device = jax.devices()[0]
@@ -83,6 +83,8 @@ def generate(
     marks all come first. Temperature 0 is greedy. Questions of similar size share their compiled programs.
     Raises ConfigError or DataError, before the first piece, for what can not be shown or is too long.
     """
+    if max_new_tokens < 1:
+        raise ConfigError(f"an answer of {max_new_tokens} tokens can not be given; ask for at least 1")
     plan = plan_question(generator, question, images, videos, system)
     longest = generator.config.text.max_position_embeddings
     if plan.length + 1 + max_new_tokens > longest:
