@@ -59,6 +59,7 @@ class ModelSection(Section):
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["none", "full", "dots"] = "none"
+    attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
 
 
 class ImageSection(Section):

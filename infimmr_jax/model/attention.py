@@ -2,9 +2,14 @@
 
 Letters: P prompts, G group, S trunk length, R response length, H query heads, K key/value heads, Q = H / K, D head
 size, B any batch, T any length. Trunk and cache arrays are [.., K, slots, D]: a decode step reads that layout fastest.
+
+Three ways to the same numbers: `xla` everywhere, in blocks of queries when there are many scores; `splash` (Pallas) on
+TPUs; `cudnn` on GPUs for the trunk. Short sequences, windows and decoding always take `xla`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,27 +17,76 @@ from jaxtyping import Array, Bool, Float, Int
 
 # A finite bias: a row without any visible key gives a mean instead of NaN, and its gradient stays finite.
 MASKED = -1e30
+IMPLEMENTATIONS = ("auto", "xla", "splash", "cudnn")
+# Scores of one head and row that may exist at once; more are computed in blocks of queries of about half as many.
+SCORES_AT_ONCE = 2**20
+# Below this length a kernel's blocks would be mostly padding.
+SHORTEST_FOR_KERNELS = 128
+
+
+def choose_attention(name: str, dtype: jnp.dtype) -> str:
+    """The implementation that `name` means on this process's default devices; `auto` never asks for the unsupported.
+
+    Raises ValueError for an unknown name, and for cuDNN's attention in a dtype that it does not have.
+    """
+    if name not in IMPLEMENTATIONS:
+        raise ValueError(f"attention {name!r} is unknown; choose one of {', '.join(IMPLEMENTATIONS)}")
+    half = dtype in (jnp.bfloat16, jnp.float16)
+    if name == "cudnn" and not half:
+        raise ValueError(f"attention 'cudnn' computes in bfloat16 or float16, not {dtype}; choose 'xla' or bfloat16")
+    if name != "auto":
+        return name
+    return {"tpu": "splash", "gpu": "cudnn" if half else "xla"}.get(jax.default_backend(), "xla")
 
 
 def vision_attention(
-    q: Float[Array, "B T H D"], k: Float[Array, "B T H D"], v: Float[Array, "B T H D"], mask: Bool[Array, "B T"]
+    q: Float[Array, "B T H D"],
+    k: Float[Array, "B T H D"],
+    v: Float[Array, "B T H D"],
+    mask: Bool[Array, "B T"],
+    implementation: str = "xla",
 ) -> Float[Array, "B T H D"]:
     """Bidirectional attention in which every query sees the keys where `mask` is True."""
-    scores = jnp.einsum("bthd,bshd->bhts", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
-    weights = jax.nn.softmax(jnp.where(mask[:, None, None, :], scores, MASKED), axis=-1)
-    return jnp.einsum("bhts,bshd->bthd", weights.astype(v.dtype), v)
+    T = q.shape[1]
+    if implementation == "splash" and T >= SHORTEST_FOR_KERNELS:
+        from infimmr_jax.model import splash  # Pallas takes a second to import, and only TPUs need it.
+
+        return splash.vision_attention(q, k, v, mask)
+
+    def attend(q: Float[Array, "B t H D"], _: Int[Array, "t"]) -> Float[Array, "B t H D"]:
+        scores = jnp.einsum("bthd,bshd->bhts", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+        weights = jax.nn.softmax(jnp.where(mask[:, None, None, :], scores, MASKED), axis=-1)
+        return jnp.einsum("bhts,bshd->bthd", weights.astype(v.dtype), v)
+
+    return _by_query_blocks(attend, q, axis=1, scores_per_query=T)
 
 
 def trunk_attention(
-    q: Float[Array, "P S H D"], k: Float[Array, "P K S D"], v: Float[Array, "P K S D"], mask: Bool[Array, "P S"]
+    q: Float[Array, "P S H D"],
+    k: Float[Array, "P K S D"],
+    v: Float[Array, "P K S D"],
+    mask: Bool[Array, "P S"],
+    implementation: str = "xla",
 ) -> Float[Array, "P S H D"]:
     """Causal attention of the prompt over itself; `mask` is True on real tokens (padding is on the right)."""
     P, S, H, D = q.shape
-    q = q.reshape(P, S, k.shape[1], -1, D)
-    scores = jnp.einsum("pskqd,pktd->pkqst", q, k, preferred_element_type=jnp.float32) * D**-0.5
-    visible = jnp.tril(jnp.ones((S, S), bool)) & mask[:, None, :]
-    weights = jax.nn.softmax(jnp.where(visible[:, None, None], scores, MASKED), axis=-1)
-    return jnp.einsum("pkqst,pktd->pskqd", weights.astype(v.dtype), v).reshape(P, S, H, D)
+    # The kernels need no mask: padding is on the right, so no real token sees it, and nobody reads what padding sees.
+    if implementation == "splash" and S >= SHORTEST_FOR_KERNELS:
+        from infimmr_jax.model import splash  # Pallas takes a second to import, and only TPUs need it.
+
+        return splash.trunk_attention(q, k, v)
+    if implementation == "cudnn" and S >= SHORTEST_FOR_KERNELS:
+        keys, values = k.swapaxes(1, 2), v.swapaxes(1, 2)
+        return jax.nn.dot_product_attention(q, keys, values, is_causal=True, implementation="cudnn")
+
+    def attend(q: Float[Array, "P t H D"], rows: Int[Array, "t"]) -> Float[Array, "P t H D"]:
+        q = q.reshape(P, -1, k.shape[1], H // k.shape[1], D)
+        scores = jnp.einsum("pskqd,pktd->pkqst", q, k, preferred_element_type=jnp.float32) * D**-0.5
+        visible = (jnp.arange(S) <= rows[:, None]) & mask[:, None, :]
+        weights = jax.nn.softmax(jnp.where(visible[:, None, None], scores, MASKED), axis=-1)
+        return jnp.einsum("pkqst,pktd->pskqd", weights.astype(v.dtype), v).reshape(P, -1, H, D)
+
+    return _by_query_blocks(attend, q, axis=1, scores_per_query=S)
 
 
 def branch_attention(
@@ -42,19 +96,28 @@ def branch_attention(
     trunk_k: Float[Array, "P K S D"],
     trunk_v: Float[Array, "P K S D"],
     trunk_mask: Bool[Array, "P S"],
+    implementation: str = "xla",
 ) -> Float[Array, "P G R H D"]:
     """Attention of G branches over the trunk they share and, causally, over themselves: one softmax over both parts."""
     P, G, R, H, D = q.shape
-    S = trunk_k.shape[2]
-    q = q.reshape(P, G, R, trunk_k.shape[1], -1, D)
-    above = jnp.einsum("pgrkqd,pksd->pgkqrs", q, trunk_k, preferred_element_type=jnp.float32) * D**-0.5
-    own = jnp.einsum("pgrkqd,pgktd->pgkqrt", q, k, preferred_element_type=jnp.float32) * D**-0.5
-    above = jnp.where(trunk_mask[:, None, None, None, None, :], above, MASKED)
-    own = jnp.where(jnp.tril(jnp.ones((R, R), bool)), own, MASKED)
-    weights = jax.nn.softmax(jnp.concatenate([above, own], axis=-1), axis=-1).astype(v.dtype)
-    out = jnp.einsum("pgkqrs,pksd->pgrkqd", weights[..., :S], trunk_v)
-    out += jnp.einsum("pgkqrt,pgktd->pgrkqd", weights[..., S:], v)
-    return out.reshape(P, G, R, H, D)
+    K, S = trunk_k.shape[1:3]
+    if implementation == "splash" and R >= SHORTEST_FOR_KERNELS:
+        from infimmr_jax.model import splash  # Pallas takes a second to import, and only TPUs need it.
+
+        return splash.branch_attention(q, k, v, trunk_k, trunk_v, trunk_mask)
+
+    def attend(q: Float[Array, "P G t H D"], rows: Int[Array, "t"]) -> Float[Array, "P G t H D"]:
+        q = q.reshape(P, G, -1, K, H // K, D)
+        above = jnp.einsum("pgrkqd,pksd->pgkqrs", q, trunk_k, preferred_element_type=jnp.float32) * D**-0.5
+        own = jnp.einsum("pgrkqd,pgktd->pgkqrt", q, k, preferred_element_type=jnp.float32) * D**-0.5
+        above = jnp.where(trunk_mask[:, None, None, None, None, :], above, MASKED)
+        own = jnp.where(jnp.arange(R) <= rows[:, None], own, MASKED)
+        weights = jax.nn.softmax(jnp.concatenate([above, own], axis=-1), axis=-1).astype(v.dtype)
+        out = jnp.einsum("pgkqrs,pksd->pgrkqd", weights[..., :S], trunk_v)
+        out += jnp.einsum("pgkqrt,pgktd->pgrkqd", weights[..., S:], v)
+        return out.reshape(P, G, -1, H, D)
+
+    return _by_query_blocks(attend, q, axis=2, scores_per_query=G * (S + R))
 
 
 def decode_attention(
@@ -78,3 +141,24 @@ def decode_attention(
     out = jnp.einsum("pgkqs,pksd->pgkqd", weights[..., :S], trunk_v)
     out += jnp.einsum("pgkqt,pgktd->pgkqd", weights[..., S:], v)
     return out.reshape(P, G, H, D)
+
+
+def _by_query_blocks(
+    attend: Callable[[Array, Int[Array, "t"]], Array], q: Array, axis: int, scores_per_query: int
+) -> Array:
+    """`attend(queries, their indices)` along `axis` of q: at once, or in blocks that are computed again for gradients.
+
+    So the scores of a long sequence never exist at once, neither forward nor kept for the backward pass.
+    """
+    T = q.shape[axis]
+    if T * scores_per_query <= SCORES_AT_ONCE:
+        return attend(q, jnp.arange(T))
+    width = max(16, SCORES_AT_ONCE // 2 // scores_per_query)
+    blocks = -(-T // width)
+    padding = [(0, 0)] * q.ndim
+    padding[axis] = (0, blocks * width - T)
+    cut = jnp.pad(q, padding).reshape(*q.shape[:axis], blocks, width, *q.shape[axis + 1 :])
+    rows = jnp.arange(blocks * width).reshape(blocks, width)
+    step = jax.checkpoint(lambda item: attend(*item))
+    out = jnp.moveaxis(jax.lax.map(step, (jnp.moveaxis(cut, axis, 0), rows)), 0, axis)
+    return jax.lax.slice_in_dim(out.reshape(*out.shape[:axis], blocks * width, *out.shape[axis + 2 :]), 0, T, axis=axis)

@@ -11,7 +11,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from infimmr_jax.model.attention import branch_attention, decode_attention, trunk_attention
+from infimmr_jax.model.attention import branch_attention, choose_attention, decode_attention, trunk_attention
 from infimmr_jax.model.config import TextConfig
 from infimmr_jax.model.layers import RESIDUAL_INIT, Dense, RMSNorm, SwiGLU, apply
 from infimmr_jax.model.options import ModelOptions, layer_slice, run_layers
@@ -40,6 +40,7 @@ class DecoderLayer(nn.Module):
 
     def setup(self) -> None:
         config, options = self.config, self.options
+        self.attention = choose_attention(options.attention, options.compute_dtype)
         dtypes: dict[str, Any] = {"dtype": options.compute_dtype, "param_dtype": options.param_dtype}
         self.input_norm = RMSNorm(config.rms_norm_eps, options.param_dtype)
         self.post_norm = RMSNorm(config.rms_norm_eps, options.param_dtype)
@@ -70,7 +71,7 @@ class DecoderLayer(nn.Module):
         """The prompts; also returns their keys and values [P, K, S, D]."""
         q, k, v = self._project(x, rope)
         k, v = k.swapaxes(-2, -3), v.swapaxes(-2, -3)
-        return self._finish(x, trunk_attention(q, k, v, mask)), (k, v)
+        return self._finish(x, trunk_attention(q, k, v, mask, self.attention)), (k, v)
 
     def branch(
         self,
@@ -83,7 +84,7 @@ class DecoderLayer(nn.Module):
         """Whole responses, teacher forced, over the trunk they share."""
         q, k, v = self._project(x, rope)
         k, v = k.swapaxes(-2, -3), v.swapaxes(-2, -3)
-        return self._finish(x, branch_attention(q, k, v, trunk_k, trunk_v, trunk_mask))
+        return self._finish(x, branch_attention(q, k, v, trunk_k, trunk_v, trunk_mask, self.attention))
 
     def decode(
         self,

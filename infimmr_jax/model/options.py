@@ -18,12 +18,16 @@ REMAT_POLICIES: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class ModelOptions:
-    """Dtypes; `scan` compiles one layer instead of all; `remat` is 'none' or a name in REMAT_POLICIES."""
+    """Dtypes; `scan` compiles one layer instead of all; `remat` is 'none' or a name in REMAT_POLICIES.
+
+    `attention` is a name that `attention.choose_attention` knows.
+    """
 
     compute_dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
     scan: bool = True
     remat: str = "none"
+    attention: str = "auto"
 
 
 def run_layers(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from infimmr_jax.model.attention import vision_attention
+from infimmr_jax.model.attention import choose_attention, vision_attention
 from infimmr_jax.model.config import VisionConfig
 from infimmr_jax.model.layers import DEFAULT_INIT, RESIDUAL_INIT, Dense, RMSNorm, SwiGLU, apply
 from infimmr_jax.model.options import ModelOptions, run_layers
@@ -46,7 +46,8 @@ class VisionBlock(nn.Module):
             return vision_attention(q_, k_, v_, mask_).reshape(q.shape)
 
         def over_all(q: Array, k: Array, v: Array) -> Array:
-            return vision_attention(q, k, v, mask)
+            implementation = choose_attention(options.attention, options.compute_dtype)
+            return vision_attention(q, k, v, mask, implementation)
 
         qkv = dense(3 * E, "qkv")(norm("norm1")(x)).reshape(B, N, 3, config.num_heads, config.head_dim)
         q, k, v = rotate(qkv[:, :, 0], rope), rotate(qkv[:, :, 1], rope), qkv[:, :, 2]
