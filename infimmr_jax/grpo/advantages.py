@@ -24,7 +24,7 @@ class EstimatorState:
     seen: Int[Array, "K"]
 
 
-def init_estimator_state(config: GrpoSection, num_tasks: int) -> EstimatorState:
+def init_estimator_state(num_tasks: int) -> EstimatorState:
     """State before the first step; `num_tasks` is the number of distinct values of `task` given to `advantages`."""
     return EstimatorState(jnp.zeros(num_tasks), jnp.zeros(num_tasks), jnp.zeros(num_tasks, jnp.int32))
 

@@ -65,6 +65,7 @@ class _Micro:
     mask: Bool[Array, "P G R"]
     advantages: Float[Array, "P G"]
     kl_weights: Float[Array, "P G"]
+    dark: Float[Array, "P I N X"] | None
 
 
 def needs_reference(grpo: GrpoSection) -> bool:
@@ -93,23 +94,23 @@ def grpo_update(
     rewards: Rewards,
     allowed: Bool[Array, "V"],
     learning_rate: Float[Array, ""],
+    step: Int[Array, ""],
     key: Array,
     *,
     settings: UpdateSettings,
     optimizer: optax.GradientTransformation,
-    on_policy: bool,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One optimiser step on a batch of groups; returns the new state and scalar metrics.
+    """All optimiser steps on a batch of groups (`updates_per_batch`); returns the new state and scalar metrics.
 
-    `on_policy` says that the policy has not moved since it sampled: its ratio is then 1 and needs no second forward;
-    otherwise the old log-probs are those the sampler recorded. Micro-batches, devices and hosts do not change the loss:
-    every one divides by the denominators of the whole batch.
+    The first is on policy: its ratio is 1 and needs no second forward; for the others the old log-probs are those the
+    sampler recorded. Advantages are computed once. Micro-batches, devices and hosts do not change the loss: every one
+    divides by the denominators of the whole batch. `step` counts batches, for the schedules.
     """
     grpo = settings.grpo
     finished = rollouts.finished | ~batch.row_mask[:, None]
     mask = training_mask(rollouts.mask, ~finished, grpo)
     whole = denominators(mask)
-    scheduled = coefficients(grpo, state.step, settings.total_steps)
+    scheduled = coefficients(grpo, step, settings.total_steps)
     total = rewards.total
     if grpo.kl.coefficient and grpo.kl.place == "reward":
         reference = _over_micros(lambda m: _reference(state, settings, m, allowed), batch, rollouts, settings)
@@ -119,26 +120,55 @@ def grpo_update(
     values = weigh_advantages(
         values, rewards.components, rollouts.lengths, grpo.group_weight, rewards.task, settings.task_names
     )
-    kl_weights = kl_sample_weights(values, rewards.components[grpo.group_weight.component], grpo)
-    micros = _split(_Micro(batch, rollouts, mask, values, kl_weights), grpo.micro_batches)
+    kl_weights = jnp.ones_like(values)
+    if grpo.kl.sample_weight != "none":
+        kl_weights = kl_sample_weights(values, rewards.components[grpo.group_weight.component], grpo)
+    dark = None
+    if grpo.perception.coefficient:
+        black = -jnp.asarray(MEAN) / jnp.asarray(STD)
+        dark = mask_patches(batch.patches, batch.patch_mask, key, grpo.perception.masked_share, black)
+    micros = _split(_Micro(batch, rollouts, mask, values, kl_weights, dark), grpo.micro_batches)
 
-    def loss_of(params: Params, micro: _Micro) -> tuple[Array, Metrics]:
-        return _micro_loss(params, state, settings, micro, allowed, whole, scheduled, key, on_policy)
+    def move(state: TrainState, on_policy: bool) -> tuple[TrainState, dict[str, Array]]:
+        def loss_of(params: Params, micro: _Micro) -> tuple[Array, Metrics]:
+            return _micro_loss(params, state, settings, micro, allowed, whole, scheduled, on_policy)
+
+        gradient, loss, metrics = _whole_gradient(loss_of, state.params, micros, grpo.micro_batches)
+        state, moved = apply_gradient(state, gradient, optimizer, learning_rate)
+        return state, {"loss": loss, **moved, **finish_metrics(metrics)}
+
+    state, report = move(dataclasses.replace(state, estimator=estimator), True)
+    if grpo.updates_per_batch > 1:
+        later = grpo.updates_per_batch - 1
+        state, reports = jax.lax.scan(lambda state, _: move(state, False), state, length=later)
+        report = {name: _over_updates(name, value, reports[name]) for name, value in report.items()}
+    report["policy/advantage_std"] = jnp.std(values)
+    return state, {**report, **_batch_metrics(batch, rollouts, rewards)}
+
+
+def _over_updates(name: str, first: Array, later: Float[Array, "U"]) -> Array:
+    """One number for several updates: the largest of maxima, the mean of all else."""
+    both = jnp.concatenate([first[None], later])
+    return both.max() if name.endswith("_max") else both.mean()
+
+
+def _whole_gradient(
+    loss_of: Callable, params: Params, micros: _Micro, parts: int
+) -> tuple[Params, Float[Array, ""], Metrics]:
+    """Gradient, loss and metrics summed over the micro-batches."""
 
     def add(carry: tuple[Params, Array, Metrics], micro: _Micro) -> tuple[tuple[Params, Array, Metrics], None]:
         gradient, loss, metrics = carry
-        (part, seen), found = _gradient_of(loss_of)(state.params, micro)
+        (part, seen), found = _gradient_of(loss_of)(params, micro)
         return (jax.tree.map(jnp.add, gradient, found), loss + part, add_metrics(metrics, seen)), None
 
-    if grpo.micro_batches == 1:
-        (loss, metrics), gradient = _gradient_of(loss_of)(state.params, jax.tree.map(lambda x: x[0], micros))
-    else:
-        shapes = jax.eval_shape(loss_of, state.params, jax.tree.map(lambda x: x[0], micros))[1]
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (state.params, shapes))
-        (gradient, loss, metrics), _ = jax.lax.scan(add, (zeros[0], jnp.zeros(()), zeros[1]), micros)
-    state, moved = apply_gradient(state, gradient, optimizer, learning_rate)
-    report = {"loss": loss, "policy/advantage_std": jnp.std(values), **moved, **finish_metrics(metrics)}
-    return dataclasses.replace(state, estimator=estimator), {**report, **_batch_metrics(batch, rollouts, rewards)}
+    first = jax.tree.map(lambda x: x[0], micros)
+    if parts == 1:
+        (loss, metrics), gradient = _gradient_of(loss_of)(params, first)
+        return gradient, loss, metrics
+    shapes = jax.eval_shape(loss_of, params, first)[1]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (params, shapes))
+    return jax.lax.scan(add, (zeros[0], jnp.zeros(()), zeros[1]), micros)[0]
 
 
 def _gradient_of(function: Callable) -> Callable:
@@ -175,7 +205,6 @@ def _micro_loss(
     allowed: Array,
     whole: Denominators,
     scheduled: Coefficients,
-    key: Array,
     on_policy: bool,
 ) -> tuple[Array, Metrics]:
     grpo, rollouts = settings.grpo, micro.rollouts
@@ -183,12 +212,9 @@ def _micro_loss(
     reference = masked = None
     if grpo.kl.coefficient and grpo.kl.place == "loss":
         reference = _reference(state, settings, (micro.batch, rollouts), allowed)
-    if grpo.perception.coefficient:
-        black = -jnp.asarray(MEAN) / jnp.asarray(STD)
-        share = grpo.perception.masked_share
-        hidden = mask_patches(micro.batch.patches, micro.batch.patch_mask, key, share, black)
-        dark = dataclasses.replace(micro.batch, patches=hidden)
-        masked = response_logprobs(params, settings, dark, rollouts.tokens, allowed)[0]
+    if micro.dark is not None:
+        unseen = dataclasses.replace(micro.batch, patches=micro.dark)
+        masked = response_logprobs(params, settings, unseen, rollouts.tokens, allowed)[0]
     return policy_loss(
         logprobs,
         None if on_policy else rollouts.logprobs,

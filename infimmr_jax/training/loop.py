@@ -257,8 +257,7 @@ def _grpo_step(run: Run, step: StepBatch, settings: SampleSettings, key: jax.Arr
     tasks = tasks_of(step.problems, run.programs.task_names)
     rewards = Rewards(np.asarray(total, np.float32), scores.components, tasks)
     graded = time.monotonic()
-    for number in range(config.grpo.updates_per_batch):
-        run.state, metrics = run.programs.update(run.state, step.batch, rollouts, rewards, rate, number == 0)
+    run.state, metrics = run.programs.update(run.state, step.batch, rollouts, rewards, rate, step.step)
     _write_transcripts(run, step, texts, scores, local)
     numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
     done = time.monotonic()

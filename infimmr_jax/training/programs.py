@@ -46,7 +46,6 @@ class Programs:
         self.setup = setup
         self._allowed = jax.device_put(jnp.asarray(setup.allowed), replicated(setup.mesh))
         self._samplers: dict[SampleSettings, Callable] = {}
-        self._updates: dict[bool, Callable] = {}
         self._shardings = state_shardings(self.abstract_state(), setup.mesh)
 
     @functools.cached_property
@@ -63,7 +62,7 @@ class Programs:
             step=jnp.zeros((), jnp.int32),
             params=params,
             moments=self._optimizer(config.optimizer).init(params),
-            estimator=init_estimator_state(config.grpo, len(self.task_names)),
+            estimator=init_estimator_state(len(self.task_names)),
             reference=jax.tree.map(jnp.copy, params) if needs_reference(config.grpo) else None,
         )
 
@@ -124,22 +123,19 @@ class Programs:
         return jax.jit(step, donate_argnums=0, out_shardings=(self._shardings, replicated(setup.mesh)))
 
     def update(
-        self, state: TrainState, batch: PromptBatch, rollouts: Rollouts, rewards: Rewards, rate: float, on_policy: bool
+        self, state: TrainState, batch: PromptBatch, rollouts: Rollouts, rewards: Rewards, rate: float, step: int
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        """One GRPO step; `state` is donated."""
-        mesh = self.setup.mesh
-        if on_policy not in self._updates:
-            update = functools.partial(
-                grpo_update,
-                settings=self.update_settings(),
-                optimizer=self._optimizer(self.setup.config.optimizer),
-                on_policy=on_policy,
-            )
-            shardings = (self._shardings, replicated(mesh))
-            self._updates[on_policy] = jax.jit(update, donate_argnums=0, out_shardings=shardings)
-        rows = shard_batch((batch, rewards), mesh)
-        key = jax.random.key(self.setup.config.seed + 1)
-        return self._updates[on_policy](state, rows[0], rollouts, rows[1], self._allowed, jnp.float32(rate), key)
+        """All GRPO updates on the batch of a step; `state` is donated."""
+        batch, rewards = shard_batch((batch, rewards), self.setup.mesh)
+        key = jax.random.fold_in(jax.random.key(self.setup.config.seed + 1), step)
+        numbers = (jnp.float32(rate), jnp.int32(step))
+        return self._update(state, batch, rollouts, rewards, self._allowed, *numbers, key)
+
+    @functools.cached_property
+    def _update(self) -> Callable:
+        optimizer = self._optimizer(self.setup.config.optimizer)
+        update = functools.partial(grpo_update, settings=self.update_settings(), optimizer=optimizer)
+        return jax.jit(update, donate_argnums=0, out_shardings=(self._shardings, replicated(self.setup.mesh)))
 
     def update_settings(self) -> UpdateSettings:
         """The static settings of the GRPO update."""

@@ -90,7 +90,7 @@ def train_state(grpo: GrpoSection, optimizer: OptimizerSection, reference: bool 
         step=jnp.zeros((), jnp.int32),
         params=params,
         moments=make_optimizer(optimizer).init(params),
-        estimator=init_estimator_state(grpo, 3),
+        estimator=init_estimator_state(3),
         reference=init_params(jax.random.key(1), MODEL, OPTIONS) if reference else None,
     )
 

@@ -24,7 +24,7 @@ def scores(seed=0, prompts=6, group=5):
 def run(name, rewards, parts, task=None, state=None, **keys):
     config = GrpoSection(estimator=name, **keys)
     task = jnp.zeros(len(rewards), jnp.int32) if task is None else jnp.asarray(task)
-    state = init_estimator_state(config, 4) if state is None else state
+    state = init_estimator_state(4) if state is None else state
     step = jax.jit(lambda r, c, s, t: advantages(r, c, WEIGHTS, config, s, t))
     return step(jnp.asarray(rewards), {k: jnp.asarray(v) for k, v in parts.items()}, state, task)
 
@@ -105,7 +105,7 @@ def test_component_estimators_refuse_weights_that_cancel():
     rewards = parts["accuracy"]
     config = GrpoSection(estimator="component_mean")
     with pytest.raises(ValueError, match="positive sum"):
-        advantages(rewards, parts, {"accuracy": 0.0}, config, init_estimator_state(config, 1), jnp.zeros(6, jnp.int32))
+        advantages(rewards, parts, {"accuracy": 0.0}, config, init_estimator_state(1), jnp.zeros(6, jnp.int32))
 
 
 def test_kl_in_the_reward_is_refused_where_it_would_be_lost():

@@ -193,7 +193,7 @@ def test_a_group_without_signal_gets_no_gradient(name, old):
     b = batch()
     config = GrpoSection(objective=name)
     rewards = jnp.asarray(np.random.default_rng(0).random((P, G))).at[1].set(0.9)
-    b["advantages"] = advantages(rewards, {}, {}, config, init_estimator_state(config, 1), jnp.zeros(P, jnp.int32))[0]
+    b["advantages"] = advantages(rewards, {}, {}, config, init_estimator_state(1), jnp.zeros(P, jnp.int32))[0]
     found = gradient(b, config, old=old)
     np.testing.assert_array_equal(found[1], 0)
     assert np.abs(found[0]).max() > 0
@@ -371,7 +371,7 @@ across = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("
 def step(config):
     def whole(rewards, logprobs, old, mask, task):
         parts = {"accuracy": rewards, "format": rewards**2}
-        state = init_estimator_state(config, 3)
+        state = init_estimator_state(3)
         A, state = advantages(rewards, parts, {"accuracy": 0.9, "format": 0.1}, config, state, task)
         def loss(x):
             return policy_loss(x, old, A, mask, config, denominators=denominators(mask))[0]

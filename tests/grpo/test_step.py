@@ -23,13 +23,11 @@ P, G, R = 8, 4, 6
 OPTIMIZER = OptimizerSection(learning_rate=1e-3)
 
 
-def update(grpo: GrpoSection, on_policy: bool = True, reference: bool = False, **changes):
-    run = functools.partial(
-        grpo_update, settings=settings(grpo), optimizer=make_optimizer(OPTIMIZER), on_policy=on_policy
-    )
+def update(grpo: GrpoSection, reference: bool = False, **changes):
+    run = functools.partial(grpo_update, settings=settings(grpo), optimizer=make_optimizer(OPTIMIZER))
     given = {"batch": prompts(P), "rollouts": rollouts(P, G, R), "rewards": rewards(P, G), **changes}
     state = train_state(grpo, OPTIMIZER, reference)
-    return jax.jit(run)(state, *given.values(), ALLOWED, jnp.float32(1e-3), jax.random.key(0))
+    return jax.jit(run)(state, *given.values(), ALLOWED, jnp.float32(1e-3), jnp.int32(0), jax.random.key(0))
 
 
 def largest_difference(a, b) -> float:
@@ -75,11 +73,12 @@ def test_the_gradient_is_that_of_plain_grpo_with_a_prompt_for_every_response():
         {"aggregation": "sequence_mean", "kl": {"coefficient": 0.1}},
         {"kl": {"coefficient": 0.1, "place": "reward"}, "estimator": "rloo"},
         {"aggregation": "constant", "objective": "cispo", "entropy": {"coefficient": 0.01}},
+        {"updates_per_batch": 3, "perception": {"coefficient": 0.02}, "objective": "gspo"},
     ],
 )
 def test_micro_batches_do_not_change_the_update(section):
-    whole, whole_metrics = update(GrpoSection(**section), on_policy=False, reference=True)
-    split, split_metrics = update(GrpoSection(**section, micro_batches=4), on_policy=False, reference=True)
+    whole, whole_metrics = update(GrpoSection(**section), reference=True)
+    split, split_metrics = update(GrpoSection(**section, micro_batches=4), reference=True)
     # Adam's first moment is the gradient; its first step is the gradient's sign, which rounding may turn.
     assert largest_difference(first_moment(whole), first_moment(split)) < 1e-7
     for name, value in whole_metrics.items():
@@ -124,7 +123,7 @@ from infimmr_jax.rollout.sampler import SampleSettings, sample
 
 assert jax.device_count() == 8
 grpo, section = GrpoSection(micro_batches=2), OptimizerSection(learning_rate=1e-3)
-run = functools.partial(grpo_update, settings=settings(grpo), optimizer=make_optimizer(section), on_policy=True)
+run = functools.partial(grpo_update, settings=settings(grpo), optimizer=make_optimizer(section))
 draw = functools.partial(sample, config=MODEL, options=OPTIONS, settings=SampleSettings(4, 6))
 found = []
 for mesh in (
@@ -136,7 +135,8 @@ for mesh in (
     state = jax.device_put(state, state_shardings(state, mesh))
     rows = shard_batch((prompts(16), rewards(16, 4)), mesh)
     sampled = jax.jit(draw)(state.params, batch=rows[0], allowed=ALLOWED, key=jax.random.key(3))
-    moved, metrics = jax.jit(run)(state, rows[0], sampled, rows[1], ALLOWED, jnp.float32(1e-3), jax.random.key(0))
+    numbers = (jnp.float32(1e-3), jnp.int32(0), jax.random.key(0))
+    moved, metrics = jax.jit(run)(state, rows[0], sampled, rows[1], ALLOWED, *numbers)
     gradient = next(part.mu for part in moved.moments if hasattr(part, "mu"))
     found.append(jax.device_get((sampled, gradient, metrics)))
 for other in found[1:]:

@@ -66,7 +66,7 @@ def test_advantages_equal_trl(x64, stored, name):
     components = dict(zip(weights, parts, strict=True))
     total = sum(weight * part for weight, part in zip(weights.values(), parts, strict=True))
     task = jnp.zeros(len(total), jnp.int32)
-    found, _ = advantages(total, components, weights, config, init_estimator_state(config, 1), task)
+    found, _ = advantages(total, components, weights, config, init_estimator_state(1), task)
     np.testing.assert_allclose(found.ravel(), stored[f"advantages/{name}"], atol=2e-6)
 
 
