@@ -18,11 +18,12 @@ from concurrent.futures import Future
 
 from infimmr_jax.rewards.verdict import Question, Verdict
 from infimmr_jax.rewards.verifiers import quick_verdict
-from infimmr_jax.rewards.worker import encode
+from infimmr_jax.rewards.worker import CLOCK_FACTOR, encode
 
 START_SECONDS = 120.0
 GRACE_SECONDS = 5.0
 CACHE_SIZE = 200_000
+PASSING = ("crash: grader lost", "crash: process died", "memory", "cancelled")
 WORKER = "infimmr_jax.rewards.worker"
 
 
@@ -33,11 +34,11 @@ class GraderError(RuntimeError):
 class GraderPool:
     """Verify answers by rule, at once where the text decides, else in `workers` processes.
 
-    Each answer that needs sympy gets `deadline_seconds`; then its process is killed and replaced, and the verdict is
-    score 0 with reason "timeout". A process may take `memory_mb` above its libraries. Verdicts come in the order of
-    the questions; any number of threads may call `verify`. Processes start at the first question that needs one, are
-    new interpreters (never forks of the trainer), and end with the `with` block, or by themselves when the trainer
-    dies. `counters` tells how often what happened.
+    An answer that needs sympy gets `deadline_seconds` of processor time (and five times that by the clock); then its
+    process is killed and replaced, and the verdict is score 0 with reason "timeout". A process may take `memory_mb`
+    above its libraries. Verdicts come in the order of the questions; any number of threads may call `verify`. Processes
+    start at the first question that needs one, are new interpreters (never forks of the trainer), and end with the
+    `with` block, or by themselves when the trainer dies. `counters` tells how often what happened.
     """
 
     def __init__(self, workers: int = 1, deadline_seconds: float = 4.0, memory_mb: int = 1024) -> None:
@@ -85,6 +86,11 @@ class GraderPool:
         verdicts = [answer if isinstance(answer, Verdict) else answer.result() for answer in answers]
         self._count(verdicts)
         return verdicts
+
+    def forget(self, question: Question) -> None:
+        """Drop a cached verdict: a lost process says nothing about the answer when it is asked again."""
+        with self._lock:
+            self._cache.pop(question, None)
 
     def _count(self, verdicts: Iterable[Verdict]) -> None:
         tally = Counter(_kind(verdict.reason) for verdict in verdicts)
@@ -141,9 +147,13 @@ class _Keeper:
         while (item := self._pool._questions.get()) is not None:
             question, answer = item
             try:
-                answer.set_result(self._grade(question))
+                verdict = self._grade(question)
             except GraderError as error:
                 answer.set_exception(error)
+                continue
+            if verdict.reason.startswith(PASSING):
+                self._pool.forget(question)
+            answer.set_result(verdict)
         self._clean_up()
 
     def _grade(self, question: Question) -> Verdict:
@@ -154,7 +164,7 @@ class _Keeper:
         try:
             process.stdin.write(encode(question))
             process.stdin.flush()
-            line = _read_line(process, self._pool._deadline + GRACE_SECONDS)
+            line = _read_line(process, CLOCK_FACTOR * self._pool._deadline + GRACE_SECONDS)
         except BrokenPipeError:
             line = b""
         if not line:

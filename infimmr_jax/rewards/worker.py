@@ -21,6 +21,9 @@ from typing import Any
 from infimmr_jax.rewards.verdict import Options, Question
 
 GRADES_PER_CHILD = 2_000
+# By the clock a question may take this many deadlines: a safety net for whatever takes no processor time.
+CLOCK_FACTOR = 5
+FAILURES = (b'[0.0, "timeout', b'[0.0, "memory', b'[0.0, "crash')
 WARM_UP = (
     r"\frac{3\sqrt{2}}{2}",
     r"-\frac{\pi}{4} + 2\sin^2 x",
@@ -38,7 +41,7 @@ WARM_UP = (
 class _Child:
     """The forked process that grades, with a pipe in each direction."""
 
-    def __init__(self, memory_mb: int, foreign: tuple[int, ...]) -> None:
+    def __init__(self, deadline: float, memory_mb: int, foreign: tuple[int, ...]) -> None:
         question_read, self.write = os.pipe()
         self.read, verdict_write = os.pipe()
         self.grades = 0
@@ -48,15 +51,17 @@ class _Child:
             for descriptor in (self.write, self.read, *foreign):
                 os.close(descriptor)
             _die_with_parent()
-            _grade_forever(question_read, verdict_write, memory_mb)
+            _grade_forever(question_read, verdict_write, deadline, memory_mb)
         os.close(question_read)
         os.close(verdict_write)
 
-    def kill(self) -> None:
+    def end(self) -> int:
+        """Kill the process where it still runs, and return the signal that ended it (0: it left by itself)."""
         os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        _, status = os.waitpid(self.pid, 0)
         os.close(self.read)
         os.close(self.write)
+        return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
 
 
 def _die_with_parent() -> None:
@@ -78,13 +83,19 @@ def decode(line: bytes) -> Question:
     return Question(**fields, options=Options(**options))
 
 
-def _grade_forever(source: int, sink: int, memory_mb: int) -> None:
-    """Child: grade until the pipe closes; leaves without cleaning up, as a forked child should."""
+def _grade_forever(source: int, sink: int, deadline: float, memory_mb: int) -> None:
+    """Child: grade until the pipe closes; leaves without cleaning up, as a forked child should.
+
+    The kernel ends it with SIGPROF when a question takes `deadline` seconds of processor time: that works inside C
+    code too, and a busy machine changes no verdict.
+    """
     _limit(memory_mb)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     from infimmr_jax.rewards.verifiers import slow_verdict
 
     with os.fdopen(source, "rb") as questions:
         for line in questions:
+            signal.setitimer(signal.ITIMER_PROF, deadline)
             try:
                 verdict = slow_verdict(decode(line))
                 reply = [verdict.score, verdict.reason]
@@ -93,16 +104,17 @@ def _grade_forever(source: int, sink: int, memory_mb: int) -> None:
                 os._exit(1)
             except Exception as error:  # whatever a hostile answer provokes is a verdict: it is counted and reported
                 reply = [0.0, f"crash: {type(error).__name__}"]
+            signal.setitimer(signal.ITIMER_PROF, 0)
             os.write(sink, json.dumps(reply).encode() + b"\n")
     os._exit(0)
 
 
 def _limit(memory_mb: int) -> None:
-    """Cap the address space above what the libraries took; forbid writing files and starting processes' core dumps."""
-    with open("/proc/self/statm", encoding="ascii") if os.path.exists("/proc/self/statm") else open(os.devnull) as file:
-        pages = file.read().split()
-    used = int(pages[0]) * resource.getpagesize() if pages else 0
-    resource.setrlimit(resource.RLIMIT_AS, (used + memory_mb * 2**20,) * 2)
+    """Forbid writing files and core dumps; on Linux cap the address space above what the libraries took."""
+    if os.path.exists("/proc/self/statm"):
+        with open("/proc/self/statm", encoding="ascii") as file:
+            used = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + memory_mb * 2**20,) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.setrecursionlimit(3_000)
@@ -151,26 +163,24 @@ def main(deadline: float, memory_mb: int) -> None:
     os.dup2(silence, 2)
     gc.freeze()
     os.write(sink, b"ready\n")
-    child = _Child(memory_mb, (0, sink))
+    foreign = (0, sink)
+    child = _Child(deadline, memory_mb, foreign)
     asked, answered = bytearray(), bytearray()
-    while _wait(0, parent, None) == "ready":
-        line = _read_line(0, asked)
-        if line is None:
-            break
+    while _wait(0, parent, None) == "ready" and (line := _read_line(0, asked)) is not None:
         os.write(child.write, line + b"\n")
-        state = _wait(child.read, parent, deadline)
+        state = _wait(child.read, parent, CLOCK_FACTOR * deadline)
         if state == "alone":
             break
         reply = _read_line(child.read, answered) if state == "ready" else b'[0.0, "timeout"]'
-        if reply is None:
-            reply = b'[0.0, "crash: process died"]'
         child.grades += 1
-        os.write(sink, reply + b"\n")
-        if state == "late" or reply.startswith((b'[0.0, "memory', b'[0.0, "crash')) or child.grades >= GRADES_PER_CHILD:
-            child.kill()
+        if reply is None or reply.startswith(FAILURES) or child.grades >= GRADES_PER_CHILD:
+            ended_by = child.end()
+            if reply is None:
+                reply = b'[0.0, "timeout"]' if ended_by == signal.SIGPROF else b'[0.0, "crash: process died"]'
             answered.clear()
-            child = _Child(memory_mb, (0, sink))
-    child.kill()
+            child = _Child(deadline, memory_mb, foreign)
+        os.write(sink, reply + b"\n")
+    child.end()
 
 
 if __name__ == "__main__":
