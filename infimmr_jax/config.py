@@ -317,8 +317,8 @@ class RewardSection(Section):
     `weights` names built-in components (accuracy, format, accuracy_and_format, judge, caption_check,
     option_consistency) or your functions as `module:function`. `rules` chooses a rule by answer type, such as
     {string: anls}. `relative_tolerance` is the largest relative error at which numbers in math answers are equal.
-    `deadline_seconds` is processor time for one answer (five times that by the clock), `memory_mb` what a grader process
-    may take above its libraries.
+    `deadline_seconds` is processor time for one answer (five times that by the clock), `memory_mb` what a grader
+    process may take above its libraries.
     """
 
     weights: dict[str, float] = Field(default_factory=lambda: {"accuracy": 0.9, "format": 0.1})
