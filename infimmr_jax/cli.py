@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +14,9 @@ from rich.console import Console
 from infimmr_jax import __version__
 from infimmr_jax.config import ConfigError, apply_overrides, load_config
 from infimmr_jax.data.records import DataError
+
+# Transformers is here for tokenizers alone; that PyTorch is not installed is no news.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 # Commands import what they need when they run: `--help` must not wait for JAX.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)

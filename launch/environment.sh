@@ -23,14 +23,14 @@ prepare_environment() {
   fi
   [ -d .venv ] || "$python" -m venv .venv
   echo "Installing into .venv (a few minutes the first time) ..."
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+  .venv/bin/python -m pip install -qq --disable-pip-version-check --upgrade pip
   case ",$extras," in
     *,test,*)
       # Pinned before the rest: a plain "torch" would bring gigabytes of CUDA packages where a CPU build is at hand.
       .venv/bin/python -c 'import torch' 2>/dev/null ||
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+        .venv/bin/python -m pip install -qq --disable-pip-version-check torch==2.13.0
       ;;
   esac
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".${extras:+[$extras]}"
+  .venv/bin/python -m pip install -qq --disable-pip-version-check --editable ".${extras:+[$extras]}"
   echo "$wanted" > "$stamp"
 }

@@ -114,8 +114,8 @@ def train(config: RunConfig, resume: bool = False) -> list[dict[str, Any]]:
             state = programs.start()
         sinks = stack.enter_context(open_sinks(run_dir, config.logging, place.rows if resume else None))
         progress = stack.enter_context(Progress())
-        for report in setup.reports:
-            progress.note(str(report))
+        for line in dict.fromkeys(str(report) for report in setup.reports):
+            progress.note(line)
         run = Run(setup, programs, pool, sinks, progress, checkpoints, compilations, state, place)
         with _signals(run):
             evals = _run(run)
