@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: makes .venv beside the project once, and again only when pyproject.toml changed.
 # PYTHON chooses the interpreter; INFIMMR_EXTRAS (for example "cuda" or "tpu") adds optional dependencies.
 

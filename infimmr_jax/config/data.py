@@ -1,0 +1,135 @@
+"""Sources of problems, phases of the curriculum, curation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from infimmr_jax.config.base import Modality, PositiveInt, Section, Share
+from infimmr_jax.config.model import ImageSection
+
+
+class SourceSection(Section):
+    """One source of problems: a reader with its path below `data.root`, or procedural families; and its mixing weight.
+
+    `reader` names the layout of the file or folder (`jsonl` is the common layout of the README, `fields` takes any
+    records with customary names, `tfds` reads what `prepare` wrote). Image paths are relative to the file's folder, or
+    to `images`. `captions` and `pass_rates` are JSON-lines files with an `id` and a `caption` or `pass_rate` a line; a
+    problem with a pass rate gets the level 1 - pass rate. All paths lie below `data.root`.
+    """
+
+    reader: Literal[
+        "jsonl", "synthetic", "tfds", "fields", "gsm8k", "math", "math_folder", "virl39k", "geometry3k_folder"
+    ]
+    path: str | None = None
+    images: str | None = None
+    captions: str | None = None
+    pass_rates: str | None = None
+    families: tuple[str, ...] = ()
+    style: str = "plain"
+    split: Literal["train", "heldout"] = "train"
+    size: PositiveInt | None = None
+    seed: int = 0
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _complete(self) -> SourceSection:
+        if self.reader == "synthetic":
+            if not self.families or self.size is None:
+                raise ValueError(
+                    "reader 'synthetic' needs `families` (a list of names) and `size` (number of problems)"
+                )
+            if self.path or self.images or self.captions or self.pass_rates:
+                raise ValueError("reader 'synthetic' takes no `path`, `images`, `captions` or `pass_rates`")
+        elif self.path is None:
+            raise ValueError(f"reader {self.reader!r} needs `path`, a file or folder below `data.root`")
+        elif self.families:
+            raise ValueError(f"reader {self.reader!r} takes no `families`; they belong to reader 'synthetic'")
+        if self.reader == "tfds" and self.images:
+            raise ValueError("reader 'tfds' takes no `images`: the converted files hold the images themselves")
+        return self
+
+
+class FilterSection(Section):
+    """Which problems of a phase's sources are kept.
+
+    The pass-rate bounds and `min_image_gap` (pass rate with the picture minus the one without) need a source with
+    `pass_rates`; a problem that has none is left out.
+    """
+
+    answer_types: tuple[Literal["math", "choice", "string"], ...] | None = None
+    min_level: float | None = None
+    max_level: float | None = None
+    min_pass_rate: Share | None = None
+    max_pass_rate: Share | None = None
+    min_image_gap: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
+
+
+class PhaseSection(Section):
+    """One phase of the curriculum.
+
+    `modality` says what the prompt shows: `text` no image, `caption` image and caption, `image` the image alone.
+    `caption_dropout` is the share of a caption phase's problems that are shown without their caption, at its first and
+    at its last step (linear in between).
+    """
+
+    name: str
+    modality: Modality
+    steps: PositiveInt
+    sources: tuple[SourceSection, ...] = Field(min_length=1)
+    filters: FilterSection = FilterSection()
+    caption_dropout: tuple[Share, Share] = (0.0, 0.0)
+    order: Literal["shuffle", "file", "easy_to_hard"] = "shuffle"
+    prompts_per_step: PositiveInt = 32
+    group_size: Annotated[int, Field(ge=2)] = 8
+    max_response: PositiveInt = 48
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _captioned(self) -> PhaseSection:
+        if self.caption_dropout != (0.0, 0.0) and self.modality != "caption":
+            raise ValueError(f"phase {self.name!r}: `caption_dropout` needs modality 'caption', not {self.modality!r}")
+        return self
+
+
+class CurationSection(Section):
+    """What `prepare` leaves out: repetitions, copies of benchmark problems, and the excess of a source or subject.
+
+    Text measures are Jaccard similarity of word 3-grams (`near_duplicate`) and overlap of word pairs weighted by their
+    rarity (`text_overlap`).
+    Picture measures are shares of differing bits of a perceptual hash: below `same_image` two pictures are one, below
+    `copied_image` a picture is a benchmark's, below `similar_image` it is one together with a text overlap.
+    `image_cosine` also compares pictures by the vision tower of `model.path`.
+    """
+
+    near_duplicate: Share | None = 0.8
+    same_image: Share = 0.06
+    benchmarks: tuple[SourceSection, ...] = ()
+    text_overlap: Share = 0.5
+    similar_image: Share = 0.25
+    copied_image: Share = 0.12
+    image_cosine: Share | None = None
+    balance_by: Literal["source", "subject"] | None = None
+    balance_at_most: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _balanced(self) -> CurationSection:
+        if (self.balance_by is None) != (self.balance_at_most is None):
+            raise ValueError("`balance_by` and `balance_at_most` belong together: give both or neither")
+        return self
+
+
+class DataSection(Section):
+    """Where data lie, and the static shapes that prompts and images are padded to."""
+
+    root: Path | None = None
+    max_prompt: PositiveInt = 64
+    prompt_buckets: tuple[PositiveInt, ...] = ()
+    image_buckets: tuple[tuple[int, int], ...] = ()
+    max_images: PositiveInt = 1
+    image: ImageSection = ImageSection()
+    curation: CurationSection = CurationSection()
+    prefetch: PositiveInt = 4
+    threads: PositiveInt = 1

@@ -1,0 +1,249 @@
+"""Sampling, the policy update and its optimiser."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from infimmr_jax.config.base import PositiveInt, Section, Share
+
+
+class RolloutSection(Section):
+    """How responses are sampled."""
+
+    temperature: Annotated[float, Field(ge=0.0)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+
+
+class CoefficientSection(Section):
+    """A loss coefficient and how it moves with the optimiser step.
+
+    It holds `coefficient` until `start_step`, moves to `final_share * coefficient` at `end_step` (null: the last step
+    of the curriculum) and stays there. `linear_then_flat` is `linear` that must name the `end_step` it is flat from.
+    """
+
+    coefficient: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["constant", "linear", "cosine", "linear_then_flat"] = "constant"
+    start_step: Annotated[int, Field(ge=0)] = 0
+    end_step: PositiveInt | None = None
+    final_share: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _moves(self) -> CoefficientSection:
+        if self.schedule == "constant" and (self.end_step is not None or self.start_step or self.final_share):
+            raise ValueError(
+                "schedule 'constant' does not move, so start_step, end_step and final_share have no meaning; "
+                "drop them or choose 'linear', 'cosine' or 'linear_then_flat'"
+            )
+        if self.schedule == "linear_then_flat" and self.end_step is None:
+            raise ValueError("schedule 'linear_then_flat' needs `end_step`, the step from which it stays flat")
+        if self.end_step is not None and self.end_step <= self.start_step:
+            raise ValueError(f"end_step {self.end_step} must come after start_step {self.start_step}")
+        return self
+
+
+class KlSection(CoefficientSection):
+    """Penalty on the divergence from the reference policy; `sample_weight: apo` eases it on hard questions (APO)."""
+
+    estimator: Literal["k1", "k2", "k3"] = "k3"
+    place: Literal["loss", "reward"] = "loss"
+    sample_weight: Literal["none", "apo"] = "none"
+
+    @model_validator(mode="after")
+    def _weights_need_loss(self) -> KlSection:
+        if self.sample_weight != "none" and (self.place == "reward" or not self.coefficient):
+            raise ValueError(
+                "sample_weight weighs the KL term of the loss; it needs place 'loss' and a coefficient > 0"
+            )
+        return self
+
+
+class EntropySection(CoefficientSection):
+    """Entropy bonus: the coefficient times the mean entropy is taken from the loss."""
+
+
+class PerceptionSection(CoefficientSection):
+    """PAPO: reward a policy whose token probabilities change when image patches are blacked out.
+
+    `masked_share` of the patches is blacked out; the two entropy coefficients weigh the mean negative log-prob with the
+    whole and with the masked image; `differentiate_masked` lets the gradient flow through the masked forward too.
+    """
+
+    masked_share: Annotated[float, Field(gt=0, le=1)] = 0.6
+    entropy_coefficient: Annotated[float, Field(ge=0)] = 0.0
+    masked_entropy_coefficient: Annotated[float, Field(ge=0)] = 0.0
+    differentiate_masked: bool = False
+
+    @model_validator(mode="after")
+    def _has_gradient(self) -> PerceptionSection:
+        if not self.coefficient and (self.entropy_coefficient or self.masked_entropy_coefficient):
+            raise ValueError(
+                "perception's entropy coefficients need perception.coefficient > 0, they are part of its term"
+            )
+        if self.masked_entropy_coefficient and not self.differentiate_masked:
+            raise ValueError(
+                "masked_entropy_coefficient has no gradient while the masked forward is not differentiated; "
+                "set differentiate_masked: true or masked_entropy_coefficient: 0"
+            )
+        return self
+
+
+class ImportanceSection(Section):
+    """Correction for the sampler's log-probs differing from the trainer's: weights exp(trainer - behaviour).
+
+    Weights are taken per token or per sequence (product over its tokens), and clipped to [low, high] (`truncate`) or
+    set to 0 outside of it (`mask`).
+    """
+
+    level: Literal["none", "token", "sequence"] = "none"
+    mode: Literal["truncate", "mask"] = "truncate"
+    low: Annotated[float, Field(ge=0, le=1)] = 0.0
+    high: Annotated[float, Field(ge=1)] = 2.0
+
+
+class OverlongSection(Section):
+    """Responses cut at the length limit: kept, taken out of the loss (`mask`), or penalised as they near it (`soft`).
+
+    `soft` takes up to `penalty` from the reward over the last `buffer` tokens before the limit (DAPO).
+    """
+
+    mode: Literal["none", "mask", "soft"] = "none"
+    buffer: PositiveInt | None = None
+    penalty: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _soft_has_buffer(self) -> OverlongSection:
+        if self.mode == "soft" and self.buffer is None:
+            raise ValueError("overlong mode 'soft' needs `buffer`, the number of tokens over which the penalty grows")
+        if self.mode != "soft" and self.buffer is not None:
+            raise ValueError(f"`buffer` belongs to overlong mode 'soft', the mode is {self.mode!r}")
+        return self
+
+
+class GroupWeightSection(Section):
+    """A factor on the advantages of a group, from its accuracy, lengths or overlap.
+
+    `component` is the reward component read as accuracy (univg: as overlap); a response counts as right from
+    `correct_from` on. `tasks` limits the weight to problems of these tasks (null: all). `sigma` belongs to observe_r1,
+    `difficulty` and `unsolved` to vl_cogito, `base` to apo.
+    """
+
+    kind: Literal["none", "observe_r1", "vl_cogito", "univg", "apo"] = "none"
+    component: str = "accuracy"
+    correct_from: Annotated[float, Field(gt=0)] = 0.5
+    sigma: Annotated[float, Field(gt=0)] = 1.8
+    difficulty: Literal["easy", "medium", "hard"] = "easy"
+    unsolved: Annotated[float, Field(ge=0)] = 0.25
+    base: Annotated[float, Field(gt=1)] = 1.00001
+    tasks: tuple[str, ...] | None = None
+
+
+# Published (clip_low, clip_high) of each objective; cispo's paper has no lower bound, and sapo has no bounds at all.
+_CLIP_DEFAULTS = {
+    "ppo_clip": (0.2, 0.28),
+    "gspo": (3e-4, 4e-4),
+    "gspo_token": (3e-4, 4e-4),
+    "cispo": (1.0, 4.0),
+    "sapo": (None, None),
+}
+
+
+class GrpoSection(Section):
+    """The policy update: advantage estimator, group weight, objective, aggregation, KL; formulas in docs/methods.md.
+
+    `clip_low` and `clip_high` bound the ratio to [1 - clip_low, 1 + clip_high]; left out, they take the objective's
+    published values. `micro_batches` splits one update without changing its gradient.
+    """
+
+    estimator: Literal[
+        "grpo", "no_std", "batch_std", "rloo", "reinforce_baseline", "gdpo", "component_mean", "ema_std"
+    ] = "grpo"
+    std_epsilon: Annotated[float, Field(gt=0)] = 1e-6
+    advantage_clip: Annotated[float, Field(gt=0)] | None = None
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    ema_fallback: Annotated[float, Field(gt=0)] = 5.0
+    group_weight: GroupWeightSection = GroupWeightSection()
+    objective: Literal["ppo_clip", "gspo", "gspo_token", "cispo", "sapo"] = "ppo_clip"
+    clip_low: float | None = _CLIP_DEFAULTS["ppo_clip"][0]
+    clip_high: float | None = _CLIP_DEFAULTS["ppo_clip"][1]
+    dual_clip: float | None = None
+    tau_positive: Annotated[float, Field(gt=0)] = 1.0
+    tau_negative: Annotated[float, Field(gt=0)] = 1.05
+    aggregation: Literal["token_mean", "sequence_mean", "constant"] = "token_mean"
+    kl: KlSection = KlSection()
+    entropy: EntropySection = EntropySection()
+    perception: PerceptionSection = PerceptionSection()
+    importance: ImportanceSection = ImportanceSection()
+    overlong: OverlongSection = OverlongSection()
+    updates_per_batch: PositiveInt = 1
+    micro_batches: PositiveInt = 1
+    logprob_chunk: PositiveInt = 1024
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published_clip(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        low, high = _CLIP_DEFAULTS.get(values.get("objective", "ppo_clip"), (None, None))
+        return {"clip_low": low, "clip_high": high} | values
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> GrpoSection:
+        if self.objective == "sapo":
+            if self.clip_low is not None or self.clip_high is not None:
+                raise ValueError(
+                    "objective 'sapo' does not clip; drop clip_low and clip_high, its keys are tau_positive/negative"
+                )
+        elif self.clip_low is None or self.clip_high is None:
+            raise ValueError(f"objective {self.objective!r} needs numbers for clip_low and clip_high, or neither key")
+        else:
+            if not 0 < self.clip_low <= 1:
+                raise ValueError(
+                    f"clip_low {self.clip_low} must lie in (0, 1]: the ratio is kept above 1 - clip_low; with 0 every "
+                    "down-weighted token would be raised to 1, with 1 there is no lower bound"
+                )
+            if self.clip_high <= 0:
+                raise ValueError(
+                    f"clip_high {self.clip_high} must be above 0: the ratio is kept below 1 + clip_high, and a cap of "
+                    "1 or less shrinks every token's gradient (another trainer's cispo cap c is clip_high = c - 1 here)"
+                )
+        if self.dual_clip is not None and (
+            self.objective in ("cispo", "sapo") or self.dual_clip <= 1 + (self.clip_high or 0)
+        ):
+            raise ValueError(
+                f"dual_clip {self.dual_clip} must be above 1 + clip_high and belongs to ppo_clip, gspo and gspo_token; "
+                f"the objective is {self.objective!r}"
+            )
+        if self.estimator in ("gdpo", "component_mean"):
+            kept_out = f"estimator {self.estimator!r} normalises the reward components, not their sum, so"
+            if self.kl.coefficient and self.kl.place == "reward":
+                raise ValueError(f"{kept_out} a KL penalty in the reward would be lost; set kl.place: loss")
+            if self.overlong.mode == "soft":
+                raise ValueError(f"{kept_out} the soft over-long penalty would be lost; set overlong.mode: mask")
+        return self
+
+
+class OptimizerSection(Section):
+    """AdamW with global-norm clipping; the schedule spans the whole curriculum.
+
+    The learning rate rises linearly over `warmup_steps` (the first step already has 1 / warmup_steps of it), then
+    follows `schedule` down to `final_share` of itself at the last step.
+    """
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    final_share: Share = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    beta1: Share = 0.9
+    beta2: Share = 0.99
+    epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _moves(self) -> OptimizerSection:
+        if self.schedule == "constant" and self.final_share:
+            raise ValueError("schedule 'constant' does not fall, so final_share has no meaning; drop it")
+        return self

@@ -1,0 +1,96 @@
+"""Rewards and the processes that grade."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from infimmr_jax.config.base import PositiveInt, Section
+
+
+class JudgeSection(Section):
+    """A judge of responses: your function `module:function`, or an OpenAI-compatible endpoint on a host of your own.
+
+    `prompt` may hold {question}, {gold} and {response}; the reply must end with a line of 1 or 0.
+    """
+
+    function: str | None = None
+    endpoint: str | None = None
+    model: str | None = None
+    prompt: str | None = None
+    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    attempts: PositiveInt = 2
+    parallel: PositiveInt = 8
+
+    @model_validator(mode="after")
+    def _usable(self) -> JudgeSection:
+        if (self.function is None) == (self.endpoint is None):
+            raise ValueError("give either `function` (module:function) or `endpoint` (http://host:port/v1), not both")
+        if self.endpoint is not None and (self.model is None or not self.endpoint.startswith(("http://", "https://"))):
+            raise ValueError("`endpoint` must start with http:// or https:// and needs `model`, the name served there")
+        if self.prompt is not None:
+            try:
+                self.prompt.format(question="", gold="", response="")
+            except (KeyError, IndexError, ValueError):
+                raise ValueError("`prompt` may hold {question}, {gold}, {response}; write other braces twice") from None
+        return self
+
+
+class ConsistencyTable(Section):
+    """Rewards of `option_consistency`: both answers right, only the first, only the one to shuffled options."""
+
+    both: float = 1.0
+    first: float = 0.5
+    second: float = 0.25
+
+
+class SecondPassSection(Section):
+    """Rewards that ask the policy again: the length limit of that pass, and the consistency table."""
+
+    max_response: PositiveInt = 32
+    consistency: ConsistencyTable = ConsistencyTable()
+
+
+class RewardSection(Section):
+    """Weights of the reward components, how answers are verified, and the pool of grader processes.
+
+    `weights` names built-in components (accuracy, format, accuracy_and_format, judge, caption_check,
+    option_consistency) or your functions as `module:function`. `rules` chooses a rule by answer type, such as
+    {string: anls}. `relative_tolerance` is the largest relative error at which numbers in math answers are equal.
+    `deadline_seconds` is processor time for one answer (five times that by the clock), `memory_mb` what a grader
+    process may take above its libraries.
+    """
+
+    weights: dict[str, float] = Field(default_factory=lambda: {"accuracy": 0.9, "format": 0.1})
+    rules: dict[str, str] = Field(default_factory=dict)
+    relative_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    judge: JudgeSection | None = None
+    second_pass: SecondPassSection = SecondPassSection()
+    workers: PositiveInt = 1
+    deadline_seconds: Annotated[float, Field(gt=0)] = 4.0
+    memory_mb: PositiveInt = 1024
+
+    @model_validator(mode="after")
+    def _known(self) -> RewardSection:
+        if not self.rules and set(self.weights) <= {"accuracy", "format"}:
+            return self
+        # Imported here: the names live with the verifiers, which a plain configuration need not load.
+        from infimmr_jax.rewards.components import NAMES
+        from infimmr_jax.rewards.verifiers import RULES
+
+        for name in self.weights:
+            if name not in NAMES and not re.fullmatch(r"[\w.]+:\w+", name):
+                near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.4)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(NAMES)}, or module:function"
+                raise ValueError(f"weights: {name!r} is no reward component; {hint}")
+        if "judge" in self.weights and self.judge is None:
+            raise ValueError("weights names 'judge', so `judge` must be set (function or endpoint)")
+        for answer_type, rule in self.rules.items():
+            if answer_type not in RULES:
+                raise ValueError(f"rules: {answer_type!r} is no answer type; known: {', '.join(RULES)}")
+            if rule not in RULES[answer_type]:
+                raise ValueError(f"rules: {answer_type} has no rule {rule!r}; it has {', '.join(RULES[answer_type])}")
+        return self
