@@ -3,8 +3,8 @@ r"""MATH-Vision (MathLLMs/MathVision) and its published scoring.
 The answer is the last box, or what follows "the answer is" and its kin, or a letter that begins or ends the response.
 It is right when it equals the option's letter or text, as a string or as a number rounded to two decimals (tuples
 element by element). Wang et al. 2024 (arXiv:2402.14804), `evaluation/`; the rules are written anew here. On the 48,640
-published responses of 16 models the published grade differs from this one on 18, and a model's accuracy by at most 3 of
-3,040.
+responses published with it (16 models) the published grade differs from this one on 18, a model's count of right
+answers by at most 3 of 3,040.
 """
 
 from __future__ import annotations

@@ -58,6 +58,8 @@ def test_not_equal(gold, answer):
 
 
 def test_tolerances():
+    assert judge("1.0", "1.0101", 0.01)
+    assert not judge("1.0", "1.015", 0.01)
     assert judge(r"\cos ^{10}(\frac{\pi}{10})", "0.6054", 1e-4)
     assert not judge(r"\cos ^{10}(\frac{\pi}{10})", "0.6054", 1e-6)
     assert judge(r"7 \times 10^{35}", r"7.1 \cdot 10^{35}", 1e34)

@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -165,3 +169,60 @@ def test_stored_responses_in_the_forms_of_the_benchmarks(tmp_path):
         texts(write_jsonl(tmp_path / "c.jsonl", [{"id": "z", "response": "a"}]))
     with pytest.raises(DataError, match=r"d\.jsonl, row 1: needs a key of id"):
         texts(write_jsonl(tmp_path / "d.jsonl", [{"id": "p0"}]))
+
+
+HOST = """
+import sys
+import jax
+from pathlib import Path
+from infimmr_jax.evaluation.grading import Graders
+from infimmr_jax.evaluation.runner import Request, run_benchmark
+from test_runner import BENCHMARK, ITEMS, policy
+
+def main():
+    address, process, out = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    jax.distributed.initialize(address, 2, process)
+    asked = []
+    def generate(problems, n, greedy):
+        asked.extend(problem.id for problem in problems)
+        return policy(problems, n, greedy)
+    with Graders() as graders:
+        # Only process 0's directory holds what an earlier run left; the other one's does not exist.
+        directory = Path(out) / str(process)
+        result = run_benchmark(BENCHMARK, ITEMS, generate, Request("m"), directory, graders, batch_size=4)
+    print("asked", len(asked), bool(result))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_hosts_agree_on_what_is_left(tmp_path, graders):
+    whole = run_benchmark(BENCHMARK, ITEMS, policy, Request("m"), tmp_path / "whole", graders)
+    (tmp_path / "0").mkdir()
+    kept = (tmp_path / "whole" / "responses.jsonl").read_bytes().splitlines(keepends=True)[:5]
+    (tmp_path / "0" / "responses.jsonl").write_bytes(b"".join(kept))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    script = tmp_path / "host.py"
+    script.write_text(f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n" + HOST)
+    hosts = [
+        subprocess.Popen(
+            [sys.executable, str(script), address, str(process), str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process in range(2)
+    ]
+    try:
+        outputs = [host.communicate(timeout=120) for host in hosts]
+    finally:
+        for host in hosts:
+            host.kill()
+    assert [out.splitlines()[-1:] for out, _ in outputs] == [["asked 6 True"], ["asked 6 False"]], outputs
+    assert json.loads((tmp_path / "0" / "result.json").read_text()) == whole
+    assert not (tmp_path / "1").exists()

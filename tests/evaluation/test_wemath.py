@@ -51,19 +51,19 @@ def test_reading(tmp_path):
 
 
 def test_four_dimensional_metrics(tmp_path):
-    items = items_of(tmp_path, rows(5, 2))
-    # Right sub-problems and whole: mastered, generalization missing, knowledge missing, rote, half rote.
-    problems = ((1, 1, 1), (1, 1, 0), (1, 0, 0), (0, 0, 1), (1, 0, 1))
+    items = items_of(tmp_path, rows(6, 2))
+    # Right sub-problems and whole: twice mastered, generalization missing, knowledge missing, rote, half rote.
+    problems = ((1, 1, 1), (1, 1, 1), (1, 1, 0), (1, 0, 0), (0, 0, 1), (1, 0, 1))
     scores = [score for problem in problems for score in problem]
     metrics = summary(items, scores)
-    assert metrics["composite_problems"] == 5
-    assert metrics["insufficient_knowledge"] == pytest.approx(1 / 5)
-    assert metrics["inadequate_generalization"] == pytest.approx(1 / 5)
-    assert metrics["complete_mastery_strict"] == pytest.approx(1 / 5)
-    assert metrics["complete_mastery_loose"] == pytest.approx(2 / 5)
-    assert metrics["rote_memorization_strict"] == pytest.approx(2 / 3)
-    assert metrics["rote_memorization_loose"] == pytest.approx(1 / 3)
-    # (5 - 0.5 x generalization - rote - knowledge) / 5.
-    assert metrics["score_strict"] == pytest.approx((5 - 0.5 - 2 - 1) / 5)
-    assert metrics["score_loose"] == pytest.approx((5 - 0.5 - 1 - 1) / 5)
+    assert metrics["composite_problems"] == 6
+    assert metrics["insufficient_knowledge"] == pytest.approx(1 / 6)
+    assert metrics["inadequate_generalization"] == pytest.approx(1 / 6)
+    assert metrics["complete_mastery_strict"] == pytest.approx(2 / 6)
+    assert metrics["complete_mastery_loose"] == pytest.approx(3 / 6)
+    assert metrics["rote_memorization_strict"] == pytest.approx(2 / 4)
+    assert metrics["rote_memorization_loose"] == pytest.approx(1 / 4)
+    # (6 - 0.5 x generalization - rote - knowledge) / 6.
+    assert metrics["score_strict"] == pytest.approx((6 - 0.5 - 2 - 1) / 6)
+    assert metrics["score_loose"] == pytest.approx((6 - 0.5 - 1 - 1) / 6)
     assert summary(items[:2], [1, 1]) == {}
