@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import json
 import os
@@ -65,8 +64,8 @@ class Stored(NamedTuple):
 def load_params(directory: Path, config: ModelConfig, options: ModelOptions, mesh: Mesh) -> Params:
     """Read the safetensors of a Hugging Face directory into parameters sharded over `mesh`, in `options.param_dtype`.
 
-    Tensors may carry the hub's names or those of today's transformers. Each is read layer by layer, every process
-    reading only the parts of its own devices: the host never holds more than about one layer.
+    Tensors may carry the hub's names or those of today's transformers. They are read layer by layer and in blocks of
+    rows, every process reading for its own devices: the host never holds more than about one layer.
     Raises ConfigError, naming every missing, unexpected, mis-shaped and unreadable tensor at once.
     """
     abstract = abstract_params(config, options)
@@ -227,39 +226,53 @@ def _weight_files(directory: Path) -> list[Path]:
 def _load(
     tensors: list[HubTensor], stored: dict[str, Stored], leaf: jax.ShapeDtypeStruct, sharding: NamedSharding
 ) -> jax.Array:
-    """One parameter from its tensors: at once when it is small, else layer by layer into a stack on the devices."""
-    if tensors[0].layer is None or leaf.size * leaf.dtype.itemsize <= AT_ONCE_BYTES:
-        return _read(tensors, stored, leaf.shape, leaf.dtype, sharding)
-    stack = jax.jit(functools.partial(jnp.zeros, leaf.shape, leaf.dtype), out_shardings=sharding)()
-    of_layer = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+    """One parameter from its tensors: at once when it is small, else a layer (or block of rows) at a time."""
+    shape, size = leaf.shape, leaf.size * leaf.dtype.itemsize
+    if size <= AT_ONCE_BYTES:
+        return _read(tensors, stored, shape, leaf.dtype, sharding)
+    # Blocks of a single tensor lie along its stored rows, which are read in one go.
+    axis = 1 if tensors[0].layer is None and tensors[0].layout == "transposed" else 0
+    width = max(1, AT_ONCE_BYTES * shape[axis] // size) if tensors[0].layer is None else 1
+    axes = [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
+    of_block = NamedSharding(sharding.mesh, PartitionSpec(*[None if n == axis else a for n, a in enumerate(axes)]))
 
     @functools.partial(jax.jit, donate_argnums=0, out_shardings=sharding)
-    def place(stack: jax.Array, layer: jax.Array, index: int) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(stack, layer[None], index, 0)
+    def place(whole: jax.Array, block: jax.Array, start: int) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(whole, block, start, axis)
 
-    for index, tensor in enumerate(tensors):
-        layer = dataclasses.replace(tensor, layer=None)
-        stack = place(stack, _read([layer], stored, leaf.shape[1:], leaf.dtype, of_layer), index)
-    return stack
+    whole = jax.jit(functools.partial(jnp.zeros, shape, leaf.dtype), out_shardings=sharding)()
+    for start in range(0, shape[axis], width):
+        block_shape = (*shape[:axis], min(width, shape[axis] - start), *shape[axis + 1 :])
+        whole = place(whole, _read(tensors, stored, block_shape, leaf.dtype, of_block, axis, start), start)
+    return whole
 
 
 def _read(
-    tensors: list[HubTensor], stored: dict[str, Stored], shape: tuple[int, ...], dtype: Any, sharding: NamedSharding
+    tensors: list[HubTensor],
+    stored: dict[str, Stored],
+    shape: tuple[int, ...],
+    dtype: Any,
+    sharding: NamedSharding,
+    axis: int = 0,
+    start: int = 0,
 ) -> jax.Array:
+    """The block of this shape that begins at `start` on `axis` of a parameter."""
     parts: dict[Any, np.ndarray] = {}
 
     def part(index: Any) -> np.ndarray:
         # Devices that hold the same part share one read.
-        key = tuple((s.start, s.stop) for s in index)
+        key = tuple(s.indices(size)[:2] for s, size in zip(index, shape, strict=True))
         if key not in parts:
+            bounds = [(low + start, high + start) if n == axis else (low, high) for n, (low, high) in enumerate(key)]
+            cuts = tuple(slice(*bound) for bound in bounds)
             if tensors[0].layer is None:
-                values = tensors[0].read(stored[tensors[0].name].values, index)
+                values = tensors[0].read(stored[tensors[0].name].values, cuts)
             else:
-                values = np.stack([t.read(stored[t.name].values, index[1:]) for t in tensors[index[0]]])
+                values = np.stack([t.read(stored[t.name].values, cuts[1:]) for t in tensors[cuts[0]]])
             parts[key] = values.astype(dtype)
         return parts[key]
 
-    # Waiting bounds what the host holds: reading ahead of the devices would pile up layers.
+    # Waiting bounds what the host holds: reading ahead of the devices would pile up blocks.
     return jax.block_until_ready(jax.make_array_from_callback(shape, sharding, part))
 
 
