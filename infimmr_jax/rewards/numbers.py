@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from fractions import Fraction
 
 from infimmr_jax.rewards.latex import tidy
@@ -62,9 +63,11 @@ _NO_UNIT_WORDS = """hundred hundreds thousand thousands million millions billion
     dozens half halves third thirds quarter quarters fourth fifth sixth tenth tenths hundredth hundredths pi e i x y z
     n k and or not to plus minus times over per point squared cubed root sqrt log ln sin cos tan mod less than more at
     least most about approximately around nearly between infinity undefined none no unknown zero one two three four
-    five six seven eight nine ten eleven twelve twenty thirty forty fifty base factorial choose if when is"""
+    five six seven eight nine ten eleven twelve twenty thirty forty fifty base factorial choose if when is negative
+    positive doubled tripled halved inverse reciprocal wrong false owed below above under percent percentage degree"""
 _NO_UNIT = frozenset(_NO_UNIT_WORDS.split())
-_SHORT_UNIT_WORDS = """m cm mm km dm nm in ft yd mi g kg mg lb lbs oz s ms h hr hrs min l ml cl a v w kw j kj n pa k c f
+_LETTER_UNITS = frozenset("msghlLVWJNK")
+_SHORT_UNIT_WORDS = """cm mm km dm nm in ft yd mi g kg mg lb lbs oz ms hr hrs min ml cl kw kj pa
     hz khz mhz mph kph km/h m/s sq cu am pm mol rad ha"""
 _SHORT_UNITS = frozenset(_SHORT_UNIT_WORDS.split())
 
@@ -177,15 +180,20 @@ def _suffix(text: str) -> tuple[bool, str, str]:
 
 
 def _is_unit(match: re.Match[str]) -> bool:
-    words = re.split(r"[ /.-]+", match["name"].lower().strip(" ."))
-    if match.re is _STYLED_UNIT:
-        return not any(word in _NO_UNIT - {"per", "c", "k", "n", "x"} for word in words)
-    if any(word in _NO_UNIT for word in words if word != "per") or words[0] == "per":
+    words = [word for word in re.split(r"[ /.-]+", match["name"].strip(" .")) if word != "per"]
+    if not words or any(word.lower() in _NO_UNIT for word in words if len(word) > 1):
         return False
+    if match.re is _STYLED_UNIT:
+        return True
     # Without a space a single letter is a factor (5m); with one, or from two letters on, it is taken for a unit.
-    return all(len(word) >= 3 or word in _SHORT_UNITS for word in words if word != "per") and (
-        bool(match["space"]) or len(words[0]) >= 2
-    )
+    return all(_UNIT_LETTERS[min(len(word), 3)](word) for word in words) and bool(match["space"] or len(words[0]) > 1)
+
+
+_UNIT_LETTERS: dict[int, Callable[[str], bool]] = {
+    1: lambda word: word in _LETTER_UNITS,
+    2: lambda word: word.lower() in _SHORT_UNITS,
+    3: lambda word: True,
+}
 
 
 def _value(text: str) -> tuple[Fraction, int | None] | None:

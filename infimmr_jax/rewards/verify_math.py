@@ -163,7 +163,8 @@ def _based(gold: str, answer: str) -> Verdict | None:
     if not left or not right or not (left[2] or left[3] or right[2] or right[3]):
         return None
     bases = {base for base in (left[2], left[3], right[2], right[3]) if base}
-    equal = left[1].lower() == right[1].lower() and len(bases) == 1
+    gold_names_base = bool(left[2] or left[3])  # the digits alone will do then, but 10_2 is no answer to 10
+    equal = left[1].lower() == right[1].lower() and (bases == {"10"} or (gold_names_base and len(bases) == 1))
     return Verdict(float(equal), "digits and base equal" if equal else "digits or base differ")
 
 
