@@ -97,7 +97,7 @@ class Pair:
         inputs = self.torch_inputs(prompts, responses, left)
         self.torch_model.model.rope_deltas = None
         with torch.no_grad():
-            logits = self.torch_model(**inputs).logits.numpy()
+            logits = self.torch_model(**inputs).logits.float().numpy()
         return [row[mask.astype(bool)] for row, mask in zip(logits, inputs["attention_mask"].numpy(), strict=True)]
 
     def our_logits(

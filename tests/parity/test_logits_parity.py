@@ -1,10 +1,15 @@
 """Logits against transformers' torch model in float32, over trunk and branch, for every kind of prompt."""
 
+import copy
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from pair import assert_close
+
+from infimmr_jax.model.options import ModelOptions
 
 pytestmark = pytest.mark.parity
 
@@ -87,3 +92,22 @@ def test_a_wrong_order_is_noticed(tied, field):
     right = tied.our_logits(batch, responses)[0]
     other = tied.our_logits(batch.replace(**{field: value}), responses)[0]
     assert np.abs(right - other).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_bfloat16_is_as_close_as_torch_is(tied):
+    """Both in bfloat16 against torch in float32: ours may be off by little more than torch's own rounding."""
+    prompts = prompts_of(tied, "mixed padded batch")
+    responses = responses_for(tied, len(prompts))
+    exact = tied.torch_logits(prompts, responses)
+    half = dataclasses.replace(tied, torch_model=copy.deepcopy(tied.torch_model).bfloat16())
+    theirs = half.torch_logits(prompts, responses)
+    options = ModelOptions(compute_dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tied.params)
+    ours = dataclasses.replace(tied, params=params).our_logits(tied.batch(prompts), responses, options)
+
+    def error(found):
+        return np.sqrt(np.mean([np.mean((a - b[: len(a)]) ** 2) for a, b in zip(found, exact, strict=True)]))
+
+    assert error(ours) < 1.2 * error(theirs)
+    assert error(ours) > 1e-3  # It really was computed in bfloat16.
