@@ -70,6 +70,8 @@ def _evaluate(
     rows = config.evaluation.batch_size // jax.process_count()
     mine = problems[jax.process_index() :: jax.process_count()]
     sums = np.zeros(6)
+    # Accuracy and format are computed whatever the weights; judges and second passes belong to training.
+    reward = config.reward.model_copy(update={"weights": {"accuracy": 1.0}})
     shown: list[tuple[Problem, dict[str, Any]]] = []
     # Every process makes the same number of calls, the last ones perhaps on filler rows alone.
     for start in range(0, -(-len(problems) // jax.process_count()), rows):
@@ -81,7 +83,7 @@ def _evaluate(
         if not real:
             continue
         finished, lengths = rollouts.finished[:real], rollouts.lengths[:real]
-        scores = score_groups(chunk, texts, finished, lengths, config.reward, config.prompt.format, pool)
+        scores = score_groups(chunk, texts, finished, lengths, reward, config.prompt.format, pool)
         components = scores.components
         sums += [
             components["accuracy"].sum(),

@@ -34,6 +34,7 @@ from infimmr_jax.training.programs import Compilations, Programs, tasks_of
 from infimmr_jax.training.progress import Progress
 from infimmr_jax.training.provenance import record_run
 from infimmr_jax.training.scoring import response_texts, transcript
+from infimmr_jax.training.second_pass import asks_again, policy_generate
 from infimmr_jax.training.setup import Setup, prepare
 from infimmr_jax.training.sft import demonstrations, learning_rate_at, total_steps
 from infimmr_jax.training.sinks import Sinks, open_sinks
@@ -96,6 +97,7 @@ def train(config: RunConfig, resume: bool = False) -> list[dict[str, Any]]:
     """
     run_dir = config.output
     _check_directory(run_dir, resume)
+    asks_again(config)
     reward = config.reward
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(GraderPool(reward.workers, reward.deadline_seconds, reward.memory_mb))
@@ -250,7 +252,14 @@ def _grpo_step(run: Run, step: StepBatch, settings: SampleSettings, key: jax.Arr
     sampled = time.monotonic()
     texts = response_texts(setup.tokenizer, local.tokens, local.mask)
     scores = score_groups(
-        step.problems, texts, local.finished, local.lengths, config.reward, config.prompt.format, run.pool
+        step.problems,
+        texts,
+        local.finished,
+        local.lengths,
+        config.reward,
+        config.prompt.format,
+        run.pool,
+        generate=policy_generate(setup, run.programs, run.state.params) if asks_again(config) else None,
     )
     check_rewards({**scores.components, "total": scores.total}, [problem.id for problem in step.problems])
     total = scores.total + overlong_rewards(local.lengths, settings.max_response, config.grpo.overlong)
