@@ -150,6 +150,47 @@ def prepare(
 
 
 @app.command()
+def evaluate(
+    benchmark: Annotated[str, typer.Option(help="mathverse, mathvision, mathvista, olympiadbench, math500, ...")],
+    data: Annotated[Path, typer.Option(help="File or folder of the benchmark, as published.")],
+    out: Annotated[Path, typer.Option(help="Directory for responses, grades and the result.")] = Path(
+        "runs/evaluation"
+    ),
+    model: Annotated[Path | None, typer.Option(help="Hugging Face directory of the policy.")] = None,
+    responses: Annotated[Path | None, typer.Option(help="Score these stored responses instead of asking.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only read, count, and check every gold answer.")] = False,
+    samples: Annotated[int, typer.Option(min=1, help="Responses a problem; 1 is greedy.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 2048,
+    seed: int = 0,
+    style: Annotated[
+        Literal["published", "plain"], typer.Option(help="The benchmark's own prompt, or the bare question.")
+    ] = "published",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first problems.")] = None,
+    judge: Annotated[str | None, typer.Option(help="Your own judge, module:attribute.")] = None,
+) -> None:
+    """Ask a model a benchmark's questions and score them by its published rules; resumable."""
+    from infimmr_jax.parallel.startup import use_compilation_cache
+
+    use_compilation_cache()
+    from infimmr_jax.evaluation import command
+
+    asking = command.Asking(samples, max_new_tokens, temperature, top_p, seed, style)
+    command.evaluate(
+        benchmark,
+        data,
+        out,
+        model=model,
+        responses=responses,
+        only_look=dry_run,
+        asking=asking,
+        limit=limit,
+        judge=judge,
+    )
+
+
+@app.command()
 def doctor() -> None:
     """Say what this machine and installation can do: versions, devices, memory, caches, grader processes."""
     from infimmr_jax.training.doctor import examine
