@@ -1,8 +1,8 @@
 """Equality of two LaTeX answers by structure and math-verify; for grader processes only (sympy may hang).
 
 math-verify parses, and says whether formulas, relations, sets and matrices are equal. Around it stand our own rules:
-brackets and order of tuples and intervals, every side of a chain of equations, units and words, and values to 30
-digits, which decide expressions without variables and refuse all others that differ at one place.
+brackets and order of tuples and intervals, every side of a chain of equations, units and words, and values to 50
+digits at one place, which refute what plainly differs before anything is simplified.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from infimmr_jax.rewards.verify_math import (
 # math-verify warns once that its own (signal based) timeouts are off: here the pool's kill is the deadline.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 
-DIGITS = 30
+DIGITS = 50
 _TINY = sympy.Float(10) ** (10 - DIGITS)
 
 _CONFIG = LatexExtractionConfig(
@@ -139,12 +139,10 @@ def _expressions(gold: str, answer: str, options: Options) -> Verdict:
         return Verdict(0.0, "unparsable answer")
     if _values_agree(gold, gold_value, answer, answer_value, options):
         return Verdict(1.0, "values equal")
-    # Numbers first: math-verify simplifies differences, which is slow for what is plainly different.
-    same = _same_numerically(gold_value, answer_value)
-    if same is False:
+    # Numbers first: math-verify simplifies differences, which is slow for what is plainly different. They refute only:
+    # 2^{4950} and 2^{4950} + 1 agree to any number of digits one cares to compute.
+    if _differ_numerically(gold_value, answer_value):
         return Verdict(0.0, "values differ")
-    if same and not gold_value.free_symbols:
-        return Verdict(1.0, "values equal")
     if not verify(gold_value, answer_value, allow_set_relation_comp=True, timeout_seconds=None):
         return Verdict(0.0, "math-verify: different")
     relations = isinstance(gold_value, Relational) and isinstance(answer_value, Relational)
@@ -182,24 +180,23 @@ def _fraction(number: PlainNumber | None, value: Any) -> Fraction | None:
     return Fraction(str(approximate)) if isinstance(approximate, sympy.Float | sympy.Integer) else None
 
 
-def _same_numerically(gold: Any, answer: Any) -> bool | None:
-    """Whether two expressions in the same variables have one value (30 digits) at a fixed place; None: undecided."""
+def _differ_numerically(gold: Any, answer: Any) -> bool:
+    """Whether two expressions in the same variables differ at a fixed place, beyond any doubt of rounding."""
     if not (isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr)):
-        return None
+        return False
     percent = gold.has(sympy.UnevaluatedExpr) or answer.has(sympy.UnevaluatedExpr)
     if percent or gold.free_symbols != answer.free_symbols or len(gold.free_symbols) > len(_PLACE):
-        return None
+        return False
     place = dict(zip(sorted(gold.free_symbols, key=str), _PLACE, strict=False))
     try:
         left, right = gold.subs(place).evalf(DIGITS), answer.subs(place).evalf(DIGITS)
     except OverflowError:
-        return None
+        return False
     if not (left.is_number and right.is_number and left.is_finite and right.is_finite):
-        return None
+        return False
     size = max(abs(left), abs(right))
-    if size < _TINY:  # too near to 0 to tell rounding from a difference
-        return None
-    return bool(abs(left - right) <= _TINY * size)
+    # Both too near to 0: a difference could be rounding.
+    return bool(size > _TINY and abs(left - right) > _TINY * size)
 
 
 __all__ = ["compare", "parse_latex"]
