@@ -105,7 +105,7 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
     curriculum = build_curriculum(config, encode, collate_all, process, processes, check=check, pool=pool)
     reports = list(curriculum.report)
     evaluation: dict[Modality, list[Problem]] = {}
-    for modality, sources in config.evaluation.sources.items():
+    for modality, sources in by_modality(config.evaluation.sources):
         count = config.evaluation.problems
         evaluation[modality], found = heldout(sources, modality, count, config.data, check=check, pool=pool)
         reports += found
@@ -119,7 +119,7 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
             encode_response(text, tokenizer, model.tokens.eos, limit, problem.id)
 
         pools: list[DemonstrationPool] = []
-        for modality, sources in config.sft.sources.items():
+        for modality, sources in by_modality(config.sft.sources):
             for source in sources:
                 kept, report = select_problems(source, modality, config.data, phase="cold start", check=check_both)
                 pools.append(DemonstrationPool(modality, source.weight, kept))
@@ -153,6 +153,12 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
         demonstrations=batcher,
         reports=tuple(reports),
     )
+
+
+def by_modality(sources: dict[Modality, Any]) -> list[tuple[Modality, Any]]:
+    """Sources in the order text, caption, image: the order of keys in a file must not change a run's numbers."""
+    order: tuple[Modality, ...] = ("text", "caption", "image")
+    return [(modality, sources[modality]) for modality in order if modality in sources]
 
 
 def model_options(section: ModelSection) -> ModelOptions:

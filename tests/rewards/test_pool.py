@@ -168,7 +168,8 @@ def test_a_grader_that_can_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch
 
 
 TRAINER = """
-    import sys, time, psutil
+    import signal, sys, time, psutil
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
     from infimmr_jax.rewards.pool import GraderPool
     from infimmr_jax.rewards.verdict import Question
     from test_pool import HANG
@@ -227,3 +228,18 @@ def test_children_can_write_no_file(tmp_path: Path) -> None:
     assert answer.stdout.split() == ["refused", "capped"]
     assert callable(worker_main)
     assert os.path.getsize(tmp_path / "file") == 0
+
+
+def test_no_file_of_the_working_directory_stands_in_for_a_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sympy.py").write_text("raise SystemExit('the wrong sympy')")
+    monkeypatch.chdir(tmp_path)
+    with GraderPool(workers=1) as pool:
+        assert pool.verify([FINE])[0].score == 1
+
+
+def test_half_a_surrogate_pair_passes_through() -> None:
+    with GraderPool(workers=1) as pool:
+        verdicts = pool.verify([Question("math", r"\sqrt{2}", "\ud800 \\sqrt{2}"), FINE])
+    assert [verdict.score for verdict in verdicts] == [0.0, 1.0]
