@@ -65,6 +65,7 @@ def main() -> None:
     with GraderPool(workers=2) as pool:
         for folder in sorted(path for path in arguments.root.iterdir() if (path / "train.jsonl").exists()):
             study(folder, arguments.sample, arguments.shown, pool)
+        cross(arguments.root, pool)
         print("pool:", dict(pool.counters))
 
 
@@ -109,6 +110,19 @@ def study(folder: Path, sample: int, shown: int, pool: GraderPool) -> None:
     print("| form | " + " | ".join(columns) + " |")
     for name, row in ((name, row) for name, row in table.items() if row["pairs"]):
         print(f"| {name} | " + " | ".join(str(row[column]) for column in columns) + " |")
+
+
+def cross(root: Path, pool: GraderPool) -> None:
+    """Grade each math gold against twelve others of all sets, and print what we accept: all of it should be equal."""
+    rows = [json.loads(line) for file in sorted(root.glob("*/train.jsonl")) for line in file.open(encoding="utf-8")]
+    golds = sorted({row["answer"] for row in rows if row["answer_type"] == "math"})
+    generator = random.Random(0)
+    pairs = [(gold, other) for gold in golds for other in generator.sample(golds, 12) if other != gold]
+    verdicts = pool.verify([Question("math", gold, other) for gold, other in pairs])
+    print(f"\n## {len(pairs)} pairs of different gold answers; accepted:")
+    for (gold, other), verdict in zip(pairs, verdicts, strict=True):
+        if verdict.score:
+            print(f"  {gold!r} and {other!r}: {verdict.reason}")
 
 
 if __name__ == "__main__":

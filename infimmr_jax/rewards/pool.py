@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 
 from infimmr_jax.rewards.verdict import Question, Verdict
 from infimmr_jax.rewards.verifiers import quick_verdict
@@ -148,7 +149,8 @@ class _Keeper:
             question, answer = item
             try:
                 verdict = self._grade(question)
-            except GraderError as error:
+            except Exception as error:  # handed to whoever waits: a keeper that died would leave them waiting
+                self._pool.forget(question)
                 answer.set_exception(error)
                 continue
             if verdict.reason.startswith(PASSING):
@@ -174,14 +176,16 @@ class _Keeper:
         return Verdict(float(score), str(reason))
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", WORKER, str(self._pool._deadline), str(self._pool._memory)]
+        # -P: no file of the working directory may stand in for a library.
+        command = [sys.executable, "-P", "-m", WORKER, str(self._pool._deadline), str(self._pool._memory)]
+        path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
         )
         self._process = process
         if self.closing:

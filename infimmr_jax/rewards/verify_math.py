@@ -52,6 +52,8 @@ def numbers_equal(gold: PlainNumber, answer: PlainNumber, relative_tolerance: fl
     """
     if gold.unit and answer.unit and not same_unit(gold.unit, answer.unit):
         return False
+    if (gold.percent and answer.unit) or (gold.unit and answer.percent):
+        return False
     if gold.percent == answer.percent:
         pairs = [(gold.value, answer.value)]
     elif gold.percent:
