@@ -10,17 +10,17 @@ named `my_package.my_module:brevity` in `reward.weights`; it is called once a gr
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from infimmr_jax.data.records import Problem
-from infimmr_jax.rewards.judge import Judge, JudgeRequest, judge_scores
+from infimmr_jax.rewards.judge import Judge, JudgeRequest, judge_scores, load_judge
+from infimmr_jax.rewards.loading import LoadError, load_callable
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.second_pass import Generate, caption_check, option_consistency
 
@@ -60,7 +60,7 @@ class Tools:
 
 
 class RewardError(ValueError):
-    """A reward function can not be used or returned something that is no reward: the sentence names it."""
+    """A reward function returned something that is no reward, or lacks what it needs: the sentence names it."""
 
 
 GroupReward = Callable[[Group], Sequence[float]]
@@ -77,20 +77,21 @@ def component_scores(name: str, groups: Sequence[Group], tools: Tools) -> Float[
 
 
 def load_function(name: str) -> GroupReward:
-    """The user function `module:function`; RewardError when it can not be imported or does not take one group."""
-    module_name, colon, function_name = name.partition(":")
-    if not colon or not module_name or not function_name:
-        raise RewardError(f"reward {name!r} is unknown; built-in: {', '.join(NAMES)}; your own: module:function")
-    try:
-        function: Any = getattr(importlib.import_module(module_name), function_name, None)
-    except ImportError as error:
-        raise RewardError(f"the module of reward {name!r} can not be imported: {error}") from error
-    if not callable(function):
-        raise RewardError(f"module {module_name} has no function {function_name!r}, which reward.weights names")
+    """The user function `module:function`; LoadError when it can not be imported or does not take one group."""
+    function = load_callable(name, "reward.weights")
     needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
     if len(needed) != 1 or needed[0].kind in (needed[0].KEYWORD_ONLY, needed[0].VAR_KEYWORD):
-        raise RewardError(f"reward function {name} must take one argument, the group; it takes {len(needed)}")
-    return function  # type: ignore[no-any-return]
+        raise LoadError(f"reward function {name} must take one argument, the group; it takes {len(needed)}")
+    return function
+
+
+def check_components(reward: RewardSection) -> None:
+    """Load every function that the configuration names, so that a missing one is said before training starts."""
+    for name in reward.weights:
+        if name not in NAMES:
+            load_function(name)
+    if reward.judge is not None:
+        load_judge(reward.judge)
 
 
 def _checked(name: str, group: Group, row: Sequence[float]) -> Float[np.ndarray, "G"]:
@@ -158,4 +159,14 @@ COMPONENTS: dict[str, Callable[[Sequence[Group], Tools], Sequence[Sequence[float
 }
 NAMES = ("accuracy", "format", *COMPONENTS)
 
-__all__ = ["COMPONENTS", "NAMES", "Group", "GroupReward", "RewardError", "Tools", "component_scores", "load_function"]
+__all__ = [
+    "COMPONENTS",
+    "NAMES",
+    "Group",
+    "GroupReward",
+    "RewardError",
+    "Tools",
+    "check_components",
+    "component_scores",
+    "load_function",
+]

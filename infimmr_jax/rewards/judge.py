@@ -6,7 +6,6 @@ Nothing is contacted unless `reward.judge.endpoint` is set; there is no default 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import math
 import re
@@ -18,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from infimmr_jax.data.records import Problem
+from infimmr_jax.rewards.loading import load_callable
 from infimmr_jax.rewards.verify_string import clean_text
 
 if TYPE_CHECKING:
@@ -71,14 +71,7 @@ def load_judge(section: JudgeSection) -> Judge:
     if section.endpoint is not None:
         return EndpointJudge(section)
     assert section.function is not None
-    module_name, _, function_name = section.function.partition(":")
-    try:
-        function: Any = getattr(importlib.import_module(module_name), function_name, None)
-    except ImportError as error:
-        raise JudgeError(f"the module of reward.judge.function can not be imported: {error}") from error
-    if not callable(function):
-        raise JudgeError(f"module {module_name} has no function {function_name!r}, which reward.judge.function names")
-    return function  # type: ignore[no-any-return]
+    return load_callable(section.function, "reward.judge.function")
 
 
 class EndpointJudge:

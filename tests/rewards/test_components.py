@@ -7,7 +7,8 @@ import pytest
 
 from infimmr_jax.config import JudgeSection, RewardSection
 from infimmr_jax.data.records import Problem
-from infimmr_jax.rewards.components import Group, RewardError, load_function
+from infimmr_jax.rewards.components import Group, RewardError, check_components
+from infimmr_jax.rewards.loading import LoadError
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import Scores, score_groups
 
@@ -83,9 +84,6 @@ def test_accuracy_counts_only_in_the_right_format() -> None:
         ("one_short", "one number for each of the 4 responses"),
         ("infinite", "not finite"),
         ("words", "returned no numbers for problem p"),
-        ("two_arguments", "must take one argument"),
-        ("not_a_function", "has no function 'not_a_function'"),
-        ("missing", "has no function 'missing'"),
     ],
 )
 def test_a_bad_function_is_named(name: str, said: str) -> None:
@@ -93,11 +91,25 @@ def test_a_bad_function_is_named(name: str, said: str) -> None:
         score({f"{HERE}:{name}": 1.0})
 
 
-def test_a_missing_module_is_named() -> None:
-    with pytest.raises(RewardError, match=r"nowhere_at_all:f.*can not be imported"):
-        load_function("nowhere_at_all:f")
-    with pytest.raises(RewardError, match="unknown"):
-        load_function("nothing")
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        (f"{HERE}:two_arguments", "must take one argument"),
+        (f"{HERE}:not_a_function", "has no function 'not_a_function'"),
+        (f"{HERE}:missing", "has no function 'missing'"),
+        ("nowhere_at_all:f", "can not be imported"),
+    ],
+)
+def test_what_can_not_be_loaded_is_said_before_training(weight: str, said: str) -> None:
+    with pytest.raises(LoadError, match=said):
+        check_components(RewardSection(weights={weight: 1.0}))
+
+
+def test_what_can_be_loaded_passes() -> None:
+    judge = JudgeSection(function=f"{HERE}:shortest_right")
+    check_components(RewardSection(weights={"accuracy": 1.0, f"{HERE}:shortest_right": 1.0, "judge": 1.0}, judge=judge))
+    with pytest.raises(LoadError, match=r"reward.judge.function"):
+        check_components(RewardSection(judge=JudgeSection(function="nowhere_at_all:f")))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from infimmr_jax.rewards.judge import (
     load_judge,
     read_score,
 )
+from infimmr_jax.rewards.loading import LoadError
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import score_groups
 
@@ -146,7 +147,7 @@ def test_a_judge_that_is_down_is_an_error() -> None:
 
 
 def test_a_missing_judge_function_is_named() -> None:
-    with pytest.raises(JudgeError, match="no function 'nobody'"):
+    with pytest.raises(LoadError, match="no function 'nobody'"):
         load_judge(JudgeSection(function="test_judge:nobody"))
-    with pytest.raises(JudgeError, match="can not be imported"):
+    with pytest.raises(LoadError, match="can not be imported"):
         load_judge(JudgeSection(function="nowhere_at_all:f"))
