@@ -85,6 +85,10 @@ def generate(
     """
     if max_new_tokens < 1:
         raise ConfigError(f"an answer of {max_new_tokens} tokens can not be given; ask for at least 1")
+    if temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
+        raise ConfigError(
+            f"temperature {temperature} and top_k {top_k} must not be negative, top_p {top_p} must lie in (0, 1]"
+        )
     plan = plan_question(generator, question, images, videos, system)
     longest = generator.config.text.max_position_embeddings
     if plan.length + 1 + max_new_tokens > longest:

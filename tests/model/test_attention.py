@@ -1,5 +1,10 @@
 """Attention against a float64 formula, in blocks, and by the kernels; values and gradients."""
 
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -126,6 +131,33 @@ def test_splash_equals_xla(form, monkeypatch):
     expected = weighed(lambda *a: function(*a, mask), args, mask, read(mask))
     found = weighed(lambda *a: function(*a, mask, "splash"), args, mask, read(mask))
     assert_same(found, expected, 2e-5)
+
+
+@pytest.mark.slow
+def test_splash_on_eight_devices_equals_xla_on_one():
+    """Rows over (data, fsdp) and heads over tensor, under the mesh in use; in a process of its own."""
+    program = f"""
+        import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]
+        import jax, numpy as np
+        from infimmr_jax.config import MeshSection
+        from infimmr_jax.model import attention, splash
+        from infimmr_jax.parallel.mesh import make_mesh, shard_batch
+        from test_attention import branch_case, numbers
+        splash.INTERPRET = True
+        args, mask = branch_case(130, 128)
+        args, mask = jax.tree.map(lambda x: np.concatenate([x, x[::-1]]), (args, mask))
+        expected = jax.jit(attention.branch_attention)(*args, mask)
+        mesh = make_mesh(MeshSection(data=2, fsdp=2, tensor=2))
+        with jax.set_mesh(mesh):
+            found = jax.jit(lambda *a: attention.branch_attention(*a, "splash"))(*shard_batch((*args, mask), mesh))
+        assert len(found.sharding.device_set) == 8
+        np.testing.assert_allclose(found, expected, atol=2e-5)
+    """
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        check=True,
+        env={"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PATH": ""},
+    )
 
 
 def test_branch_mask_is_trunk_and_own_past():

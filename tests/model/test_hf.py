@@ -219,7 +219,7 @@ def test_convert_renames_recasts_and_copies(saved, tmp_path):
     assert_same(load_params(tmp_path / "same", tiny(), OPTIONS, one_device()), params)
 
 
-@pytest.mark.parametrize("at_once", [0, 3000])
+@pytest.mark.parametrize("at_once", [pytest.param(0, marks=pytest.mark.slow), 3000])
 def test_large_parameters_are_placed_in_blocks(at_once, tmp_path, monkeypatch):
     config = tiny(tied=False)
     params = random_params(config)

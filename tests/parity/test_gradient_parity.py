@@ -11,7 +11,7 @@ from infimmr_jax.model import decoder
 from infimmr_jax.model import qwen2_5_vl as model
 from infimmr_jax.model.logprobs import token_logprobs
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.slow]
 
 
 def prompts_of(pair):

@@ -21,7 +21,10 @@ def prompts_of(pair):
     ]
 
 
-@pytest.mark.parametrize("which", ["tied", "untied", pytest.param("real_heads", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "which",
+    ["tied", pytest.param("untied", marks=pytest.mark.slow), pytest.param("real_heads", marks=pytest.mark.slow)],
+)
 def test_64_greedy_tokens(which, request):
     pair = request.getfixturevalue(which)
     prompts = prompts_of(pair)

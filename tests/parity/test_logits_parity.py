@@ -38,7 +38,10 @@ def responses_for(pair, rows, length=5):
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("which", ["tied", "untied", pytest.param("real_heads", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "which",
+    ["tied", pytest.param("untied", marks=pytest.mark.slow), pytest.param("real_heads", marks=pytest.mark.slow)],
+)
 def test_logits(which, case, request):
     pair = request.getfixturevalue(which)
     prompts = prompts_of(pair, case)
@@ -47,6 +50,7 @@ def test_logits(which, case, request):
     assert_close(ours, pair.torch_logits(prompts, responses), 1e-4)
 
 
+@pytest.mark.slow
 def test_padding_side_of_torch_does_not_matter(tied):
     prompts = prompts_of(tied, "mixed padded batch")
     responses = responses_for(tied, len(prompts))

@@ -44,7 +44,10 @@ def torch_layers(pair, prompts):
     return [layer.numpy() for layer in kept], merged.numpy()
 
 
-@pytest.mark.parametrize("which", ["tied", "untied", pytest.param("real_heads", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "which",
+    ["tied", pytest.param("untied", marks=pytest.mark.slow), pytest.param("real_heads", marks=pytest.mark.slow)],
+)
 def test_every_layer_and_the_merger(which, request):
     pair = request.getfixturevalue(which)
     prompts = some_prompts(pair)
