@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
@@ -20,9 +21,12 @@ from infimmr_jax.preprocess.images import open_image
 # at an overlap of 0.5 find 100/96/79 % and flag 2.7 and 0.1 % of 4,000 other questions (triples at 0.4: 99/91/61 %).
 OVERLAP_WORDS = 2
 
+_DRAWING = re.compile(r"\[asy\].*?(?:\[/asy\]|$)", re.DOTALL)
+
 SPECIFIC_WORDS = 8  # shorter texts ("Find the value of x.") say nothing: they must be equal, or a picture decides
 SIMILAR_RATIO, COPIED_RATIO = 0.8, 0.6  # of the distance to the next benchmark picture; stricter for pictures alone
 SAME_DISTANCE = 0.004  # one bit of 256
+EMBEDDED_AT_ONCE = 1024  # pictures whose cosines with all benchmark pictures are held at a time
 
 # One unit-length vector a picture, from the policy's own vision tower.
 Embed = Callable[[Sequence[str | bytes]], Float[np.ndarray, "images width"]]
@@ -88,7 +92,7 @@ def find_contaminated(
     picture must be clearly closer to this benchmark problem's than to the others', so that drawings made from one
     template are not taken for copies.
     """
-    texts = [_words(problem) for problem in benchmark]
+    texts = [_spoken(problem) for problem in benchmark]
     index = OverlapIndex([ngrams(words, OVERLAP_WORDS) for words in texts])
     reference, owners = _reference_prints(benchmark, limits)
     looked = {n for n, problem in enumerate(problems) if problem.images} if len(reference) else set()
@@ -96,7 +100,7 @@ def find_contaminated(
     found: dict[int, Dropped] = {}
     for n, problem in enumerate(problems):
         nearest = _nearest(prints[n], reference, owners) if n in looked else {}
-        words = _words(problem)
+        words = _spoken(problem)
         overlaps = index.matches(ngrams(words, OVERLAP_WORDS))
         match = _copied_text(problem, words, benchmark, texts, overlaps, nearest, section)
         match = match or _copied_picture(nearest, section.copied_image)
@@ -124,6 +128,11 @@ def balanced(problems: Sequence[Problem], at_most: int, by: str, seed: int = 0) 
 
 def _words(problem: Problem) -> list[str]:
     return normal_words(" ".join((problem.question, *problem.choices)))
+
+
+def _spoken(problem: Problem) -> list[str]:
+    """The words without drawings in Asymptote, whose rows of numbers hold every short list of numbers by chance."""
+    return normal_words(_DRAWING.sub(" ", " ".join((problem.question, *problem.choices))))
 
 
 def _fingerprints(problems: Sequence[Problem], wanted: set[int], limits: ImageSection) -> dict[int, Prints]:
@@ -204,7 +213,7 @@ def _copied_text(
             # The picture is a part of the question: only a long text makes the same problem without it.
             if size > 2 * SPECIFIC_WORDS and overlap >= max(section.text_overlap, 0.8):
                 return other, reason
-        elif size > SPECIFIC_WORDS or list(words) == list(texts[other]):
+        elif size > SPECIFIC_WORDS or _words(problem) == _words(benchmark[other]):
             return other, reason
     return None
 
@@ -225,11 +234,13 @@ def _by_embedding(
     others = [(n, image) for n, p in enumerate(benchmark) for image in p.images]
     if not places or not others:
         return {}
-    cosines = embed([image for _, image in places]) @ embed([image for _, image in others]).T
+    reference = embed([image for _, image in others])
     found: dict[int, Dropped] = {}
-    for (n, _), row in zip(places, cosines, strict=True):
-        best = int(row.argmax())
-        if row[best] >= least:
-            other = benchmark[others[best][0]].id
-            found[n] = Dropped(problems[n].id, other, f"picture embedding cosine {row[best]:.3f}")
+    for start in range(0, len(places), EMBEDDED_AT_ONCE):
+        block = places[start : start + EMBEDDED_AT_ONCE]
+        for (n, _), row in zip(block, embed([image for _, image in block]) @ reference.T, strict=True):
+            best = int(row.argmax())
+            if row[best] >= least:
+                other = benchmark[others[best][0]].id
+                found[n] = Dropped(problems[n].id, other, f"picture embedding cosine {row[best]:.3f}")
     return found

@@ -69,13 +69,22 @@ def as_markdown(summaries: Sequence[SourceSummary], reference_problems: int) -> 
             shown = ", ".join(f"{_cell(str(value))} {count}" for value, count in counts[:LISTED])
             more = f", and {len(counts) - LISTED} more" if len(counts) > LISTED else ""
             parts += [f"- {name.replace('_', ' ')}: {shown or 'none'}{more}"]
-        parts += _listed(
-            "Rejected", [f"row {r['row']} ({r['id']}), as {r['modality']}: {r['reason']}" for r in s.rejected]
-        )
+        parts += _listed("Rejected", _rejections(s.rejected))
         parts += _listed("Copies", [f"{d['id']} of {d['other']}: {d['reason']}" for d in s.contaminated])
         parts += _listed("Repetitions", [f"{d['id']} of {d['other']}: {d['reason']}" for d in s.duplicates])
         parts += _listed("Kept, but the caption holds the answer", s.leaking_captions)
     return "\n".join(parts) + "\n"
+
+
+def _rejections(rejected: Sequence[dict[str, Any]]) -> list[str]:
+    """A line a row and reason: a row refused under several modalities for one reason is one line."""
+    modalities: dict[tuple[int, str | None, str], list[str]] = {}
+    for row in rejected:
+        modalities.setdefault((row["row"], row["id"], row["reason"]), []).append(row["modality"])
+    return [
+        f"row {number}{f' ({name})' if name is not None else ''}, as {' and '.join(used)}: {reason}"
+        for (number, name, reason), used in modalities.items()
+    ]
 
 
 def _listed(title: str, lines: Sequence[str]) -> list[str]:

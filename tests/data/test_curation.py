@@ -147,3 +147,16 @@ def test_balance_keeps_order_and_most_of_an_earlier_choice():
     more = problems + [problem(f"q{n}", "?", subject="a", source="s") for n in range(10)]
     assert len(set(balanced(more, 10, "subject")) & set(kept)) >= 15
     assert balanced(problems, 100, "source") == list(range(90))
+
+
+def test_the_numbers_of_a_drawing_are_no_text_in_common():
+    points = "--".join(f"({x},{y})" for x in range(6) for y in range(6))
+    story = "A carpet lies on the floor of the hall, as shown. [asy] {}({}); [/asy] How large is it?"
+    drawn = problem("drawn", story.format("draw", points))
+    numbers = problem("numbers", "What is the missing number of 4 5, 5 1, 2 3, 3 3, 0 4, 1 5, 4 2, 0 1, 1 1, 2 2, 3 1?")
+    assert find_contaminated([numbers], [drawn], SECTION, LIMITS) == {}
+    again = problem("again", story.format("fill", points))
+    assert find_contaminated([again], [drawn], SECTION, LIMITS)[0].other == "drawn"
+    short = [problem(name, f"How large? [asy] draw({spot}); [/asy]") for name, spot in (("a", "(1,1)"), ("b", "(2,2)"))]
+    assert find_contaminated(short[:1], short[1:], SECTION, LIMITS) == {}
+    assert find_duplicates(short, SECTION, LIMITS) == {}
