@@ -22,7 +22,10 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.info.help = "Infi-MMR in JAX: curriculum reinforcement learning for reasoning in small vision-language models."
 
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="YAML file of the run.")]
+ConfigOption = Annotated[
+    list[Path],
+    typer.Option("--config", "-c", help="YAML file of the run. Repeatable: the later file's values win (recipes)."),
+]
 SetOption = Annotated[list[str], typer.Option("--set", "-s", help="Override one value: a.b.0.c=value. Repeatable.")]
 # Grading needs a configuration only for its reward section; a phase is there because every configuration has one.
 GRADING_ONLY = {
@@ -40,7 +43,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 @app.command()
 def train(
-    config: ConfigOption = Path("configs/nano.yaml"),
+    config: ConfigOption = [Path("configs/nano.yaml")],  # noqa: B006
     overrides: SetOption = [],  # noqa: B006  (typer copies it)
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run.")] = False,
 ) -> None:

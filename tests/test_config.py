@@ -6,7 +6,8 @@ import pytest
 
 from infimmr_jax.config import ConfigError, apply_overrides, dump_config, load_config, parse_config
 
-CONFIGS = sorted(Path(__file__).parents[1].glob("configs/**/*.yaml"))
+# Recipes are layers over a run (tests/test_recipes.py).
+CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
 PHASE = {"name": "a", "modality": "text", "steps": 1, "sources": [{"reader": "jsonl", "path": "x.jsonl"}]}
 
 

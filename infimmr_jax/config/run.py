@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from infimmr_jax.config.base import ConfigError, Section
 from infimmr_jax.config.data import DataSection, PhaseSection
 from infimmr_jax.config.grpo import GrpoSection, OptimizerSection, RolloutSection
+from infimmr_jax.config.layers import merge_layers
 from infimmr_jax.config.model import ModelSection, PromptSection
 from infimmr_jax.config.reward import RewardSection
 from infimmr_jax.config.training import CheckpointSection, EvaluationSection, LoggingSection, MeshSection, SftSection
@@ -83,8 +85,22 @@ def _index(items: list[Any], part: str, where: str) -> int:
     return int(part)
 
 
-def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
-    """Read a YAML file into a RunConfig; errors are ConfigError sentences that name every bad key."""
+def load_config(paths: Path | Sequence[Path], overrides: list[str] | None = None) -> RunConfig:
+    """Read one YAML file, or several in which the later ones' values win (see `layers`), into a RunConfig.
+
+    Errors are ConfigError sentences that name every bad key.
+    """
+    paths = [paths] if isinstance(paths, Path) else list(paths)
+    layers = [(str(path), _read(path)) for path in paths]
+    overrides = overrides or []
+    # Which scale is meant depends on the model, which a later file or an override may name.
+    model = apply_overrides(merge_layers(layers, RunConfig, "small"), overrides).get("model")
+    made = not isinstance(model, dict) or model.get("path") is None
+    tree = merge_layers(layers, RunConfig, "small" if made else "published")
+    return parse_config(apply_overrides(tree, overrides), " + ".join(name for name, _ in layers))
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -93,7 +109,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold a mapping of sections, it holds {type(tree).__name__}")
-    return parse_config(apply_overrides(tree, overrides or []), str(path))
+    return tree
 
 
 def parse_config(tree: dict[str, Any], origin: str = "the configuration") -> RunConfig:
