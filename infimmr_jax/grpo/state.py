@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int
 
 from infimmr_jax.config import OptimizerSection
 from infimmr_jax.grpo.advantages import EstimatorState
 from infimmr_jax.model.qwen2_5_vl import Params
-from infimmr_jax.parallel.mesh import parameter_shardings, replicated
+from infimmr_jax.parallel.mesh import parameter_shardings, parameter_spec, replicated
 
 
 @struct.dataclass
@@ -30,17 +30,47 @@ class TrainState:
 
 
 def make_optimizer(section: OptimizerSection) -> optax.GradientTransformation:
-    """AdamW's direction after global-norm clipping; the learning rate is applied outside: phases change it."""
+    """The direction of a step after global-norm clipping; the learning rate is applied outside: phases change it.
+
+    Muon (Jordan et al., 2024) takes the matrices inside the network and scales its direction as Liu et al.
+    (arXiv 2502.16982, section 2.2), 0.2 sqrt(max(in, out)): a root mean square like AdamW's.
+    """
+    direction = optax.scale_by_adam(b1=section.beta1, b2=section.beta2, eps=section.epsilon)
+    if section.kind == "muon":
+        momentum = 0.95 if section.momentum is None else section.momentum
+        muon = optax.chain(
+            optax.contrib.scale_by_muon(beta=momentum, weight_dimension_numbers=_matrices),
+            optax.stateless(lambda updates, _: jax.tree.map(lambda u: u * 0.2 * max(u.shape[-2:]) ** 0.5, updates)),
+        )
+        direction = optax.partition({"muon": muon, "adam": direction}, _optimizer_of)
     return optax.chain(
         optax.clip_by_global_norm(section.max_grad_norm),
-        optax.scale_by_adam(b1=section.beta1, b2=section.beta2, eps=section.epsilon),
+        direction,
         optax.add_decayed_weights(section.weight_decay, mask=_decayed),
     )
 
 
 def _decayed(params: Params) -> Any:
     """Weight decay acts on matrices, not on norm scales and biases."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: str(path[-1].key) in ("kernel", "embedding"), params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: _name(path) in ("kernel", "embedding"), params)
+
+
+def _optimizer_of(params: Params) -> Any:
+    """`muon` for the matrices inside the network; embeddings, heads, norms and biases stay with Adam."""
+
+    def one(path: tuple, _: Any) -> str:
+        return "muon" if _name(path) == "kernel" and _name(path[:-1]) != "lm_head" else "adam"
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+def _matrices(params: Params) -> Any:
+    """Which axes are in and out; an axis before them numbers the layers."""
+    return jax.tree.map(lambda leaf: optax.contrib.MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1), params)
+
+
+def _name(path: tuple) -> str:
+    return str(path[-1].key)
 
 
 def apply_gradient(
@@ -68,7 +98,19 @@ def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
     return TrainState(
         step=everywhere,
         params=parameter_shardings(state.params, mesh),
-        moments=parameter_shardings(state.moments, mesh),
+        moments=_moment_shardings(state.moments, mesh),
         estimator=jax.tree.map(lambda _: everywhere, state.estimator),
         reference=None if state.reference is None else parameter_shardings(state.reference, mesh),
     )
+
+
+def _moment_shardings(moments: optax.OptState, mesh: Mesh) -> Any:
+    """Moments lie where their parameters lie; only these sit in dicts, so counters and constants are whole."""
+
+    def one(path: tuple, leaf: Any) -> Any:
+        if not isinstance(path[-1], jax.tree_util.DictKey):
+            return replicated(mesh)
+        names = [str(part.key) for part in path if isinstance(part, jax.tree_util.DictKey)]
+        return NamedSharding(mesh, parameter_spec("/".join(names), leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(one, moments)
