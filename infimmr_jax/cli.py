@@ -153,6 +153,62 @@ def prepare(
 
 
 @app.command()
+def caption(
+    config: ConfigOption,
+    model: Annotated[Path | None, typer.Option(help="Model directory; default model.path.")] = None,
+    from_file: Annotated[Path | None, typer.Option("--from", help="Take captions of this file, ask no model.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Also where a problem brings its own caption.")] = False,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest caption, in tokens.")] = 512,
+    batch_size: Annotated[int, typer.Option(min=1, help="Problems at once, over all devices.")] = 16,
+    seed: int = 0,
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Caption the pictures of a configuration's problems, in files beside them; goes on where it was stopped."""
+    settings = load_config(config, overrides)
+    if from_file is not None and model is not None:
+        raise ConfigError("give --model or --from, not both")
+    from infimmr_jax.parallel.startup import join_processes, use_compilation_cache
+
+    use_compilation_cache()
+    join_processes()
+    from infimmr_jax.data.captions import CaptionFile
+    from infimmr_jax.training import annotate
+    from infimmr_jax.training.answers import load_policy
+
+    maker = CaptionFile(from_file) if from_file is not None else load_policy(settings, model)
+    sampling = annotate.Sampling(max_tokens=max_tokens, seed=seed)
+    annotate.caption(settings, maker, sampling, batch_size, print, replace)
+
+
+@app.command()
+def difficulty(
+    config: ConfigOption,
+    model: Annotated[Path | None, typer.Option(help="Model directory, such as RUN/model; default model.path.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Answers a problem.")] = 8,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 1024,
+    temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1.0)] = 1.0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Problems at once, over all devices.")] = 16,
+    seed: int = 0,
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Measure how often a model solves each training problem, with and without its pictures; resumable."""
+    settings = load_config(config, overrides)
+    from infimmr_jax.parallel.startup import join_processes, use_compilation_cache
+
+    use_compilation_cache()
+    join_processes()
+    from infimmr_jax.rewards.pool import GraderPool
+    from infimmr_jax.training import annotate
+    from infimmr_jax.training.answers import load_policy
+
+    sampling = annotate.Sampling(samples, max_tokens, temperature, top_p, seed)
+    reward = settings.reward
+    with GraderPool(reward.workers, reward.deadline_seconds, reward.memory_mb) as pool:
+        annotate.difficulty(settings, load_policy(settings, model), pool, sampling, batch_size, print)
+
+
+@app.command()
 def evaluate(
     benchmark: Annotated[str, typer.Option(help="mathverse, mathvision, mathvista, olympiadbench, math500, ...")],
     data: Annotated[Path, typer.Option(help="File or folder of the benchmark, as published.")],

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, BinaryIO, Literal, overload
 
 import numpy as np
 from jaxtyping import Bool
 
+from infimmr_jax.config import DataSection, SourceSection
 from infimmr_jax.data.files import decode_json
 from infimmr_jax.data.records import DataError, Problem
 
@@ -24,32 +27,59 @@ CAPTION_REQUEST = (
 )
 
 
+def annotation_path(source: SourceSection, data: DataSection, kind: Literal["captions", "pass_rates"]) -> Path:
+    """Where a source's annotations are kept: the file that its configuration names, or one beside its problems.
+
+    `geometry3k/train.jsonl` has `geometry3k/train.captions.jsonl`. Raises DataError when it lies outside `data.root`.
+    """
+    if data.root is None:
+        raise DataError(f"{source.path!r} is a file, but `data.root` is not set: --set data.root=DIR")
+    return (data.root / annotation_name(source, data, kind)).resolve()
+
+
+def annotation_name(source: SourceSection, data: DataSection, kind: Literal["captions", "pass_rates"]) -> str:
+    """The path below `data.root` of `annotation_path`, as a configuration names it."""
+    named: str | None = getattr(source, kind)
+    path = str(source.path)
+    base = re.sub(r"\.(jsonl|json|parquet)$", "", path) if not path.endswith("/") else path.rstrip("/")
+    name = named or f"{base}.{kind}.jsonl"
+    root = (data.root or Path()).resolve()
+    if not (root / name).resolve().is_relative_to(root):
+        raise DataError(f"{kind} {name!r} leads outside `data.root` ({root})")
+    return name
+
+
 def annotate(
     problems: Sequence[Problem],
     path: Path,
     make: Callable[[Sequence[Problem]], Sequence[Mapping[str, Any]]],
     batch_size: int,
     progress: Callable[[int], None] | None = None,
+    agree: Callable[[Bool[np.ndarray, "problems"]], Bool[np.ndarray, "problems"]] | None = None,
+    writes: bool = True,
 ) -> int:
     """Append one JSON line with `id` and what `make` returns for every problem that `path` does not have yet.
 
     A kill loses at most the batch under way: run it again. `progress` is told how many problems each batch finished.
+    Of several processes that call this together one `writes`, and `agree` gives all of them its list of what is done.
     Returns how many were made. Raises DataError when `make` returns another number than it was given.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     done = read_annotations(path) if path.exists() else {}
-    missing = [problem for problem in problems if problem.id not in done]
-    with path.open("ab") as file:
-        file.truncate(_complete_size(path))
+    known = np.array([problem.id in done for problem in problems], bool)
+    known = known if agree is None else agree(known)
+    missing = [problem for problem, is_known in zip(problems, known, strict=True) if not is_known]
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(_appendable(path)) if writes else None
         for start in range(0, len(missing), batch_size):
             batch = missing[start : start + batch_size]
             made = make(batch)
             if len(made) != len(batch):
                 raise DataError(f"{len(made)} annotations came back for {len(batch)} problems")
-            rows = ({"id": p.id, **row} for p, row in zip(batch, made, strict=True))
-            file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-            file.flush()
-            os.fsync(file.fileno())
+            if file is not None:
+                rows = ({"id": p.id, **row} for p, row in zip(batch, made, strict=True))
+                file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+                file.flush()
+                os.fsync(file.fileno())
             if progress is not None:
                 progress(len(batch))
     return len(missing)
@@ -103,24 +133,35 @@ def measure_pass_rates(
     batch_size: int,
     solve_blind: Callable[[Sequence[Problem]], Bool[np.ndarray, "problems samples"]] | None = None,
     progress: Callable[[int], None] | None = None,
+    **together: Any,
 ) -> int:
     """Annotate problems with the share of k sampled answers of a checkpoint that are right; resumable.
 
     `solve` says which samples are right; `solve_blind` the same without pictures, for the gap between the two (the
-    idea of RAP, Li et al. 2025: a problem whose picture changes nothing does not train seeing).
+    idea of RAP, Li et al. 2025: a problem whose picture changes nothing does not train seeing); problems without
+    pictures get no second rate. `together`: see `annotate`. Raises DataError when `path` holds rates of another
+    checkpoint.
     """
+    if path.exists():
+        others = {row.get("checkpoint") for row in read_annotations(path, "pass_rate").values()} - {checkpoint}
+        if others:
+            raise DataError(
+                f"{path} holds pass rates of {', '.join(sorted(map(str, others)))}, not of {checkpoint}: remove it, or "
+                "name another file as the source's `pass_rates`"
+            )
 
     def make(batch: Sequence[Problem]) -> list[dict[str, Any]]:
         right = np.asarray(solve(batch), bool)
         rows: list[dict[str, Any]] = [
             {"pass_rate": float(row.mean()), "samples": len(row), "checkpoint": checkpoint} for row in right
         ]
-        if solve_blind is not None:
-            for row, blind in zip(rows, np.asarray(solve_blind(batch), bool), strict=True):
-                row["pass_rate_text"] = float(blind.mean())
+        pictured = [n for n, problem in enumerate(batch) if problem.images]
+        if solve_blind is not None and pictured:
+            for n, blind in zip(pictured, np.asarray(solve_blind([batch[n] for n in pictured]), bool), strict=True):
+                rows[n]["pass_rate_text"] = float(blind.mean())
         return rows
 
-    return annotate(problems, path, make, batch_size, progress)
+    return annotate(problems, path, make, batch_size, progress, **together)
 
 
 class Annotated(Sequence[Problem]):
@@ -159,6 +200,15 @@ def annotated(problem: Problem, captions: Mapping[str, str], rates: Mapping[str,
         changes["level"] = 1.0 - rates[problem.id]["pass_rate"]
         changes["extra"] = problem.extra | dict(rates[problem.id])
     return dataclasses.replace(problem, **changes) if changes else problem
+
+
+@contextlib.contextmanager
+def _appendable(path: Path) -> Iterator[BinaryIO]:
+    """The file opened at its end, a last line that a kill cut short taken off."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.truncate(_complete_size(path))
+        yield file
 
 
 def _complete_size(path: Path) -> int:
