@@ -146,9 +146,17 @@ def prepare(
     from infimmr_jax.data import prepare as preparing
     from infimmr_jax.rewards.pool import GraderPool
 
+    embed = None
+    if settings.data.curation.image_cosine is not None:
+        from infimmr_jax.parallel.startup import use_compilation_cache
+
+        use_compilation_cache()
+        from infimmr_jax.training.embedding import vision_embedder
+
+        embed = vision_embedder(settings)
     reward = settings.reward
     with GraderPool(reward.workers, reward.deadline_seconds, reward.memory_mb) as pool:
-        preparing.prepare(settings, output, pool, progress=print)
+        preparing.prepare(settings, output, pool, embed, progress=print)
     print(f"Report: {output / 'report.md'}\nConfiguration on the converted sources: {output / 'config.yaml'}")
 
 

@@ -88,7 +88,8 @@ def find_contaminated(
     Text: overlap of word pairs, weighted by rarity, of at least `section.text_overlap` between specific texts (8 pairs
     or more), or equal short texts; where both problems have pictures, only together with a picture closer than
     `section.similar_image`. Pictures alone: perceptual hash closer than `section.copied_image` to the benchmark's
-    picture or to one of 27 crops of it, or, with `embed`, cosine similarity of at least `section.image_cosine`. A
+    picture or to one of 27 crops of it, or, with `embed`, cosine similarity of at least `section.image_cosine` (of the
+    vectors minus their mean over all pictures). A
     picture must be clearly closer to this benchmark problem's than to the others', so that drawings made from one
     template are not taken for copies.
     """
@@ -234,13 +235,22 @@ def _by_embedding(
     others = [(n, image) for n, p in enumerate(benchmark) for image in p.images]
     if not places or not others:
         return {}
-    reference = embed([image for _, image in others])
+    vectors = embed([image for _, image in places + others])
+    # Towers give all pictures nearly the same vector: what tells them apart is how they differ from the mean.
+    vectors = vectors - vectors.mean(axis=0)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    mine, reference = vectors[: len(places)], vectors[len(places) :]
     found: dict[int, Dropped] = {}
     for start in range(0, len(places), EMBEDDED_AT_ONCE):
-        block = places[start : start + EMBEDDED_AT_ONCE]
-        for (n, _), row in zip(block, embed([image for _, image in block]) @ reference.T, strict=True):
+        cosines = mine[start : start + EMBEDDED_AT_ONCE] @ reference.T
+        for (n, _), row in zip(places[start:], cosines, strict=False):
             best = int(row.argmax())
-            if row[best] >= least:
-                other = benchmark[others[best][0]].id
-                found[n] = Dropped(problems[n].id, other, f"picture embedding cosine {row[best]:.3f}")
+            if row[best] < least:
+                continue
+            nearest: dict[int, float] = {}
+            for (owner, _), cosine in zip(others, row, strict=True):
+                nearest[owner] = min(nearest.get(owner, 2.0), 1.0 - float(cosine))
+            owner = others[best][0]
+            if _is_distinct(owner, nearest, COPIED_RATIO):
+                found[n] = Dropped(problems[n].id, benchmark[owner].id, f"picture embedding cosine {row[best]:.3f}")
     return found

@@ -41,7 +41,7 @@ def fingerprint(image: Image.Image) -> Prints:
     The bits say which low frequencies of the brightness' cosine transform are above their median (pHash); the colours
     tell apart drawings of one template. An even margin is cut off first: white space around a diagram does not count.
     """
-    content = _trimmed(image)
+    content = trimmed(image)
     reduced = content.convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     basis = _cosines()
     spectrum = basis @ np.asarray(reduced, np.float64) @ basis.T
@@ -53,7 +53,7 @@ def fingerprint(image: Image.Image) -> Prints:
 
 def crop_fingerprints(image: Image.Image) -> Prints:
     """Fingerprints of the whole picture and of 27 crops of its content, to recognise a picture that is a part of it."""
-    content = _trimmed(image)
+    content = trimmed(image)
     width, height = content.size
     found = [fingerprint(content)]
     for scale in CROP_SCALES:
@@ -90,7 +90,8 @@ def distances(first: Prints, second: Prints) -> Float[np.ndarray, "many others"]
     return apart
 
 
-def _trimmed(image: Image.Image) -> Image.Image:
+def trimmed(image: Image.Image) -> Image.Image:
+    """The picture without the even margin around its content; a picture of nothing but margin stays as it is."""
     pixels: UInt8[np.ndarray, "height width"] = np.asarray(image.convert("L"))
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     content = np.abs(pixels.astype(np.int16) - np.median(border)) > MARGIN_CONTRAST

@@ -61,14 +61,18 @@ class Stored(NamedTuple):
     dtype: str
 
 
-def load_params(directory: Path, config: ModelConfig, options: ModelOptions, mesh: Mesh) -> Params:
+def load_params(
+    directory: Path, config: ModelConfig, options: ModelOptions, mesh: Mesh, only: str | None = None
+) -> Params:
     """Read the safetensors of a Hugging Face directory into parameters sharded over `mesh`, in `options.param_dtype`.
 
     Tensors may carry the hub's names or those of today's transformers. They are read layer by layer and in blocks of
-    rows, every process reading for its own devices: the host never holds more than about one layer.
+    rows, every process reading for its own devices: the host never holds more than about one layer. `only` names one
+    part of the tree ("visual"), which then is all that is loaded.
     Raises ConfigError, naming every missing, unexpected, mis-shaped and unreadable tensor at once.
     """
     abstract = abstract_params(config, options)
+    abstract = abstract if only is None else {only: abstract[only]}
     shardings = dict(leaf_paths(parameter_shardings(abstract, mesh)))
     loaded: dict[tuple[str, ...], jax.Array] = {}
     with open_tensors(directory) as stored:

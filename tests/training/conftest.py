@@ -1,4 +1,28 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def policy_directory(tmp_path_factory) -> Path:
+    """A tiny policy with its tokenizer, as `train` leaves it in RUN/model."""
+    import jax
+    from tiny import tiny_tree
+
+    from infimmr_jax.config import parse_config
+    from infimmr_jax.model.hf import save_params
+    from infimmr_jax.rewards.pool import GraderPool
+    from infimmr_jax.training.programs import Programs
+    from infimmr_jax.training.setup import prepare
+
+    run = tmp_path_factory.mktemp("policy")
+    with GraderPool() as pool:
+        setup = prepare(parse_config(tiny_tree(run)), run, pool)
+    params = Programs(setup).start().params
+    # Larger weights: a fresh decoder says one token for ever, whatever it is shown.
+    params["decoder"] = jax.tree.map(lambda x: 8 * x if x.ndim > 1 else x, params["decoder"])
+    save_params(params, setup.model, run / "model", setup.tokenizer, dtype="float32")
+    return run / "model"

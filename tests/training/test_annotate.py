@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 import yaml
@@ -17,27 +16,17 @@ from infimmr_jax.data.annotation import read_pass_rates
 from infimmr_jax.data.captions import CaptionFile
 from infimmr_jax.data.curriculum import build_curriculum, iterate
 from infimmr_jax.data.records import DataError
-from infimmr_jax.model.hf import save_params
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.training import annotate
 from infimmr_jax.training.annotate import Sampling, caption, difficulty
 from infimmr_jax.training.answers import Answers, answer, load_policy
-from infimmr_jax.training.programs import Programs
-from infimmr_jax.training.setup import prepare
 
 SHORT = Sampling(max_tokens=16)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A policy with a tokenizer, as `train` leaves it."""
-    run = tmp_path_factory.mktemp("policy")
-    with GraderPool() as pool:
-        setup = prepare(parse_config(tiny_tree(run)), run, pool)
-    # Larger weights: a fresh model says one token for ever, whatever it is shown.
-    params = jax.tree.map(lambda x: 8 * x if x.ndim > 1 else x, Programs(setup).start().params)
-    save_params(params, setup.model, run / "model", setup.tokenizer, dtype="float32")
-    return run / "model"
+@pytest.fixture
+def model(policy_directory):
+    return policy_directory
 
 
 @pytest.fixture
