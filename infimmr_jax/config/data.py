@@ -21,7 +21,17 @@ class SourceSection(Section):
     """
 
     reader: Literal[
-        "jsonl", "synthetic", "tfds", "fields", "gsm8k", "math", "math_folder", "virl39k", "geometry3k_folder"
+        "jsonl",
+        "synthetic",
+        "tfds",
+        "fields",
+        "gsm8k",
+        "math",
+        "math_folder",
+        "deepscaler",
+        "virl39k",
+        "geometry3k",
+        "geometry3k_folder",
     ]
     path: str | None = None
     images: str | None = None

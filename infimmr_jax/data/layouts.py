@@ -14,6 +14,8 @@ from infimmr_jax.data.options import split_options
 from infimmr_jax.data.records import ANSWER_TYPES, CHOICE_LETTERS, DataError
 from infimmr_jax.rewards.extract import last_boxed
 
+TURNS = frozenset(("conversations", "messages", "message"))
+
 Rows = Iterator[tuple[int, Any | DataError]]
 
 
@@ -82,8 +84,15 @@ def from_math(record: Record, name: str) -> Record:
     }
 
 
+def from_deepscaler(record: Record, name: str) -> Record:
+    """DeepScaleR-Preview: a JSON list of `problem`, `answer` (without box) and `solution`; parts add `difficulty`."""
+    return from_math({**record, "source": record.get("source") or "DeepScaleR"}, name)
+
+
 def from_virl39k(record: Record, name: str) -> Record:
     """ViRL39K: `question` with <image> tags and options inside, `answer` in a box, `image` = list of relative paths.
+
+    Copies on the hub carry the pictures in the parquet, under `image` or `images`.
 
     `level` is 1 minus the measured pass rate of the 7B base model, where there is one (negative rates mean none).
     """
@@ -91,7 +100,7 @@ def from_virl39k(record: Record, name: str) -> Record:
     row = _typed(_text(record, "question"), _unboxed(_text(record, "answer")))
     return row | {
         "id": str(record.get("qid") or name),
-        "images": _list(record.get("image")),
+        "images": [_picture(item) for item in _list(_first_of(record, ("image", "images")))],
         "source": record.get("source") or "ViRL39K",
         "subject": record.get("category"),
         "level": 1.0 - rate if isinstance(rate, int | float) and 0 <= rate <= 1 else None,
@@ -138,10 +147,28 @@ def from_geometry3k(record: Record, name: str) -> Record:
     }
 
 
+def from_geometry3k_parquet(record: Record, name: str) -> Record:
+    """Geometry3K as parquet (hiyouga/geometry3k): `images` with encoded bytes, `problem` with its mark, `answer`.
+
+    The answer is the right option's text; `choices` are kept under their own name, so that it is not guessed from four.
+    """
+    choices = record.get("choices")
+    return {
+        "id": f"geometry3k_{record['id']}" if isinstance(record.get("id"), int | str) else name,
+        "question": _text(record, "problem"),
+        "answer": _unboxed(_text(record, "answer")),
+        "answer_type": "math",
+        "images": [_picture(item) for item in _list(record.get("images"))],
+        "source": "Geometry3K",
+        **({"orig_choices": choices} if choices else {}),
+    }
+
+
 def from_fields(record: Record, name: str) -> Record:
     """Any record whose fields have customary names: Hugging Face parquet with embedded images, MM-style JSON lines.
 
-    Question: `question`, `problem`, `query`, `prompt`, or the user's turn of `conversations` or `messages`. Answer:
+    Question: `question`, `problem`, `query`, `prompt`, or the user's turn of `conversations`, `messages` or `message`
+    (a list, or that list as JSON text: MM-Eureka, LMM-R1). Answer:
     `answer`, `ground_truth`, `solution` (its last box), or the assistant's turn. Images: `images` or `image`, each a
     path or an object with `bytes` or `path`; options: `choices` or `options`, or inside the question.
     """
@@ -163,7 +190,7 @@ def from_fields(record: Record, name: str) -> Record:
     pictures = shown if images is None else _list(images)
     used = {"question", "problem", "query", "prompt", "answer", "images", "image", "choices", "options", "answer_type"}
     return (
-        {key: value for key, value in record.items() if key not in used | {"conversations", "messages"}}
+        {key: value for key, value in record.items() if key not in used | TURNS}
         | row
         | {
             "id": str(_first_of(record, ("id", "pid", "qid", "unique_id", "sample_index")) or name),
@@ -179,8 +206,10 @@ LAYOUTS: dict[str, Layout] = {
     "jsonl": Layout(raw_records, lambda record, name: record),
     "gsm8k": Layout(raw_records, from_gsm8k),
     "math": Layout(raw_records, from_math),
+    "deepscaler": Layout(raw_records, from_deepscaler),
     "math_folder": Layout(lambda folder: folder_records(folder, "*.json"), from_math, is_folder=True),
     "virl39k": Layout(raw_records, from_virl39k),
+    "geometry3k": Layout(raw_records, from_geometry3k_parquet),
     "geometry3k_folder": Layout(read_geometry3k, from_geometry3k, is_folder=True),
     "fields": Layout(raw_records, from_fields),
 }
@@ -214,6 +243,9 @@ def _is_words(answer: str) -> bool:
 def _turns(record: Record) -> tuple[str | None, str | None, list[Any]]:
     """The user's text, the assistant's text and the images of `conversations` or `messages`, in any usual form."""
     turns = record.get("conversations") or record.get("messages") or []
+    message = record.get("message")
+    if not turns and (isinstance(message, list) or (isinstance(message, str) and message.lstrip().startswith("["))):
+        turns = message
     if isinstance(turns, str):
         try:
             turns = decode_json(turns.encode("utf-8", "surrogatepass"))
@@ -228,7 +260,12 @@ def _turns(record: Record) -> tuple[str | None, str | None, list[Any]]:
         if isinstance(content, list):
             parts = [part for part in content if isinstance(part, dict)]
             shown += [part["image"] for part in parts if part.get("type") == "image" and part.get("image")]
-            content = "".join("<image>" if p.get("type") == "image" else str(p.get("text") or "") for p in parts)
+            texts = [str(part.get("text") or "") for part in parts]
+            # Some sets write the marks into the text as well as giving the pictures as parts.
+            mark = "" if any("<image>" in text for text in texts) else "<image>"
+            content = "".join(
+                mark if part.get("type") == "image" else text for part, text in zip(parts, texts, strict=True)
+            )
         if not isinstance(content, str):
             raise DataError(f"the content of a turn is a {type(content).__name__}, not a text or a list of parts")
         if role in ("user", "human") and asked is None:

@@ -137,7 +137,7 @@ def _rows(source: SourceSection, modality: Modality, data: DataSection) -> Itera
             if identity in captions:
                 row = {**row, "caption": captions[identity]}
             problem = problem_from_row(row, folder, modality, data.max_images, data.image)
-            yield _Row(number, annotated(problem, {}, rates))
+            yield _Row(number, annotated(dataclasses.replace(problem, row=number), {}, rates))
         except DataError as error:
             yield Rejected(source_name(source), number, identity, str(error))
 

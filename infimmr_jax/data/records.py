@@ -19,7 +19,7 @@ class Problem:
     `answer` is always a string: the letter for `choice`, LaTeX or a plain number for `math`, literal text for `string`.
     `caption` is text that stands for the images; a phase decides whether the prompt shows it.
     `solution` is a worked chain of thought (without tags), used by the supervised cold start only.
-    `extra` keeps every other key of the source row.
+    `extra` keeps every other key of the source row. `row` is the row's number in its file (from 1), for messages.
     """
 
     id: str
@@ -34,6 +34,7 @@ class Problem:
     subject: str | None = None
     level: float | None = None
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    row: int | None = dataclasses.field(default=None, compare=False)
 
 
 class DataError(ValueError):

@@ -13,7 +13,7 @@ from infimmr_jax.data.records import ANSWER_TYPES, CHOICE_LETTERS, DataError, Pr
 from infimmr_jax.preprocess.images import open_image
 
 MAX_TEXT = 20_000  # characters of a question, caption, solution or choice; the longest published question has 9,000
-KNOWN_KEYS = frozenset(field.name for field in dataclasses.fields(Problem))
+KNOWN_KEYS = frozenset(field.name for field in dataclasses.fields(Problem)) - {"row"}
 
 
 def problem_from_row(row: Any, folder: Path, modality: Modality, max_images: int, limits: ImageSection) -> Problem:

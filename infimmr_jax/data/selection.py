@@ -79,7 +79,7 @@ def select_problems(
             try:
                 check(problem, modality)
             except DataError as error:
-                late.append(Rejected(source_name(source), index + 1, problem.id, str(error)))
+                late.append(Rejected(source_name(source), problem.row or index + 1, problem.id, str(error)))
                 continue
         if not lazy and modality == "caption" and leaks_answer(problem):
             flagged.setdefault("the caption holds the answer verbatim", []).append(problem.id)
@@ -88,7 +88,7 @@ def select_problems(
         levels.sort(key=lambda item: (item[1] is None, item[1] or 0.0))
     whole = lazy and not _looks_inside(filters, order)
     kept: Sequence[Problem] = problems if whole else Selected(problems, [index for index, _ in levels])
-    losses = tuple(rejected) + tuple(late)
+    losses = tuple(sorted((*rejected, *late), key=lambda loss: loss.row))
     read = len(problems) + len(rejected)
     report = SourceReport(phase, source_name(source), read, len(kept), dict(filtered), losses, flagged)
     if not kept:

@@ -113,6 +113,10 @@ def test_what_the_check_refuses_is_rejected_before_training(tmp_path):
     curriculum = build(tmp_path, phase("one", [rows(tmp_path, "a", 8)], 10), check=check)
     assert "a3" not in flat(curriculum)
     assert [r.reason for r in curriculum.report[0].rejected] == ["the prompt has 900 tokens"]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n\nno row\n" + path.read_text())
+    curriculum = build(tmp_path, phase("one", [{"reader": "jsonl", "path": "a.jsonl"}], 10), check=check)
+    assert [(r.row, r.id) for r in curriculum.report[0].rejected] == [(3, None), (7, "a3")]
 
 
 def test_a_procedural_problem_that_the_check_refuses_is_an_error_at_once(tmp_path):

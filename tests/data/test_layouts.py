@@ -22,7 +22,20 @@ from infimmr_jax.data.rows import problem_from_row
 
 FIELDS = [
     *("id", "question", "problem", "query", "answer", "ground_truth", "solution", "images", "image", "choices"),
-    *("options", "conversations", "messages", "role", "from", "content", "value", "type", "text", "bytes", "path"),
+    *(
+        "options",
+        "conversations",
+        "messages",
+        "message",
+        "role",
+        "from",
+        "content",
+        "value",
+        "type",
+        "text",
+        "bytes",
+        "path",
+    ),
     *("level", "difficulty", "subject", "category", "source", "qid", "PassRate_7BBase", "annotat_text", "_forms"),
     *("diagram_logic_form", "caption", "answer_type", "unique_id", "problem_text"),
 ]
@@ -106,6 +119,59 @@ def test_virl39k_paths_boxes_options_and_pass_rates(tmp_path):
     assert (third.answer, third.answer_type) == ("C", "string")
     assert first.images == (str((tmp_path / "images" / "Processed-1-0.jpg").resolve()),)
     assert first.extra["PassRate_32BTrained"] == 1.0
+
+
+def test_virl39k_with_the_pictures_inside_the_parquet(tmp_path):
+    row = {"question": "<image>Find x.", "answer": "\\boxed{4}", "qid": "q1", "category": "Geometric", "source": "P"}
+    row |= {"PassRate_32BTrained": 0.5, "PassRate_7BBase": 0.25, "image": [{"bytes": png(3), "path": "a.png"}]}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "train.parquet")
+    (problem,), rejected = read(tmp_path, "virl39k", "train.parquet", "image")
+    assert rejected == []
+    assert (problem.id, problem.answer, problem.images, problem.level) == ("q1", "4", (png(3),), 0.75)
+
+
+def test_deepscaler_is_a_json_list_of_problems_answers_and_solutions(tmp_path):
+    rows = [{"problem": f"p{n}", "answer": "\\frac{1}{2}", "solution": "so \\boxed{7}"} for n in range(2)]
+    (tmp_path / "deepscaler.json").write_text(json.dumps(rows))
+    problems, rejected = read(tmp_path, "deepscaler", "deepscaler.json")
+    assert rejected == []
+    assert [(p.id, p.answer, p.solution, p.source) for p in problems] == [
+        (f"deepscaler-{n}", "\\frac{1}{2}", "so \\boxed{7}", "DeepScaleR") for n in (1, 2)
+    ]
+
+
+def test_gsm8k_and_math_are_read_from_parquet_too(tmp_path):
+    row = {"question": "How many?", "answer": "one\n#### 1"}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "train-00000-of-00001.parquet")
+    assert read(tmp_path, "gsm8k", "train-00000-of-00001.parquet")[0][0].answer == "1"
+    row = {"problem": "p", "solution": "\\boxed{2}", "level": "Level 3", "type": "Algebra"}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "math.parquet")
+    (problem,) = read(tmp_path, "math", "math.parquet")[0]
+    assert (problem.answer, problem.level, problem.subject) == ("2", 3.0, "Algebra")
+
+
+@pytest.mark.parametrize("more", [{}, {"id": 7, "choices": ["3", "4\\sqrt{2}", "5", "6"], "ground_truth": "B"}])
+def test_geometry3k_parquet_in_both_forms_of_its_card(tmp_path, more):
+    row = {"images": [{"bytes": png(1), "path": None}], "problem": "<image>Find $x$.", "answer": "4\\sqrt{2}"} | more
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "train.parquet")
+    (problem,), rejected = read(tmp_path, "geometry3k", "train.parquet", "image")
+    assert rejected == []
+    assert (problem.answer, problem.answer_type, problem.choices) == ("4\\sqrt{2}", "math", ())
+    assert (problem.id, problem.images) == ("geometry3k_7" if more else "train-1", (png(1),))
+    assert problem.extra.get("orig_choices") == more.get("choices")
+
+
+@pytest.mark.parametrize("key", ["conversations", "message"])
+@pytest.mark.parametrize("mark", ["<image>", ""])
+def test_mm_style_lines_hold_their_turns_as_json_text(tmp_path, key, mark):
+    (tmp_path / "a.png").write_bytes(png())
+    parts = [{"type": "image", "image": f"file://{tmp_path}/a.png"}, {"type": "text", "text": f"{mark}How many cats?"}]
+    lines(tmp_path / "mm.jsonl", {"id": "0", key: json.dumps([{"role": "user", "content": parts}]), "answer": "$3$"})
+    (problem,), rejected = read(tmp_path, "fields", "mm.jsonl", "image")
+    assert rejected == []
+    assert (problem.question, problem.answer, problem.answer_type) == ("<image>How many cats?", "$3$", "math")
+    assert problem.images == (str((tmp_path / "a.png").resolve()),)
+    assert key not in problem.extra
 
 
 def geometry_folder(folder, number, **changes):
