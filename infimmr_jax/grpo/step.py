@@ -192,7 +192,7 @@ def _batch_metrics(batch: PromptBatch, rollouts: Rollouts, rewards: Rewards) -> 
         "response/length": mean(rollouts.lengths),
         "response/truncated": mean(~rollouts.finished),
         "response/signal_groups": jnp.sum(has_signal(rewards.total) & batch.row_mask) / count,
-        "rollout/efficiency": tokens / (rollouts.executed * rollouts.finished.size),
+        "rollout/efficiency": tokens / rollouts.executed,
         "rollout/tokens": tokens.astype(jnp.float32),
     }
 

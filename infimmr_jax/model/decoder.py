@@ -30,6 +30,8 @@ class Trunk:
 
 
 LayerCache = tuple[Float[Array, "P G K R D"], Float[Array, "P G K R D"]]
+# Parameters of every layer, and the keys and values [P, K, S, D] that its trunk has.
+LayerInputs = tuple[tuple[dict, Array, Array], ...]
 
 
 class DecoderLayer(nn.Module):
@@ -178,28 +180,36 @@ def branch_layers(
     return final_norm(params, x, config)
 
 
+def layer_inputs(params: dict, config: TextConfig, trunk: Trunk) -> LayerInputs:
+    """Parameters, keys and values of single layers, for `decode_layers`.
+
+    Sliced before a token loop begins: inside it, XLA copies every layer's matrices again for every token.
+    """
+    return tuple(layer_slice((params["layers"], trunk.k, trunk.v), index) for index in range(config.num_layers))
+
+
 def decode_layers(
     params: dict,
     config: TextConfig,
     options: ModelOptions,
     trunk: Trunk,
+    layers: LayerInputs,
     tokens: Int[Array, "P G"],
     slot: Int[Array, ""],
     caches: tuple[LayerCache, ...],
 ) -> tuple[Float[Array, "P G E"], tuple[LayerCache, ...]]:
     """Final hidden states of one token of every branch, and the caches with it.
 
-    The layers are unrolled over static slices of the stacked parameters: a scan inside the token loop copies caches.
+    The layers are unrolled: a scan inside the token loop copies caches. Of `trunk` only mask and position are read;
+    keys and values come in `layers`.
     """
     rope = decoder_rope(branch_positions(trunk, slot[None])[:, :, 0], config)
     layer = DecoderLayer(config, options)
     x = embed_tokens(params, tokens, options)
     updated = []
-    for index in range(config.num_layers):
-        layer_params, k, v = layer_slice((params["layers"], trunk.k, trunk.v), index)
-        args = (x, rope, k, v, trunk.mask, caches[index], slot)
-        x, cache = apply(layer, layer_params, *args, method=DecoderLayer.decode)
-        updated.append(cache)
+    for (layer_params, k, v), cache in zip(layers, caches, strict=True):
+        x, new = apply(layer, layer_params, x, rope, k, v, trunk.mask, cache, slot, method=DecoderLayer.decode)
+        updated.append(new)
     return final_norm(params, x, config), tuple(updated)
 
 

@@ -9,6 +9,17 @@ from jaxtyping import Array, Bool, Float, Int
 NEVER = -1e30
 
 
+def scaled_logits(
+    hidden: Float[Array, "*lead E"],
+    kernel: Float[Array, "E V"],
+    allowed: Bool[Array, "V"],
+    temperature: float,
+) -> Float[Array, "*lead V"]:
+    """Float32 logits divided by `temperature`; NEVER where a token is not allowed."""
+    logits = jnp.einsum("...e,ev->...v", hidden, kernel.astype(hidden.dtype), preferred_element_type=jnp.float32)
+    return jnp.where(allowed, logits / temperature, NEVER)
+
+
 def log_distribution(
     hidden: Float[Array, "*lead E"],
     kernel: Float[Array, "E V"],
@@ -20,8 +31,7 @@ def log_distribution(
     Sampling and training call this same function: a temperature or a mask that only one of them applies makes every
     importance ratio wrong.
     """
-    logits = jnp.einsum("...e,ev->...v", hidden, kernel.astype(hidden.dtype), preferred_element_type=jnp.float32)
-    return jax.nn.log_softmax(jnp.where(allowed, logits / temperature, NEVER), axis=-1)
+    return jax.nn.log_softmax(scaled_logits(hidden, kernel, allowed, temperature), axis=-1)
 
 
 def token_logprobs(

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool
 
 from infimmr_jax.config import ConfigError, DataSection, MeshSection, VideoSection
 from infimmr_jax.model.config import ModelConfig, read_config, vision_layout
-from infimmr_jax.model.decoder import Trunk
+from infimmr_jax.model.decoder import Trunk, layer_inputs
 from infimmr_jax.model.hf import load_params
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.qwen2_5_vl import Params, trunk_forward
@@ -24,7 +24,7 @@ from infimmr_jax.preprocess.batching import PromptBatch, collate
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, PromptPlan, Visual, encode_plan, plan_picture, plan_text
 from infimmr_jax.preprocess.tokenizer import load_tokenizer
 from infimmr_jax.preprocess.video import plan_video
-from infimmr_jax.rollout.sampler import SamplerState, SampleSettings, initial_state, sample_step
+from infimmr_jax.rollout.sampler import RowInputs, SamplerState, SampleSettings, initial_state, sample_step
 from infimmr_jax.rollout.vocabulary import TextStream, allowed_tokens
 
 SMALLEST_TRUNK = 64
@@ -166,7 +166,7 @@ def _start(
     params: Params, config: ModelConfig, options: ModelOptions, settings: SampleSettings, batch: PromptBatch
 ) -> tuple[Trunk, SamplerState]:
     trunk = trunk_forward(params, config, options, batch)
-    return trunk, initial_state(config, options, settings, trunk, batch.row_mask)
+    return trunk, initial_state(config, options, settings, trunk, batch)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3), donate_argnums=7)
@@ -180,7 +180,9 @@ def _step(
     keys: Array,
     state: SamplerState,
 ) -> tuple[SamplerState, Array]:
-    state = sample_step(params, config, options, settings, trunk, allowed, keys, state)
+    layers = layer_inputs(params["decoder"], config.text, trunk)
+    inputs = RowInputs(keys, None)
+    state = sample_step(params, config, options, settings, trunk, layers, allowed, inputs, None, state)
     # A copy of its own: the state is donated to the next step before this token is read.
     return state, state.last[0, 0] + 0
 

@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from infimmr_jax.model import decoder
 from infimmr_jax.model.config import ModelConfig
-from infimmr_jax.model.decoder import LayerCache, Trunk
-from infimmr_jax.model.logprobs import NEVER, log_distribution
+from infimmr_jax.model.decoder import LayerCache, LayerInputs, Trunk
+from infimmr_jax.model.logprobs import log_distribution, scaled_logits
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.qwen2_5_vl import Params, trunk_forward
 from infimmr_jax.preprocess.batching import PromptBatch
+from infimmr_jax.rollout.choosing import draw, entropy_of, penalise, top_gap, truncate
+from infimmr_jax.rollout.compaction import compact, compacted_shapes, first_places, fits, put_back
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleSettings:
-    """Static settings of a sampler: G responses of at most R tokens a prompt; temperature 0 is greedy."""
+    """Static settings of a sampler: G responses of at most R tokens a prompt; temperature 0 is greedy.
+
+    `compactions` is how many smaller shapes unfinished rows are gathered into as others finish. `entropies` and `gaps`
+    record the entropy of each token's distribution and the lead of its likeliest token over the second. What is not
+    asked for is not in the program.
+    """
 
     group_size: int
     max_response: int
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    compactions: int = 0
+    entropies: bool = False
+    gaps: bool = False
 
 
 @struct.dataclass
@@ -35,7 +49,9 @@ class Rollouts:
 
     `mask` is True on sampled tokens, the end token included. `logprobs` are of the policy at the sampling temperature
     over allowed tokens (what the trainer computes again); `behaviour` are of the distribution really drawn from (after
-    top-k and top-p). `executed` counts the steps of the loop.
+    the repetition penalty, top-k, top-p and min-p). `finished` responses ended by themselves, the others were cut.
+    `executed` counts rows times steps that the loop computed. `entropies` and `gaps` are of the distribution that
+    `logprobs` are of.
     """
 
     tokens: Int[Array, "P G R"]
@@ -44,6 +60,8 @@ class Rollouts:
     behaviour: Float[Array, "P G R"]
     finished: Bool[Array, "P G"]
     executed: Int[Array, ""]
+    entropies: Float[Array, "P G R"] | None = None
+    gaps: Float[Array, "P G R"] | None = None
 
     @property
     def lengths(self) -> Int[Array, "P G"]:
@@ -51,14 +69,24 @@ class Rollouts:
 
 
 @struct.dataclass
+class RowInputs:
+    """What a row keeps from its first token to its last: random key, length limit."""
+
+    keys: Array
+    limits: Int[Array, "P G"] | None
+
+
+@struct.dataclass
 class SamplerState:
-    """Carry of the token loop."""
+    """Carry of the token loop. `stops` are states of the stop automata, `seen` the tokens a penalty falls on."""
 
     slot: Int[Array, ""]
     last: Int[Array, "P G"]
     done: Bool[Array, "P G"]
     rollouts: Rollouts
     caches: tuple[LayerCache, ...]
+    stops: Int[Array, "P G N"] | None = None
+    seen: Bool[Array, "P G V"] | None = None
 
 
 def sample(
@@ -69,46 +97,111 @@ def sample(
     batch: PromptBatch,
     allowed: Bool[Array, "V"],
     key: Array,
+    limits: Int[Array, "P G"] | None = None,
+    stops: Int[Array, "N T V"] | None = None,
+    shards: int = 1,
 ) -> Rollouts:
     """Sample a group of responses for every prompt of the batch.
 
     Every row has its own stream of random numbers, by its place in the batch and the token's place in the response:
-    what a row samples does not depend on which other rows are still running.
+    what a row samples does not depend on which other rows are still running, nor on where it is computed. `limits`
+    are lengths that rows may not exceed (at most R). `stops` are automata that end a response
+    (`vocabulary.stop_tables`). `shards` is the number of devices that P is spread over: each compacts its own rows.
     """
     trunk = trunk_forward(params, config, options, batch)
-    state = initial_state(config, options, settings, trunk, batch.row_mask)
+    state = initial_state(config, options, settings, trunk, batch, stops)
     P, G = state.last.shape
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(P * G)).reshape(P, G)
+    inputs = RowInputs(keys, limits)
+    layers = decoder.layer_inputs(params["decoder"], config.text, trunk)
 
-    def unfinished(state: SamplerState) -> Array:
-        return (state.slot < settings.max_response) & ~jnp.all(state.done)
+    def run(state: SamplerState, trunk: Trunk, layers: LayerInputs, inputs: RowInputs, smaller: Any) -> SamplerState:
+        def unfinished(state: SamplerState) -> Array:
+            more = (state.slot < settings.max_response) & ~jnp.all(state.done)
+            return more if smaller is None else more & ~smaller(state.done)
 
-    def step(state: SamplerState) -> SamplerState:
-        return sample_step(params, config, options, settings, trunk, allowed, keys, state)
+        def step(state: SamplerState) -> SamplerState:
+            return sample_step(params, config, options, settings, trunk, layers, allowed, inputs, stops, state)
 
-    return jax.lax.while_loop(unfinished, step, state).rollouts
+        return jax.lax.while_loop(unfinished, step, state)
+
+    prompts, nowhere = P // shards, P // shards * G
+    shapes = compacted_shapes(prompts, G, settings.compactions)
+    if not shapes:
+        return run(state, trunk, layers, inputs, None).rollouts
+    whole = state.rollouts
+    places = first_places(prompts, G, shards)
+    for number in range(len(shapes) + 1):
+        shape = shapes[number] if number < len(shapes) else None
+        smaller = None
+        if shape is not None:
+            smaller = lambda done, places=places, shape=shape: fits(done, places, prompts, shape, shards)  # noqa: E731
+        state = run(state, trunk, layers, inputs, smaller)
+        executed = state.rollouts.executed
+        here = _rows_of(state.rollouts)
+        whole = dataclasses.replace(whole, **put_back(_rows_of(whole), here, places.home, shards), executed=executed)
+        if shape is None:
+            break
+        rows = (state.last, here, state.caches, state.stops, state.seen, inputs)
+        kv = [(k, v) for _, k, v in layers]
+        places, done, rows, (kv, mask, next_position) = compact(
+            state.done, places, prompts, nowhere, shape, shards, rows, (kv, trunk.mask, trunk.next_position)
+        )
+        last, here, caches, states, seen, inputs = rows
+        trunk = dataclasses.replace(trunk, mask=mask, next_position=next_position)
+        layers = tuple((layer, *pair) for (layer, *_), pair in zip(layers, kv, strict=True))
+        rollouts = Rollouts(**here, executed=executed)
+        state = SamplerState(state.slot, last, done, rollouts, caches, states, seen)
+    return whole
+
+
+def _rows_of(rollouts: Rollouts) -> dict[str, Any]:
+    """The arrays of rollouts that have a row a response."""
+    return {
+        field.name: getattr(rollouts, field.name) for field in dataclasses.fields(rollouts) if field.name != "executed"
+    }
 
 
 def initial_state(
-    config: ModelConfig, options: ModelOptions, settings: SampleSettings, trunk: Trunk, row_mask: Bool[Array, "P"]
+    config: ModelConfig,
+    options: ModelOptions,
+    settings: SampleSettings,
+    trunk: Trunk,
+    batch: PromptBatch,
+    stops: Int[Array, "N T V"] | None = None,
 ) -> SamplerState:
     """The state before the first token; rows of filler prompts count as done."""
     P, G, R = trunk.bridge.shape[0], settings.group_size, settings.max_response
-    done = jnp.broadcast_to(~row_mask[:, None], (P, G))
+    done = jnp.broadcast_to(~batch.row_mask[:, None], (P, G))
+
+    def zeros() -> Array:
+        return jnp.zeros((P, G, R), jnp.float32)
+
     rollouts = Rollouts(
         tokens=jnp.full((P, G, R), config.tokens.pad, jnp.int32),
         mask=jnp.zeros((P, G, R), bool),
-        logprobs=jnp.zeros((P, G, R), jnp.float32),
-        behaviour=jnp.zeros((P, G, R), jnp.float32),
+        logprobs=zeros(),
+        behaviour=zeros(),
         finished=jnp.zeros((P, G), bool),
         executed=jnp.zeros((), jnp.int32),
+        entropies=zeros() if settings.entropies else None,
+        gaps=zeros() if settings.gaps else None,
     )
+    seen = None
+    if settings.repetition_penalty != 1.0:
+        in_prompt = jnp.where(trunk.mask, batch.tokens, config.text.vocab_size)
+        rows = jnp.arange(P)[:, None]
+        of_prompt = jnp.zeros((P, config.text.vocab_size), bool).at[rows, in_prompt].set(True, mode="drop")
+        of_prompt = of_prompt.at[jnp.arange(P), trunk.bridge].set(True)
+        seen = jnp.broadcast_to(of_prompt[:, None], (P, G, config.text.vocab_size))
     return SamplerState(
         slot=jnp.zeros((), jnp.int32),
         last=jnp.broadcast_to(trunk.bridge[:, None], (P, G)).astype(jnp.int32),
         done=done,
         rollouts=rollouts,
         caches=decoder.empty_caches(config.text, P, G, R, options.compute_dtype),
+        stops=None if stops is None else jnp.zeros((P, G, stops.shape[0]), jnp.int32),
+        seen=seen,
     )
 
 
@@ -118,24 +211,38 @@ def sample_step(
     options: ModelOptions,
     settings: SampleSettings,
     trunk: Trunk,
+    layers: LayerInputs,
     allowed: Bool[Array, "V"],
-    keys: Array,
+    inputs: RowInputs,
+    stops: Int[Array, "N T V"] | None,
     state: SamplerState,
 ) -> SamplerState:
     """Decode one token of every branch and record it where the branch was not done."""
     hidden, caches = decoder.decode_layers(
-        params["decoder"], config.text, options, trunk, state.last, state.slot, state.caches
+        params["decoder"], config.text, options, trunk, layers, state.last, state.slot, state.caches
     )
     kernel = decoder.head_kernel(params["decoder"], config.text)
-    log_probs = log_distribution(hidden, kernel, allowed, settings.temperature or 1.0)
-    drawn_from = truncate(log_probs, settings.top_k, settings.top_p)
+    temperature = settings.temperature or 1.0
+    log_probs = log_distribution(hidden, kernel, allowed, temperature)
+    drawn_from = log_probs
+    if state.seen is not None:
+        logits = scaled_logits(hidden, kernel, allowed, temperature)
+        drawn_from = penalise(logits, state.seen, settings.repetition_penalty)
+    drawn_from = truncate(drawn_from, settings.top_k, settings.top_p, settings.min_p)
     if settings.temperature == 0:
-        token = jnp.argmax(log_probs, axis=-1).astype(jnp.int32)
+        token = jnp.argmax(drawn_from, axis=-1).astype(jnp.int32)
     else:
-        token = draw(keys, state.slot, drawn_from)
+        token = draw(inputs.keys, state.slot, drawn_from)
     alive = ~state.done
     token = jnp.where(alive, token, config.tokens.pad)
     ended = alive & (token == config.tokens.eos)
+    states = None
+    if stops is not None and state.stops is not None:
+        states = stops[jnp.arange(stops.shape[0]), state.stops, token[..., None]].astype(jnp.int32)
+        ended |= alive & jnp.any(states == stops.shape[1] - 1, axis=-1)
+    done = state.done | ended
+    if inputs.limits is not None:
+        done |= state.slot + 1 >= inputs.limits
     old = state.rollouts
 
     def record(rows: Array, value: Array) -> Array:
@@ -150,32 +257,21 @@ def sample_step(
         logprobs=record(old.logprobs, of_token(log_probs)),
         behaviour=record(old.behaviour, of_token(drawn_from)),
         finished=old.finished | ended,
-        executed=old.executed + 1,
+        executed=old.executed + token.size,
+        entropies=None if old.entropies is None else record(old.entropies, alive * entropy_of(log_probs)),
+        gaps=None if old.gaps is None else record(old.gaps, alive * top_gap(log_probs)),
     )
-    return SamplerState(slot=state.slot + 1, last=token, done=state.done | ended, rollouts=rollouts, caches=caches)
+    seen = None
+    if state.seen is not None:
+        P, G = jnp.indices(token.shape)
+        seen = state.seen.at[P, G, token].max(alive)
+    return SamplerState(state.slot + 1, token, done, rollouts, caches, states, seen)
 
 
-def truncate(log_probs: Float[Array, "*lead V"], top_k: int, top_p: float) -> Float[Array, "*lead V"]:
-    """Renormalised log-probabilities of the top-k tokens and of the smallest set of tokens whose mass reaches top_p."""
-    if top_k == 0 and top_p == 1.0:
-        return log_probs
-    ranked = -jnp.sort(-log_probs, axis=-1)
-    floor = ranked[..., min(top_k, ranked.shape[-1]) - 1] if top_k else ranked[..., -1]
-    if top_p < 1.0:
-        before = jnp.cumsum(jnp.exp(ranked), axis=-1) - jnp.exp(ranked)
-        kept = jnp.sum(before < top_p, axis=-1)
-        floor = jnp.maximum(floor, jnp.take_along_axis(ranked, kept[..., None] - 1, axis=-1)[..., 0])
-    kept_only = jnp.where(log_probs >= floor[..., None], log_probs, NEVER)
-    return jax.nn.log_softmax(kept_only, axis=-1)
-
-
-def draw(keys: Array, slot: Int[Array, ""], log_probs: Float[Array, "P G V"]) -> Int[Array, "P G"]:
-    """One categorical sample per row by inversion: a single uniform number a row and token."""
-    P, G, V = log_probs.shape
-    rows = jax.vmap(jax.random.fold_in, (0, None))(keys.reshape(-1), slot)
-    uniform = jax.vmap(lambda key: jax.random.uniform(key))(rows).reshape(P, G, 1)
-    mass = jnp.cumsum(jnp.exp(log_probs), axis=-1)
-    # Scaling by the last entry keeps the draw inside the support although float sums miss 1 by a little.
-    token = jnp.sum(mass <= uniform * mass[..., -1:], axis=-1)
-    last_allowed = V - 1 - jnp.argmax(jnp.flip(log_probs, -1) > NEVER / 2, axis=-1)
-    return jnp.minimum(token, last_allowed).astype(jnp.int32)
+def finish_reasons(rollouts: Rollouts, eos: int) -> np.ndarray:
+    """Why each response ended, as strings [P, G]: "end" (token), "stop" (text), "length", or "" without any token."""
+    tokens, mask = np.asarray(rollouts.tokens), np.asarray(rollouts.mask)
+    lengths = mask.sum(-1)
+    last = np.take_along_axis(tokens, np.maximum(lengths - 1, 0)[..., None], axis=-1)[..., 0]
+    by_itself = np.where(last == eos, "end", "stop")
+    return np.where(lengths == 0, "", np.where(np.asarray(rollouts.finished), by_itself, "length"))

@@ -1,0 +1,125 @@
+"""Compaction: rows keep their tokens wherever they are computed, and few computed rows are nobody's."""
+
+import dataclasses
+import functools
+import itertools
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "grpo"))
+from small import ALLOWED, EOS, MODEL, OPTIONS, prompts
+
+from infimmr_jax.model.qwen2_5_vl import init_params
+from infimmr_jax.rollout.compaction import compact, compacted_shapes, first_places, fits
+from infimmr_jax.rollout.sampler import SampleSettings, sample
+
+# One layer: every shape is a token loop of its own to compile.
+ONE = dataclasses.replace(MODEL, text=dataclasses.replace(MODEL.text, num_layers=1))
+PARAMS = init_params(jax.random.key(0), ONE, OPTIONS)
+NO_END = ALLOWED & (np.arange(len(ALLOWED)) != EOS)
+
+
+def log_normal_lengths(P: int, G: int, longest: int, seed: int = 0) -> np.ndarray:
+    """Lengths whose longest is 8 times their median."""
+    draws = np.random.default_rng(seed).normal(size=(P, G))
+    spread = np.log(8) / (draws.max() - np.median(draws))
+    return np.maximum(1, np.round(longest * np.exp(spread * (draws - draws.max())))).astype(np.int32)
+
+
+def run(settings: SampleSettings, batch, limits=None, allowed=NO_END, shards: int = 1):
+    function = functools.partial(sample, config=ONE, options=OPTIONS, settings=settings, shards=shards)
+    key = jax.random.key(3)
+    return jax.device_get(jax.jit(function)(PARAMS, batch=batch, allowed=allowed, key=key, limits=limits))
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """Sampled responses of log-normal lengths without compaction, with everything recorded."""
+    settings = SampleSettings(4, 32, repetition_penalty=1.2, entropies=True, gaps=True)
+    batch, limits = prompts(4), log_normal_lengths(4, 4, 32)
+    return settings, batch, limits, run(settings, batch, limits)
+
+
+def test_compaction_changes_nothing_but_the_work(plain):
+    settings, batch, limits, expected = plain
+    found = run(dataclasses.replace(settings, compactions=3), batch, limits, shards=2)
+    for name in ("tokens", "mask", "finished"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+    for name in ("logprobs", "behaviour", "entropies", "gaps"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-5, err_msg=name)
+    assert np.array_equal(expected.lengths, limits)
+    assert found.executed < 0.75 * expected.executed
+    assert expected.executed == 16 * limits.max()
+
+
+def test_answers_that_end_by_themselves_survive_compaction():
+    settings = SampleSettings(4, 40, temperature=2.0)
+    batch = dataclasses.replace(prompts(4), row_mask=np.asarray([True, True, False, True]))
+    expected = run(settings, batch, allowed=ALLOWED)
+    found = run(dataclasses.replace(settings, compactions=1), batch, allowed=ALLOWED)
+    assert np.array_equal(found.tokens, expected.tokens)
+    assert np.array_equal(found.finished, expected.finished)
+    assert expected.finished.any()
+    assert not found.mask[2].any()
+
+
+def test_moved_rows_keep_their_prompt_and_nobody_is_lost():
+    P, G, shards = 6, 4, 2
+    done = jnp.asarray(np.random.default_rng(0).random((P, G)) < 0.6)
+    places = first_places(P // shards, G, shards)
+    label = jnp.arange(P * G).reshape(P, G)
+    owner = jnp.arange(P)
+    shape = (4, 2)
+    assert bool(fits(done, places, P // shards, shape, shards))
+    moved, now_done, rows, bundles = compact(
+        done, places, P // shards, P // shards * G, shape, shards, {"label": label}, owner
+    )
+    alive = ~np.asarray(now_done)
+    assert sorted(np.asarray(rows["label"])[alive]) == sorted(np.asarray(label)[~np.asarray(done)])
+    expected_owner = np.asarray(rows["label"]) // G
+    assert (np.broadcast_to(np.asarray(bundles)[:, None], alive.shape)[alive] == expected_owner[alive]).all()
+    assert (np.asarray(moved.home)[~alive] == P // shards * G).all()
+    again, *_ = compact(
+        now_done, moved, P // shards, P // shards * G, (8, 1), shards, {"label": rows["label"]}, bundles
+    )
+    assert sorted(np.asarray(again.home)[np.asarray(again.home) < 12]) == sorted(np.asarray(moved.home)[alive])
+
+
+def test_rows_that_do_not_fit_are_seen():
+    places = first_places(2, 4, 1)
+    done = jnp.asarray([[False, False, False, True], [True, True, True, False]])
+    assert bool(fits(done, places, 2, (3, 2), 1))
+    assert not bool(fits(done, places, 2, (2, 2), 1))
+    assert bool(fits(done, places, 2, (4, 1), 1))
+    assert not bool(fits(done, places, 2, (3, 1), 1))
+
+
+@pytest.mark.parametrize(("P", "G"), [(8, 8), (32, 8), (16, 16), (1, 1), (3, 5)])
+def test_shapes_get_smaller_and_are_at_most_as_many_as_asked(P, G):
+    for count in (0, 1, 4, 12):
+        shapes = compacted_shapes(P, G, count)
+        rows = [P * G, *(bundles * branches for bundles, branches in shapes)]
+        assert len(shapes) <= count
+        assert all(later < earlier for earlier, later in itertools.pairwise(rows))
+        assert all(bundles <= 2 * P for bundles, branches in shapes)
+
+
+@pytest.mark.parametrize(("count", "least"), [(3, 0.58), (6, 0.7), (12, 0.8)])
+def test_share_of_useful_steps_on_log_normal_lengths(count, least):
+    """Computed from the shapes alone: the sampler moves on as soon as the rows that are left fit the next shape."""
+    shares = []
+    for seed in range(5):
+        lengths = log_normal_lengths(16, 8, 400, seed)
+        shapes, executed, at = [(16, 8), *compacted_shapes(16, 8, count)], 0, 0
+        for step in range(lengths.max()):
+            left = (lengths > step).sum(1)
+            while at + 1 < len(shapes) and (-(-left // shapes[at + 1][1])).sum() <= shapes[at + 1][0]:
+                at += 1
+            executed += shapes[at][0] * shapes[at][1]
+        shares.append(lengths.sum() / executed)
+    assert np.mean(shares) > least, shares
