@@ -18,7 +18,7 @@ from infimmr_jax.data.synthetic import SyntheticSource
 from infimmr_jax.rewards.pool import GraderPool
 
 Encode = Callable[[Problem, Modality], Any]
-Collate = Callable[[Sequence[Any]], Any]
+Collate = Callable[..., Any]
 Check = Callable[[Problem, Modality], object]
 
 
@@ -76,14 +76,17 @@ def build_curriculum(
     process_count: int = 1,
     check: Check | None = None,
     pool: GraderPool | None = None,
+    measure: Encode | None = None,
 ) -> Curriculum:
     """Read, check and filter every source of every phase, and chain the phases into one random-access dataset.
 
-    Inside a phase each source is shuffled (unless `order` says otherwise), repeated with a new order each time,
-    mixed by weight, and batched. A process gets every `process_count`-th problem of a step, so the problems of a step
-    do not depend on the number of processes. `encode` and `collate` run when an element is read. Before training every
-    problem passes `check` (default: `encode`; a cheaper `plan_prompt` does), which rejects by raising DataError, and
-    gold answers are parsed by the graders of `pool`.
+    Inside a phase each source is shuffled (unless `order` says otherwise), repeated with a new order each time, mixed
+    by weight, and batched. Process i gets the i-th of `process_count` equal parts of a step, so the problems of a step
+    and their order do not depend on the number of processes. `encode` and `collate` run when an element is read. With
+    `measure`, `collate(prompts, others)` is also given what it makes of the other processes' problems: processes that
+    choose a batch's shape must choose from all of it. Before training every problem passes `check` (default: `encode`;
+    a cheaper `plan_prompt` does), which rejects by raising DataError, and gold answers are parsed by the graders of
+    `pool`.
     Raises DataError when a source is empty, ConfigError when a step can not be divided over the processes.
     """
     if not 0 <= process_index < process_count:
@@ -101,7 +104,9 @@ def build_curriculum(
         problems, phase_reports = _mixed_problems(phase, phase_index, config.seed, config.data, check or encode, golds)
         reports += phase_reports
         batches = problems.batch(phase.prompts_per_step, batch_fn=list).slice(slice(0, phase.steps))
-        maker = _StepMaker(phase, phase_index, first_step, config.seed, encode, collate, process_index, process_count)
+        maker = _StepMaker(
+            phase, phase_index, first_step, config.seed, encode, collate, process_index, process_count, measure
+        )
         built.append(batches.map_with_index(maker))
         first_step += phase.steps
     return Curriculum(grain.MapDataset.concatenate(built), config.phases, tuple(reports))
@@ -199,15 +204,23 @@ class _StepMaker(grain.transforms.MapWithIndex):
     collate: Collate
     process_index: int
     process_count: int
+    measure: Encode | None = None
 
     def map_with_index(self, index: int, problems: list[Problem]) -> StepBatch:
-        rows = range(self.process_index, len(problems), self.process_count)
+        part = len(problems) // self.process_count
+        rows = range(self.process_index * part, (self.process_index + 1) * part)
         mine = [problems[row] for row in rows]
         modalities = [self._modality(index, row) for row in rows]
         prompts = [self.encode(problem, modality) for problem, modality in zip(mine, modalities, strict=True)]
-        return StepBatch(
-            self.first_step + index, self.phase_index, index, mine, modalities, prompts, self.collate(prompts)
-        )
+        batch = self.collate(prompts) if self.measure is None else self.collate(prompts, self._others(index, problems))
+        return StepBatch(self.first_step + index, self.phase_index, index, mine, modalities, prompts, batch)
+
+    def _others(self, index: int, problems: list[Problem]) -> list[Any]:
+        """What `measure` makes of the problems of the other processes."""
+        assert self.measure is not None
+        part = len(problems) // self.process_count
+        others = (row for row in range(len(problems)) if row // part != self.process_index)
+        return [self.measure(problems[row], self._modality(index, row)) for row in others]
 
     def _modality(self, index: int, row: int) -> Modality:
         """The phase's modality, or the image alone where the caption is dropped."""

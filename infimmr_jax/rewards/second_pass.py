@@ -153,8 +153,7 @@ def _asked_text(problem: Problem, choices: Sequence[str]) -> str:
 
 
 def _ask(generate: Generate, prompts: Sequence[SecondPrompt], counters: Counter[str]) -> Sequence[str]:
-    if not prompts:
-        return []
+    # Also without prompts: other hosts may have some, and all of them run the same programs.
     replies = generate(prompts)
     if len(replies) != len(prompts):
         raise ValueError(f"the policy returned {len(replies)} responses to {len(prompts)} second prompts")

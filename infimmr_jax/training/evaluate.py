@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from infimmr_jax.config import Modality
@@ -55,10 +55,12 @@ def evaluate_stage(
         }
         sinks.evaluation(row)
         rows.append(row)
-        for problem, record in shown:
-            images = [] if modality == "text" else [sinks.transcript_image(image) for image in problem.images]
-            where = {"kind": "eval", "step": step, "phase": stage, "phase_index": stage_index, "modality": modality}
-            sinks.transcript({**where, **record, "images": images})
+        where = {"kind": "eval", "step": step, "phase": stage, "phase_index": stage_index, "modality": modality}
+        sinks.transcripts(
+            [({**where, **record}, () if modality == "text" else problem.images) for problem, record in shown]
+            if setup.share.leads
+            else []
+        )
     return rows
 
 
@@ -66,19 +68,24 @@ def _evaluate(
     setup: Setup, params: Any, sampler: Sampler, pool: GraderPool, modality: Modality, problems: Sequence[Problem]
 ) -> tuple[np.ndarray, list[tuple[Problem, dict[str, Any]]]]:
     """Sums over all hosts of (correct, format, tokens, cut, worked, problems), and the first few transcripts."""
-    config = setup.config
-    rows = config.evaluation.batch_size // jax.process_count()
-    mine = problems[jax.process_index() :: jax.process_count()]
+    config, share = setup.config, setup.share
+    size = config.evaluation.batch_size
+    rows = share.rows(size)
     sums = np.zeros(6)
     # Accuracy and format are computed whatever the weights; judges and second passes belong to training.
     reward = config.reward.model_copy(update={"weights": {"accuracy": 1.0}})
     shown: list[tuple[Problem, dict[str, Any]]] = []
     # Every process makes the same number of calls, the last ones perhaps on filler rows alone.
-    for start in range(0, -(-len(problems) // jax.process_count()), rows):
-        chunk = mine[start : start + rows] or mine[:1]
-        real = len(mine[start : start + rows])
+    for start in range(0, len(problems), size):
+        whole = problems[start : start + size]
+        mine = whole[rows.start : rows.stop]
+        real, chunk = len(mine), mine or whole[:1]
         prompts = [setup.encode(problem, modality) for problem in chunk]
-        rollouts = host_rows(sampler(params, setup.collate(prompts, rows)))
+        others = [setup.measure(problem, modality) for problem in whole] if setup.measure is not None else []
+        batch = setup.collate(prompts, len(rows), others)
+        if not real:
+            batch = dataclasses.replace(batch, row_mask=np.zeros_like(batch.row_mask))
+        rollouts = host_rows(sampler(params, batch))
         texts = response_texts(setup.tokenizer, rollouts.tokens, rollouts.mask)[:real]
         if not real:
             continue
@@ -93,10 +100,10 @@ def _evaluate(
             sum(is_worked(text) for group in texts for text in group),
             real,
         ]
-        for row in range(min(TRANSCRIPTS - len(shown), real)):
+        for row in range(min(TRANSCRIPTS - start - rows.start, real)):
             record = transcript(chunk[row], prompts[row].text, texts[row], scores, rollouts, row, setup.tokenizer)
             shown.append((chunk[row], record))
-    return sum_over_hosts(sums), shown
+    return sum_over_hosts(sums, share), shown
 
 
 def is_worked(text: str) -> bool:

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from infimmr_jax.config import ConfigError, RunConfig
+from infimmr_jax.config import PhaseSection, RunConfig
 from infimmr_jax.model.config import vision_layout
+from infimmr_jax.parallel.hosts import host_rows, largest_over_hosts
 from infimmr_jax.preprocess.batching import PromptBatch, collate
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, EncodedPrompt, PromptPlan, encode_plan, plan_picture, plan_text
 from infimmr_jax.rewards.second_pass import Generate, SecondPrompt
@@ -24,31 +25,29 @@ SECOND_PASS = ("caption_check", "option_consistency")
 SMALLEST_PROMPT, SMALLEST_RESPONSE = 64, 16
 
 
-def asks_again(config: RunConfig) -> bool:
-    """Whether a reward component needs the policy a second time; raises ConfigError where that can not be."""
-    asked = any(name in config.reward.weights for name in SECOND_PASS)
-    if asked and jax.process_count() > 1:
-        raise ConfigError(
-            f"reward.weights: {' and '.join(SECOND_PASS)} ask the policy a number of questions that differs by host, "
-            "and all hosts must run the same programs: use one process, or leave them out"
-        )
-    return asked
+def asks_again(config: RunConfig | PhaseSection) -> bool:
+    """Whether a reward component needs the policy a second time."""
+    return any(name in config.reward.weights for name in SECOND_PASS)
 
 
 def policy_generate(setup: Setup, programs: Programs, params: Any) -> Generate:
-    """A function that answers second prompts greedily with `params`, a batch at a time, in few static shapes."""
-    rows = min(phase.prompts_per_step for phase in setup.curriculum.phases)
+    """A function that answers second prompts greedily with `params`, a batch at a time, in few static shapes.
+
+    All processes must call it equally often; those with fewer prompts take part with filler rows.
+    """
+    rows = len(setup.share.rows(min(phase.prompts_per_step for phase in setup.curriculum.phases)))
     key = jax.random.key(0)
 
     def generate(prompts: Sequence[SecondPrompt]) -> list[str]:
         answers: list[str] = []
-        for start in range(0, len(prompts), rows):
+        most = int(largest_over_hosts(np.asarray([len(prompts)]))[0])
+        for start in range(0, most, rows):
             chunk = prompts[start : start + rows]
-            limit = max(prompt.max_response for prompt in chunk)
-            settings = SampleSettings(1, round_up(limit, SMALLEST_RESPONSE), temperature=0.0)
-            rollouts = programs.sample(params, _batch(setup, chunk, rows), settings, key)
-            limits = np.asarray([prompt.max_response for prompt in chunk])
-            tokens, mask = np.asarray(rollouts.tokens)[: len(chunk)], np.asarray(rollouts.mask)[: len(chunk)]
+            batch, limit = _batch(setup, chunk, rows)
+            settings = SampleSettings(1, limit, temperature=0.0)
+            rollouts = programs.sample(params, batch, settings, key)
+            limits = np.asarray([prompt.max_response for prompt in chunk], np.int32)
+            tokens, mask = (host_rows(x)[: len(chunk)] for x in (rollouts.tokens, rollouts.mask))
             mask = mask & (np.arange(mask.shape[-1]) < limits[:, None, None])
             answers += [group[0] for group in response_texts(setup.tokenizer, tokens, mask)]
         return answers
@@ -56,14 +55,20 @@ def policy_generate(setup: Setup, programs: Programs, params: Any) -> Generate:
     return generate
 
 
-def _batch(setup: Setup, prompts: Sequence[SecondPrompt], rows: int) -> PromptBatch:
-    encoded = [_encode(setup, prompt) for prompt in prompts]
+def _batch(setup: Setup, prompts: Sequence[SecondPrompt], rows: int) -> tuple[PromptBatch, int]:
+    """A batch in the shape that holds every process's prompts, and the length limit of its responses."""
+    encoded = [_encode(setup, prompt) for prompt in prompts or [SecondPrompt("-")]]
     window = setup.model.vision.window_patches
     slots = max(prompt.image_shape[0] for prompt in encoded)
     windows = max(prompt.image_shape[1] for prompt in encoded) // window
+    length = max(prompt.length for prompt in encoded)
+    limit = max((prompt.max_response for prompt in prompts), default=1)
+    slots, windows, length, limit = largest_over_hosts(np.asarray([slots, windows, length, limit])).tolist()
     images = (round_up(slots, 1), round_up(windows, 1) * window) if slots else (0, 0)
-    length = round_up(max(prompt.length for prompt in encoded), SMALLEST_PROMPT)
-    return collate(encoded, rows, length, images)
+    batch = collate(encoded, rows, round_up(length, SMALLEST_PROMPT), images)
+    if not prompts:
+        batch = dataclasses.replace(batch, row_mask=np.zeros_like(batch.row_mask))
+    return batch, round_up(limit, SMALLEST_RESPONSE)
 
 
 def _encode(setup: Setup, prompt: SecondPrompt) -> EncodedPrompt:

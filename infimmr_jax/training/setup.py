@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -21,6 +20,7 @@ from infimmr_jax.data.records import Problem
 from infimmr_jax.data.selection import SourceReport, select_problems
 from infimmr_jax.model.config import ModelConfig, TokenIds, config_from_shape, read_config, vision_layout
 from infimmr_jax.model.options import ModelOptions
+from infimmr_jax.parallel.hosts import RowShare, row_share
 from infimmr_jax.parallel.mesh import batch_divisor, make_mesh
 from infimmr_jax.preprocess import tokenizer as tokenizers
 from infimmr_jax.preprocess.batching import PromptBatch, choose_bucket, collate, plan_buckets
@@ -54,9 +54,11 @@ class Shapes:
         planned = plan_buckets(lengths, images, rows=rows, groups=modalities)
         self.prompts = self.prompts or planned.prompts
         self.images = self.images or planned.images
-        if jax.process_count() > 1:
-            # Hosts see different rows of a batch and must still run the same program.
-            self.prompts, self.images = self.prompts[-1:], self.images[-1:]
+
+    @property
+    def single(self) -> bool:
+        """Whether every batch has the same shape."""
+        return len(self.prompts) == len(self.images) == 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,10 +78,14 @@ class Setup:
     evaluation: dict[Modality, list[Problem]]
     demonstrations: DemonstrationBatcher | None
     reports: tuple[SourceReport, ...]
+    share: RowShare
+    measure: Callable[[Problem, Modality], PromptPlan | None] | None
 
-    def collate(self, prompts: Sequence[EncodedPrompt], rows: int) -> PromptBatch:
-        """Prompts in the cheapest bucket that holds them, filled up to `rows`."""
-        return _collate(prompts, rows, self.shapes)
+    def collate(
+        self, prompts: Sequence[EncodedPrompt], rows: int, others: Sequence[PromptPlan | None] = ()
+    ) -> PromptBatch:
+        """Prompts in the cheapest bucket that holds them and the other processes', filled up to `rows`."""
+        return _collate(prompts, rows, self.shapes, others)
 
 
 def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
@@ -98,11 +104,17 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
     def check(problem: Problem, modality: Modality) -> None:
         shapes.see(plan_prompt(problem, modality, **common), modality)
 
-    def collate_all(prompts: Sequence[EncodedPrompt]) -> PromptBatch:
-        return _collate(prompts, len(prompts), shapes)
+    def measure(problem: Problem, modality: Modality) -> PromptPlan | None:
+        return None if shapes.single else plan_prompt(problem, modality, **common)
 
-    process, processes = jax.process_index(), jax.process_count()
-    curriculum = build_curriculum(config, encode, collate_all, process, processes, check=check, pool=pool)
+    def collate_all(prompts: Sequence[EncodedPrompt], others: Sequence[PromptPlan | None] = ()) -> PromptBatch:
+        return _collate(prompts, len(prompts), shapes, others)
+
+    share = row_share(mesh)
+    elsewhere = measure if share.count > 1 else None
+    curriculum = build_curriculum(
+        config, encode, collate_all, share.index, share.count, check=check, pool=pool, measure=elsewhere
+    )
     reports = list(curriculum.report)
     evaluation: dict[Modality, list[Problem]] = {}
     for modality, sources in by_modality(config.evaluation.sources):
@@ -124,7 +136,6 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
                 kept, report = select_problems(source, modality, config.data, phase="cold start", check=check_both)
                 pools.append(DemonstrationPool(modality, source.weight, kept))
                 reports.append(report)
-        share = config.sft.batch_size // processes
         batcher = DemonstrationBatcher(
             sft=config.sft,
             pools=tuple(pools),
@@ -135,7 +146,8 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
             pad=model.tokens.pad,
             response_format=config.prompt.format,
             seed=config.seed,
-            rows=slice(process * share, (process + 1) * share),
+            share=share,
+            measure=elsewhere,
         )
     shapes.choose(min(phase.prompts_per_step for phase in config.phases))
     return Setup(
@@ -152,6 +164,8 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
         evaluation=evaluation,
         demonstrations=batcher,
         reports=tuple(reports),
+        share=share,
+        measure=elsewhere,
     )
 
 
@@ -240,8 +254,12 @@ def _encode(problem: Problem, modality: Modality, **common: Any) -> EncodedPromp
     return encode_prompt(problem, modality, **common)
 
 
-def _collate(prompts: Sequence[EncodedPrompt], rows: int, shapes: Shapes) -> PromptBatch:
-    return collate(prompts, rows, *choose_bucket(prompts, shapes.prompts, shapes.images))
+def _collate(
+    prompts: Sequence[EncodedPrompt], rows: int, shapes: Shapes, others: Sequence[PromptPlan | None] = ()
+) -> PromptBatch:
+    # Processes hold different rows of a batch and must still run the same program.
+    everyone: list[PromptPlan] = [*prompts, *(other for other in others if other is not None)]
+    return collate(prompts, rows, *choose_bucket(everyone, shapes.prompts, shapes.images))
 
 
 def _check_batches(config: RunConfig, mesh: Mesh) -> None:

@@ -22,6 +22,7 @@ from infimmr_jax.model.decoder import head_kernel
 from infimmr_jax.model.logprobs import token_logprobs
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.qwen2_5_vl import branch_forward, trunk_forward
+from infimmr_jax.parallel.hosts import RowShare
 from infimmr_jax.preprocess.batching import PromptBatch
 
 
@@ -94,13 +95,14 @@ class DemonstrationBatcher:
     sft: SftSection
     pools: tuple[DemonstrationPool, ...]
     encode: Callable[[Problem, Modality], Any]
-    collate: Callable[[Sequence[Any]], PromptBatch]
+    collate: Callable[..., PromptBatch]
     tokenizer: Any
     eos: int
     pad: int
     response_format: str
     seed: int
-    rows: slice
+    share: RowShare
+    measure: Callable[[Problem, Modality], Any] | None
 
     def __call__(self, step: int) -> SftBatch:
         rng = np.random.default_rng((self.seed, 7, step))
@@ -112,15 +114,22 @@ class DemonstrationBatcher:
         worked = rng.random(sft.batch_size) < worked_share
         prompts, responses = [], np.full((sft.batch_size, 1, sft.max_response), self.pad, np.int32)
         mask = np.zeros(responses.shape, bool)
-        for row in range(sft.batch_size)[self.rows]:
+        mine = self.share.rows(sft.batch_size)
+        others = []
+        for row in range(sft.batch_size):
             pool = self.pools[chosen[row]]
             problem = pool.problems[int(places[row] * len(pool.problems))]
+            if row not in mine:
+                if self.measure is not None:
+                    others.append(self.measure(problem, pool.modality))
+                continue
             prompts.append(self.encode(problem, pool.modality))
             text = demonstration(problem, bool(worked[row]), self.response_format)
             ids = encode_response(text, self.tokenizer, self.eos, sft.max_response, problem.id)
             responses[row, 0, : len(ids)] = ids
             mask[row, 0, : len(ids)] = True
-        return SftBatch(self.collate(prompts), responses[self.rows], mask[self.rows])
+        rows = slice(mine.start, mine.stop)
+        return SftBatch(self.collate(prompts, others), responses[rows], mask[rows])
 
 
 def demonstrations(batcher: DemonstrationBatcher) -> grain.MapDataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -9,6 +10,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -17,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from infimmr_jax.config import LoggingSection
+from infimmr_jax.parallel.hosts import gather_rows
 
 FILES = ("metrics", "evals", "transcripts")
 TRANSCRIPT_PIXELS = 512
@@ -70,19 +73,38 @@ class Sinks:
         Pictures are named by content, so one that is shown often is stored once; larger ones are scaled to 512 pixels.
         """
         data = image if isinstance(image, bytes) else Path(image).read_bytes()
-        name = f"transcripts/{hashlib.sha256(data).hexdigest()[:16]}.png"
-        path = self.run_dir / name
-        if self._files and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with Image.open(io.BytesIO(data)) as picture:
-                picture.thumbnail((TRANSCRIPT_PIXELS, TRANSCRIPT_PIXELS))
-                encoded = io.BytesIO()
-                picture.convert("RGB").save(encoded, "PNG")
-            # Renamed when complete: a kill in between must not leave half a picture under the final name.
-            partial = path.with_suffix(".partial")
-            partial.write_bytes(encoded.getvalue())
-            partial.rename(path)
+        name = _picture_name(data)
+        if self._files and not (self.run_dir / name).exists():
+            self._store(*_picture(data))
         return name
+
+    def _store(self, name: str, png: bytes) -> None:
+        path = self.run_dir / name
+        if path.exists():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Renamed when complete: a kill in between must not leave half a picture under the final name.
+        partial = path.with_suffix(".partial")
+        partial.write_bytes(png)
+        partial.rename(path)
+
+    def transcripts(self, rows: Sequence[tuple[dict[str, Any], Sequence[str | bytes]]]) -> None:
+        """Append problems, each with its pictures, of all processes in their order; all processes must call this."""
+        if jax.process_count() == 1:
+            for row, images in rows:
+                self.transcript({**row, "images": [self.transcript_image(image) for image in images]})
+            return
+        # The pictures travel along: the disk of another machine is not this one's.
+        sent = []
+        for row, images in rows:
+            pictures = [_picture(image) for image in images]
+            sent.append(
+                {"row": _plain(row), "images": [[name, base64.b64encode(png).decode()] for name, png in pictures]}
+            )
+        for item in gather_rows(sent):
+            for name, png in item["images"]:
+                self._store(name, base64.b64decode(png))
+            self.transcript({**item["row"], "images": [name for name, _ in item["images"]]})
 
     def position(self) -> dict[str, int]:
         """Rows written so far per file, brought to the disk; a checkpoint stores it, `open_sinks` resumes from it."""
@@ -138,6 +160,20 @@ def open_sinks(run_dir: Path, logging: LoggingSection, resume_from: dict[str, in
     if logging.wandb_project is not None:
         scalar_sinks.append(_WeightsAndBiases(run_dir, logging.wandb_project))
     return Sinks(run_dir, files, rows, scalar_sinks)
+
+
+def _picture_name(data: bytes) -> str:
+    return f"transcripts/{hashlib.sha256(data).hexdigest()[:16]}.png"
+
+
+def _picture(image: str | bytes | Path) -> tuple[str, bytes]:
+    """A picture's name in the run directory, and its small PNG."""
+    data = image if isinstance(image, bytes) else Path(image).read_bytes()
+    with Image.open(io.BytesIO(data)) as picture:
+        picture.thumbnail((TRANSCRIPT_PIXELS, TRANSCRIPT_PIXELS))
+        encoded = io.BytesIO()
+        picture.convert("RGB").save(encoded, "PNG")
+    return _picture_name(data), encoded.getvalue()
 
 
 def encode_row(row: dict[str, Any]) -> bytes:

@@ -30,9 +30,9 @@ def phase(name, sources, steps=6, size=4, **more):
     return {"name": name, "modality": "text", "steps": steps, "prompts_per_step": size, "sources": sources, **more}
 
 
-def build(folder, *phases, seed=0, **options):
+def build(folder, *phases, seed=0, collate=tuple, **options):
     config = parse_config({"seed": seed, "data": {"root": str(folder)}, "phases": list(phases)})
-    return build_curriculum(config, lambda problem, modality: (problem.id, modality), tuple, **options)
+    return build_curriculum(config, lambda problem, modality: (problem.id, modality), collate, **options)
 
 
 def ids(curriculum):
@@ -137,10 +137,15 @@ def test_any_number_of_hosts_sees_the_same_problems_in_the_same_order(tmp_path, 
     whole = ids(build(tmp_path, *phases))
     parts = [ids(build(tmp_path, *phases, process_index=i, process_count=hosts)) for i in range(hosts)]
     for step, problems in enumerate(whole):
-        woven = [None] * len(problems)
-        for host in range(hosts):
-            woven[host::hosts] = parts[host][step]
-        assert woven == problems
+        assert [problem for host in range(hosts) for problem in parts[host][step]] == problems
+
+
+def test_a_process_measures_the_problems_of_the_others_to_choose_a_shape_with_them(tmp_path):
+    one = phase("one", [rows(tmp_path, "a", 13)], 3, size=8)
+    whole = ids(build(tmp_path, one))
+    options = {"process_index": 1, "process_count": 4, "measure": lambda problem, modality: problem.id}
+    for step, batch in enumerate(iterate(build(tmp_path, one, collate=lambda mine, others: others, **options))):
+        assert batch.batch == whole[step][:2] + whole[step][4:]
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 4])
@@ -229,7 +234,7 @@ def test_caption_dropout_is_the_same_on_any_number_of_hosts(tmp_path):
         [batch.modalities for batch in iterate(build(tmp_path, one, process_index=i, process_count=2))] for i in (0, 1)
     ]
     for step, modalities in enumerate(whole):
-        assert [parts[0][step], parts[1][step]] == [modalities[0::2], modalities[1::2]]
+        assert [parts[0][step], parts[1][step]] == [modalities[:4], modalities[4:]]
 
 
 def test_caption_dropout_outside_a_caption_phase_is_an_error(tmp_path):

@@ -47,10 +47,7 @@ def woven(hosts):
     """The global order of each step, put together from every host's share."""
     steps = []
     for shares in zip(*(host["seen"] for host in hosts), strict=True):
-        step = [None] * sum(map(len, shares))
-        for index, share in enumerate(shares):
-            step[index :: len(shares)] = share
-        steps.append(step)
+        steps.append([problem for share in shares for problem in share])
     return steps
 
 
