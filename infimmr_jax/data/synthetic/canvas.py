@@ -48,7 +48,7 @@ class Style:
 # "plain" reads them badly and reinforcement learning has perception to improve.
 STYLES: dict[str, Style] = {
     "plain": Style(background=(238, 252), tint=0, noise=(2, 6), shade=0.12, raise_px=(0, 0), sway_px=0),
-    "shifted": Style(background=(215, 245), tint=12, noise=(4, 12), shade=0.20, raise_px=(2, 5), sway_px=2),
+    "shifted": Style(background=(215, 245), tint=12, noise=(4, 12), shade=0.20, raise_px=(1, 4), sway_px=2),
 }
 
 
