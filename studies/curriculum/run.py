@@ -55,7 +55,7 @@ def main() -> None:
     for seed in options.seeds:
         cold = output / f"seed{seed}" / "cold"
         # A phase is obligatory; at this rate one step moves no weight that float32 could tell.
-        idle = [{**tree["phases"][0], "steps": 1, "learning_rate": 1e-12}]
+        idle = [{**tree["phases"][0], "steps": 1, "optimizer": {"learning_rate": 1e-12}}]
         run_arm({**tree, "seed": seed, "name": f"cold start, seed {seed}", "phases": idle}, cold, environment)
         for arm in options.arms:
             phases = arm_phases(arm, tree["phases"], options.budget)
