@@ -258,6 +258,52 @@ def evaluate(
 
 
 @app.command()
+def bench(
+    part: Annotated[str, typer.Argument(help="prefill, decode, rollout, update, step or curriculum.")],
+    model: Annotated[Path | None, typer.Option(help="Hugging Face directory of a Qwen2.5-VL.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Take the model of this run.")] = None,
+    overrides: SetOption = [],  # noqa: B006
+    shape: Annotated[str, typer.Option(help="Random weights in this size: small, 3b, 7b.")] = "small",
+    prompts: Annotated[int, typer.Option(min=1)] = 4,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Exact, picture included.")] = 64,
+    image_size: Annotated[int, typer.Option(min=0, help="Side of the picture in pixels; 0: text alone.")] = 112,
+    group: Annotated[int, typer.Option(min=1, help="Responses a prompt.")] = 8,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens a response.")] = 128,
+    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default by device.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Measured calls after the warm-up; medians are given.")] = 5,
+    compactions: Annotated[int, typer.Option(min=0, help="Smaller shapes for unfinished rows.")] = 0,
+    longest: Annotated[
+        float, typer.Option(min=0, help="Log-normal lengths, the longest this many times the median; 0: all equal.")
+    ] = 0.0,
+    micro_batches: Annotated[int, typer.Option(min=1)] = 1,
+    logprob_chunk: Annotated[int, typer.Option(min=1)] = 1024,
+    remat: Annotated[Literal["none", "full", "dots"], typer.Option(help="What the backward pass recomputes.")] = "none",
+    repeated: Annotated[bool, typer.Option("--repeated", help="Update with a prompt per response instead.")] = False,
+) -> None:
+    """Measure a part of the program and print one JSON object: seconds, tokens/s, FLOPs, memory, compilations."""
+    import json
+
+    from infimmr_jax.bench import command
+
+    if part == "curriculum":
+        found = command.bench_curriculum(config or Path("configs/nano.yaml"), overrides)
+    else:
+        size = command.Size(prompts, prompt_tokens, image_size, group, new_tokens)
+        ask = command.Ask(
+            repeats=repeats,
+            compactions=compactions,
+            longest=longest,
+            micro_batches=micro_batches,
+            logprob_chunk=logprob_chunk,
+            repeated=repeated,
+        )
+        found = command.bench(
+            part, size, ask, model=model, config=config, overrides=overrides, shape=shape, dtype=dtype, remat=remat
+        )
+    print(json.dumps(found))
+
+
+@app.command()
 def doctor() -> None:
     """Say what this machine and installation can do: versions, devices, memory, caches, grader processes."""
     from infimmr_jax.training.doctor import examine

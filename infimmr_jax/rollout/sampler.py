@@ -17,6 +17,7 @@ from infimmr_jax.model.decoder import LayerCache, LayerInputs, Trunk
 from infimmr_jax.model.logprobs import log_distribution, scaled_logits
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.qwen2_5_vl import Params, trunk_forward
+from infimmr_jax.parallel.gather import whole_parameters
 from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.rollout.choosing import draw, entropy_of, penalise, top_gap, truncate
 from infimmr_jax.rollout.compaction import compact, compacted_shapes, first_places, fits, put_back
@@ -109,11 +110,34 @@ def sample(
     (`vocabulary.stop_tables`). `shards` is the number of devices that P is spread over: each compacts its own rows.
     """
     trunk = trunk_forward(params, config, options, batch)
+    return sample_branches(params, config, options, settings, trunk, batch, allowed, key, limits, stops, shards)
+
+
+def sample_branches(
+    params: Params,
+    config: ModelConfig,
+    options: ModelOptions,
+    settings: SampleSettings,
+    trunk: Trunk,
+    batch: PromptBatch,
+    allowed: Bool[Array, "V"],
+    key: Array,
+    limits: Int[Array, "P G"] | None = None,
+    stops: Int[Array, "N T V"] | None = None,
+    shards: int = 1,
+) -> Rollouts:
+    """`sample` after its prefill: the token loop over a trunk that was computed from `batch`."""
     state = initial_state(config, options, settings, trunk, batch, stops)
     P, G = state.last.shape
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(P * G)).reshape(P, G)
     inputs = RowInputs(keys, limits)
-    layers = decoder.layer_inputs(params["decoder"], config.text, trunk)
+    # On a mesh the weights are gathered here, once and in the compute dtype, and not with every token.
+    ends = {name: part for name, part in params["decoder"].items() if name != "layers"}
+    layers = tuple(
+        (whole_parameters(layer, "layers", options.compute_dtype), k, v)
+        for layer, k, v in decoder.layer_inputs(params["decoder"], config.text, trunk)
+    )
+    params = {"decoder": whole_parameters(ends, "decoder", options.compute_dtype)}
 
     def run(state: SamplerState, trunk: Trunk, layers: LayerInputs, inputs: RowInputs, smaller: Any) -> SamplerState:
         def unfinished(state: SamplerState) -> Array:
