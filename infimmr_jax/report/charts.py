@@ -56,6 +56,12 @@ _TIMES = {
     "time/update": "update",
     "time/input_wait": "waiting for input",
 }
+# Distributions over the responses of a step: metric key -> title, explanation, legend text and metric of the mean.
+_HISTOGRAMS = {
+    "histogram/length": ("Lengths of the responses", "In tokens; darker is more.", "mean length", "response/length"),
+    "histogram/reward": ("Rewards of the responses", "Darker is more.", "mean reward", "reward/total"),
+}
+MAX_COLUMNS = 120
 _KNOWN = {key for _, keys, _, _ in _GRPO_CHARTS for key in keys} | set(_TIMES) | {"time/step"}
 _SFT_TITLES = {
     "loss": "loss per token, in nats",
@@ -133,7 +139,7 @@ def _grpo_charts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         charts += _curves(title, hint, kind, rows, keys)
         if title == "Throughput":
             charts += _time_chart(rows)
-    return charts
+    return charts + _heat_charts(rows)
 
 
 def _other_charts(prefix: str, rows: list[dict[str, Any]], known: set[str]) -> list[dict[str, Any]]:
@@ -177,6 +183,35 @@ def _time_chart(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     # The step that compiles would flatten all others.
     totals = sorted(row["time/step"] for row in rows)
     return [{**chart, "stacked": True, "top": 1.3 * totals[int(0.95 * (len(totals) - 1))]}]
+
+
+def _heat_charts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Distributions over time: a column for a few neighbouring steps, a cell for the share of responses in a bin."""
+    charts = []
+    for key, (title, hint, label, mean) in _HISTOGRAMS.items():
+        # Phases may have other limits of length: the bins that most rows have are drawn, in the widest range.
+        known = [row for row in rows if isinstance(row.get(key), dict) and sum(row[key]["counts"]) > 0]
+        if not known:
+            continue
+        low, high = min(row[key]["low"] for row in known), max(row[key]["high"] for row in known)
+        bins = len(known[0][key]["counts"])
+        every = -(-len(known) // MAX_COLUMNS)
+        groups = [known[start : start + every] for start in range(0, len(known), every)]
+        columns = [np.sum([_rebinned(row[key], low, high, bins) for row in group], axis=0) for group in groups]
+        means = [[value for row in group if (value := _number(row.get(mean))) is not None] for group in groups]
+        series = [_series(label, [float(np.mean(values)) if values else None for values in means])]
+        chart = _chart(title, hint, "number", [group[0].get("step", 0) for group in groups], series, x="step")
+        heat = [[_short(share) for share in column / column.sum()] for column in columns]
+        charts.append({**chart, "marks": phase_marks(known), "heat": heat, "range": [low, high]})
+    return charts
+
+
+def _rebinned(histogram: dict[str, Any], low: float, high: float, bins: int) -> np.ndarray:
+    """The counts over `bins` equal bins of [low, high], each old bin spread evenly over the new ones it covers."""
+    counts = np.asarray(histogram["counts"], np.float64)
+    old = np.linspace(histogram["low"], histogram["high"], len(counts) + 1)
+    summed = np.concatenate([[0.0], np.cumsum(counts)])
+    return np.diff(np.interp(np.linspace(low, high, bins + 1), old, summed))
 
 
 def _heldout_chart(run: Run) -> list[dict[str, Any]]:

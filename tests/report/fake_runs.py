@@ -62,6 +62,10 @@ def response(generator, right, well_formed=True):
     }
 
 
+def bins(values, low, high):
+    return {"low": low, "high": high, "counts": np.histogram(values, 20, (low, high))[0].tolist()}
+
+
 def make_run(directory, steps=60, seed=0, planned=None, sft_steps=120, learning=1.0, learning_rate=1e-3):
     """Write a run directory with three phases of `steps` steps and return its path; `planned` steps are configured."""
     generator = np.random.default_rng(seed)
@@ -92,6 +96,8 @@ def make_run(directory, steps=60, seed=0, planned=None, sft_steps=120, learning=
             metrics[-1] |= {"response/truncated": 0.02, "response/signal_groups": 0.6, "policy/clip_share": 0.01}
             metrics[-1] |= {"policy/entropy": 0.9 - 0.5 * chance, "policy/kl": 0.02 * chance, "policy/mismatch": 1e-6}
             metrics[-1] |= {"policy/grad_norm": float(generator.lognormal(-1, 0.5)), "rollout/efficiency": 0.71}
+            lengths, rewards = generator.normal(22 + 6 * chance, 5, 256), 0.9 * (generator.random(256) < chance) + 0.1
+            metrics[-1] |= {"histogram/length": bins(lengths, 0, 40), "histogram/reward": bins(rewards, 0, 1)}
             seconds = 30.0 if step == 0 else 2.2 + 0.05 * generator.normal()
             metrics[-1] |= {"time/step": seconds, "time/rollout": 1.0, "time/grade": 0.1, "time/update": 0.8}
             metrics[-1] |= {

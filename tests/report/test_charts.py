@@ -57,6 +57,28 @@ def test_time_parts_add_up_to_the_step(run):
     assert times["top"] < 4
 
 
+def test_distributions_are_shares_of_a_step_whatever_its_range(run):
+    lengths = chart(run_charts(run)["grpo"], "Lengths of the responses")
+    first = run.grpo[0]["histogram/length"]["counts"]
+    assert lengths["heat"][0] == pytest.approx(np.asarray(first) / sum(first), rel=1e-4)
+    assert lengths["range"] == [0, 40]
+    assert lengths["series"][0]["values"] == pytest.approx([row["response/length"] for row in run.grpo], rel=1e-4)
+    # A phase with twice the limit: its first half of bins holds what was in the first quarter of the range.
+    longer = {"low": 0, "high": 80, "counts": [4, 0, 0, 0]}
+    rows = [{**row, "histogram/length": {"low": 0, "high": 40, "counts": [1, 1, 2, 0]}} for row in run.grpo[:3]]
+    rows.append({**run.grpo[3], "histogram/length": longer})
+    mixed = chart(run_charts(dataclasses.replace(run, grpo=rows))["grpo"], "Lengths of the responses")
+    assert mixed["heat"] == [pytest.approx([0.5, 0.5, 0, 0])] * 3 + [pytest.approx([1, 0, 0, 0])]
+
+
+def test_many_steps_share_the_columns_of_a_distribution(run):
+    rows = [{**row, "step": step} for step, row in enumerate(itertools.islice(itertools.cycle(run.grpo), 500))]
+    charts = run_charts(dataclasses.replace(run, grpo=rows))["grpo"]
+    cells = chart(charts, "Rewards of the responses")["heat"]
+    assert len(cells) == 100
+    assert np.sum(cells, axis=1) == pytest.approx(np.ones(100), rel=1e-3)
+
+
 def test_heldout_accuracy_has_intervals_and_stage_names(run):
     (heldout,) = run_charts(run)["heldout"]
     assert heldout["labels"] == ["cold start", "1 text", "2 image + caption", "3 image alone"]

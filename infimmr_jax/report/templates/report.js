@@ -44,7 +44,7 @@
       return { columns, series, bands, keys };
     }
     chart.series.forEach((one, i) => {
-      const colour = palette[(one.colour ?? i) % palette.length];
+      const colour = chart.heat ? css("--c1") : palette[(one.colour ?? i) % palette.length];
       if (one.raw) add(positive(one.raw), { stroke: fade(colour, 0.28), width: 1, points: { show: false } });
       add(positive(one.values), { stroke: colour, width: 2, spanGaps: true, points: chart.points ? { show: true, size: 7, fill: colour } : undefined });
       if (one.low) {
@@ -58,6 +58,7 @@
   };
 
   const yRange = (chart) => (plot, low, high) => {
+    if (chart.range) return chart.range;
     if (chart.top !== undefined) return [0, chart.top];
     if (low === null || low === undefined) return [0, 1];
     if (chart.kind === "share") return [Math.min(0, low), Math.max(1, high)];
@@ -91,6 +92,26 @@
       const room = to - Math.max(from, bbox.left) - 8 * ratio;
       while (text && ctx.measureText(text === mark.label ? text : text + "…").width > room) text = text.slice(0, -1);
       if (text.length > 1 || text === mark.label) ctx.fillText(text === mark.label ? text : text + "…", Math.max(from, bbox.left) + 4 * ratio, bbox.top - 4 * ratio);
+    });
+    ctx.restore();
+  };
+
+  // Cells of a distribution over time: the share of each bin at each column, the darker the more.
+  const paintCells = (chart) => (plot) => {
+    if (!chart.heat) return;
+    const { ctx, bbox } = plot, [low, high] = chart.range, colour = css("--c0");
+    const peak = Math.max(...chart.heat.flat()), y = (share) => plot.valToPos(low + (high - low) * share, "y", true);
+    ctx.save();
+    ctx.beginPath(); ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height); ctx.clip();
+    chart.heat.forEach((column, i) => {
+      const next = chart.xs[i + 1] ?? chart.xs[i] + (i ? chart.xs[i] - chart.xs[i - 1] : 1);
+      const left = Math.round(plot.valToPos(chart.xs[i] - 0.5, "x", true)), right = Math.round(plot.valToPos(next - 0.5, "x", true));
+      column.forEach((share, bin) => {
+        if (!share) return;
+        const top = Math.round(y((bin + 1) / column.length)), bottom = Math.round(y(bin / column.length));
+        ctx.fillStyle = fade(colour, 0.06 + 0.7 * Math.sqrt(share / peak));
+        ctx.fillRect(left, top, Math.max(1, right - left), bottom - top);
+      });
     });
     ctx.restore();
   };
@@ -149,7 +170,7 @@
         { ...axis, size: 52, values: (u, ticks) => ticks.map((t) => (t === null ? "" : chart.kind === "percent" ? +(100 * t).toFixed(1) + "%" : show(t))) },
       ],
       series, bands,
-      hooks: { draw: [markPhases(chart)], setCursor: [(u) => fill(u.cursor.idx)] },
+      hooks: { drawClear: [paintCells(chart)], draw: [markPhases(chart)], setCursor: [(u) => fill(u.cursor.idx)] },
     }, columns, holder);
     fill(null);
     return plot;
