@@ -62,6 +62,9 @@ CHAT_TEMPLATE = """\
 """
 
 
+LONGEST_TEXT = 60_000  # characters of a question, a caption and a solution together, at most
+
+
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer of at most `vocab_size` tokens with Qwen2.5-VL's special tokens and template.
 
@@ -127,6 +130,8 @@ def _without_added(texts: Iterable[str], added: tuple[str, ...]) -> Iterator[str
     # Added tokens are cut out before BPE sees a text, so merges across them would never be used.
     pattern = re.compile("|".join(re.escape(token) for token in added))
     for text in texts:
+        if len(text) > LONGEST_TEXT:
+            continue  # No problem's: the row is rejected later. Ten million letters in a row would take hours here.
         yield from (piece for piece in pattern.split(text) if piece)
 
 

@@ -250,3 +250,9 @@ def test_unusable_directories_are_said(tokenizer, tmp_path):
     (tmp_path / "chat_template.jinja").unlink()
     with pytest.raises(ConfigError, match="no chat template"):
         load_tokenizer(tmp_path)
+
+
+def test_a_text_that_no_problem_can_have_is_left_out_of_training():
+    texts = ["three red bars", "two blue bars"]
+    huge = "z" * 10_000_000
+    assert train_tokenizer([*texts, huge], 320).get_vocab() == train_tokenizer(texts, 320).get_vocab()
