@@ -19,20 +19,50 @@ MAX_CALLS = 6
 
 _OPERATORS = re.compile(
     r"\\(?:sum|prod|i{1,3}nt|oint|lim|limsup|liminf|max|min|sup|inf|det|gcd|lcm|operatorname|mathop|partial|lfloor"
-    r"|lceil|bmod|pmod|mod|Gamma|zeta)(?![a-zA-Z])"
+    r"|lceil|bmod|pmod|mod|Gamma|zeta)(?![a-zA-Z])|\\begin\{[vV]matrix\}"
 )
+# Functions by family: one in the gold lets its relatives pass (sin 2x for 2 sin x cos x, ln 3/ln 2 for a log).
+_FAMILIES = {
+    "logarithm": re.compile(r"(?<![a-zA-Z])\\?(?:log|ln|lg)(?![a-zA-Z])"),
+    "inverse function": re.compile(
+        r"(?<![a-zA-Z])\\?(?:arc(?:sin|cos|tan|cot|sec|csc)|(?:sin|cos|tan|cot|sec|csc)\s*\^\s*\{?\s*-\s*1)"
+    ),
+    "trigonometric function": re.compile(r"(?<![a-zA-Z])\\?(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?(?![a-zA-Z])"),
+}
+_SUM = re.compile(r"(?:[0-9)}\]!.]|[a-zA-Z]|\|)\s*(?:[+\-]|\\[mp]{2}(?![a-zA-Z]))")
+_RELATED_SUM = re.compile(r"[+\-]|\\pm|\\(?:log|ln|lg)(?![a-zA-Z])")
+_ROOT = re.compile(r"\\sqrt(?:\[([2-9])\])?\{([0-9]{1,40})\}")
+_RATIONAL = re.compile(r"[-+]?(?:[0-9][0-9,]*|\\frac\{-?[0-9]+\}\{[0-9]+\}|[0-9]+/[0-9]+)")
+_DIVISION = re.compile(r"/|\\frac|\\div(?![a-zA-Z])")
+_WHOLE = re.compile(r"[-+]?[0-9][0-9,]*")
+# What the grammar would drop without a word, or take for the formula without it.
+_DROPPED = {
+    "an ellipsis": re.compile(r"\\[lcdv]?dots[a-z]?(?![a-zA-Z])|\.\.|…|⋯"),
+    "a prime": re.compile(r"'|\\prime(?![a-zA-Z])"),
+    "an approximate relation": re.compile(r"\\(?:approx|sim|simeq|cong)(?![a-zA-Z])"),
+    "a subscript on a number": re.compile(r"(?<!\\log_)[0-9)\]}]\s*_(?!\{?[0-9]{1,2}\}?$)|[)}]\s*_"),
+    "arithmetic with infinity": re.compile(
+        r"\\infty\s*(?:[-+*/^!0-9]|\\(?:cdot|times|frac|div|sqrt))|[0-9)}a-z]\s*[-+*/^]?\s*\\infty|\^\s*\{\s*-?\s*\\infty"
+    ),
+}
 _ARITHMETIC = re.compile(r"(?:[0-9.,+\-*/=() ]|\\(?:times|cdot|div|frac)(?![a-zA-Z])|[{}])+")
 _BINARY = re.compile(
     r"[0-9)}]\s*(?:[+\-*]|\\(?:times|cdot|div)(?![a-zA-Z]))|[0-9)}]\s*\(|\)\s*[0-9]|/[^/]*/|[)}]\s*/|/\s*[(\\]"
 )
 # x < 3 and x \in [0, 1] may stand for an interval or a set, which have no variable.
 _CONDITION = re.compile(r"[<>]|\\(?:in|le|ge|ne|lt|gt)(?![a-zA-Z])")
+_PIECES = re.compile(r"[,;]|\\(?:text|mathrm)\s*\{[^{}]*\}|\\(?:cup|cap|lor|vee|land|wedge)(?![a-zA-Z])|\b(?:and|or)\b")
+_BARE = re.compile(r"(?:[a-zA-Z]|\\[a-zA-Z]+)(?:_\{?[a-zA-Z0-9]+\}?)?'?")
 _NAMES = re.compile(
-    r"\\(?:text|mathrm|textrm|mbox)\s*\{[^{}]*\}|\\[a-zA-Z]+|(?<![a-zA-Z])(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|exp"
+    r"\\(?:text|mathrm|textrm|mbox|mathbb)\s*\{[^{}]*\}|\\[a-zA-Z]+|(?<![a-zA-Z])(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|exp"
     r"|sqrt|and|or)(?![a-zA-Z])"
 )
 # i and e are constants; words of three letters and more (the matrix of \begin{matrix}) are dealt with elsewhere.
 _VARIABLE = re.compile(r"(?<![a-zA-Z])(?:[a-df-hj-zA-Z]|[a-zA-Z]{2})(?![a-zA-Z])")
+_GREEK = re.compile(
+    r"\\(?:var)?(alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|rho|sigma|tau|upsilon|phi|chi"
+    r"|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Upsilon|Phi|Psi|Omega)(?![a-zA-Z])"
+)
 _LITERAL = re.compile(rf"[0-9]{{{MAX_LITERAL + 1},}}")
 _FLOAT_EXPONENT = re.compile(r"[0-9]\s*[eE]\s*[+-]?\s*[0-9]{4,}")
 _CALLS = re.compile(r"\\(?:sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|arcsin|arccos|arctan|sinh|cosh|tanh)(?![a-zA-Z])")
@@ -53,14 +83,65 @@ def undone(gold: str, answer: str) -> str | None:
             return f"unevaluated {operator}"
     if _ARITHMETIC.fullmatch(answer) and _BINARY.search(answer) and not _BINARY.search(gold):
         return "unevaluated arithmetic"
+    if answer.count(r"\begin{") > max(1, gold.count(r"\begin{")):
+        return "an unevaluated matrix expression"
+    if _CONDITION.search(answer) and not _is_solved(answer) and (not _CONDITION.search(gold) or _is_solved(gold)):
+        return "an unsolved condition"
     if not _CONDITION.search(answer) and _letters(answer) - _letters(gold):
         return "a variable that the gold answer does not have"
+    for family, pattern in _FAMILIES.items():
+        if pattern.search(answer) and not pattern.search(gold):
+            return f"an unevaluated {family}"
+    return None if _letters(answer) else _unevaluated(gold, answer)
+
+
+_BUILDER = re.compile(r"^\\\{.*?(?:\\mid(?![a-zA-Z])|:|\|)(.*)\\\}$", re.DOTALL)
+
+
+def _is_solved(text: str) -> bool:
+    r"""Whether every condition of a text has a bare variable on one side and no variable on the others: 1 < x \le 5."""
+    builder = _BUILDER.match(text)
+    for condition in _PIECES.split(builder[1] if builder else text):
+        sides = [side.strip() for side in _CONDITION.split(condition)]
+        if len(sides) > 1 and [bool(_letters(side)) for side in sides].count(True) > 1:
+            return False
+        if len(sides) > 1 and not any(_BARE.fullmatch(side) for side in sides):
+            return False
+    return True
+
+
+def _unevaluated(gold: str, answer: str) -> str | None:
+    """Why an answer without variables is not worked out: a sum for a single term, the root of a square, 7!/5!."""
+    if _SUM.search(answer) and not _RELATED_SUM.search(gold):
+        return "an unevaluated sum"
+    if _RATIONAL.fullmatch(gold) and r"\sqrt" in answer:
+        return "an unevaluated root"
+    for index, radicand in _ROOT.findall(answer):
+        if _is_power(int(radicand), int(index or 2)) and (index, radicand) not in _ROOT.findall(gold):
+            return "an unevaluated root"
+    if _WHOLE.fullmatch(gold) and _DIVISION.search(answer):
+        return "an unevaluated fraction"
     return None
 
 
+def _is_power(number: int, index: int) -> bool:
+    """Whether a whole number is an `index`-th power of another."""
+    low, high = 0, 1 << (number.bit_length() // index + 1)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if middle**index < number else (low, middle)
+    return low**index == number
+
+
+def dropped(gold: str, answer: str) -> str | None:
+    """Which sign an answer holds, and the gold does not, that the grammar would read as if it were not there."""
+    return next((name for name, sign in _DROPPED.items() if sign.search(answer) and not sign.search(gold)), None)
+
+
 def _letters(text: str) -> set[str]:
-    """The single-letter variables of a formula (case folded, as math-verify does)."""
-    return {letter for name in _VARIABLE.findall(_NAMES.sub(" ", text)) for letter in name.lower()} - {"e", "i"}
+    """The single-letter variables of a formula (case folded, as math-verify does) and its Greek ones."""
+    names = _VARIABLE.findall(_NAMES.sub(" ", text))
+    return ({letter for name in names for letter in name.lower()} - {"e", "i"}) | set(_GREEK.findall(text))
 
 
 def costly(gold: str, answer: str) -> str | None:
@@ -128,4 +209,4 @@ def _enormous_factorial(gold: str, answer: str) -> str | None:
     return None
 
 
-__all__ = ["costly", "is_tower", "undone"]
+__all__ = ["costly", "dropped", "is_tower", "undone"]

@@ -1,8 +1,8 @@
 r"""Read a plain number exactly, from the many ways people write one, without a computer algebra system.
 
-Understood: sign, thousands separators (`1,234`, `1{,}234`, `1 234`), decimals, `1.5e3` and `1.5 \times 10^{3}`,
-fractions (`3/4`, `\frac{3}{4}`, `\dfrac34`), mixed numbers (`1\frac12`, `1 1/2`), percent, currency signs, degrees
-and units. Anything else is not a plain number: None.
+Understood: sign, thousands separators (`1,234`, `1{,}234`, `1 234`), decimals, recurring ones (`0.1\overline{6}`),
+`1.5e3` and `1.5 \times 10^{3}`, fractions (`3/4`, `\frac{3}{4}`, `\dfrac34`), mixed numbers (`1\frac12`, `1 1/2`),
+percent, currency signs, degrees and units. Anything else is not a plain number: None.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ _DECIMAL = re.compile(rf"({_DIGITS})?(?:\.([0-9]*))?(?:[eE]([+-]?[0-9]{{1,3}}))?
 _POWER = re.compile(r"(?:(?:\\times|\\cdot|\*|x)|^)10\^(?:\{([+-]?[0-9]{1,3})\}|([+-]?[0-9]{1,3}))$")
 _PART = r"(?:\{([+-]?[0-9]+)\}|([0-9]))"
 _FRACTION = re.compile(rf"\\frac{_PART}{_PART}")
+_RECURRING = re.compile(r"([0-9]*)\.([0-9]*)\\(?:overline|bar)(?:\{([0-9]+)\}|([0-9]))")
 _SLASH = re.compile(r"([0-9]+)/([0-9]+)")
 _MIXED = re.compile(r"([0-9]+)(?:\\frac\{?([0-9]+)\}?\{?([0-9]+)\}?| ([0-9]+)/([0-9]+))")
 _BEFORE_UNIT = re.compile(r"(?:[0-9}).]|\\pi)\s*$")
@@ -63,12 +64,16 @@ _NO_UNIT_WORDS = """hundred hundreds thousand thousands million millions billion
     dozens half halves third thirds quarter quarters fourth fifth sixth tenth tenths hundredth hundredths pi e i x y z
     n k and or not to plus minus times over per point squared cubed root sqrt log ln sin cos tan mod less than more at
     least most about approximately around nearly between infinity undefined none no unknown zero one two three four
-    five six seven eight nine ten eleven twelve twenty thirty forty fifty base factorial choose if when is negative
+    five six seven eight nine ten eleven twelve twenty thirty forty fifty
+    mil mio mln bn lakh crore score gross couple couples ppm ppb permille
+    twice thrice fewer once or base factorial choose if when is negative
     positive doubled tripled halved inverse reciprocal wrong false owed below above under percent percentage degree"""
 _NO_UNIT = frozenset(_NO_UNIT_WORDS.split())
 _LETTER_UNITS = frozenset("msghlLVWJNK")
+_MAGNITUDES = frozenset("kKMBTG")
+_MEGA = frozenset(("MW", "MV", "MJ", "MN", "MPa", "Mg", "MA", "Mb", "MB"))
 _SHORT_UNIT_WORDS = """cm mm km dm nm in ft yd mi g kg mg lb lbs oz ms hr hrs min ml cl kw kj pa
-    hz khz mhz mph kph km/h m/s sq cu am pm mol rad ha"""
+    hz khz mhz mw mv mj mn ma mb mph kph km/h m/s sq cu am pm mol rad ha"""
 _SHORT_UNITS = frozenset(_SHORT_UNIT_WORDS.split())
 
 
@@ -153,7 +158,7 @@ _UNIT_NAMES = {
 
 def _unit_name(unit: str) -> str:
     power = unit[-1] if unit[-1:] in "23" and unit else ""
-    words = unit.rstrip("23").lower().rstrip(". ").split()
+    words = _lower(unit.rstrip("23")).rstrip(". ").split()
     if words and words[0] in ("square", "sq", "sq."):
         power, words = "2", words[1:]
     if words and words[0] in ("cubic", "cu", "cu."):
@@ -175,8 +180,13 @@ def _suffix(text: str) -> tuple[bool, str, str]:
     start = max(0, len(text) - MAX_UNIT)
     match = _STYLED_UNIT.search(text, start) or _PLAIN_UNIT.search(text, start)
     if match and match.start() > 0 and _BEFORE_UNIT.search(text[: match.start()]) and _is_unit(match):
-        return False, match["name"].lower().strip() + (match["power"] or match["inside"] or ""), text[: match.start()]
+        return False, _lower(match["name"].strip()) + (match["power"] or match["inside"] or ""), text[: match.start()]
     return False, "", text
+
+
+def _lower(name: str) -> str:
+    """A unit in lower case, but for a lone K (kelvin, or thousands) and a leading M (mega, where m is milli)."""
+    return name if name == "K" or name in _MEGA else name.lower()
 
 
 def _is_unit(match: re.Match[str]) -> bool:
@@ -184,7 +194,7 @@ def _is_unit(match: re.Match[str]) -> bool:
     if not words or any(word.lower() in _NO_UNIT for word in words if len(word) > 1):
         return False
     if match.re is _STYLED_UNIT:
-        return True
+        return match["name"].strip() not in _MAGNITUDES - {"K"}
     # Without a space a single letter is a factor (5m); with one, or from two letters on, it is taken for a unit.
     return all(_UNIT_LETTERS[min(len(word), 3)](word) for word in words) and bool(match["space"] or len(words[0]) > 1)
 
@@ -203,6 +213,12 @@ def _value(text: str) -> tuple[Fraction, int | None] | None:
     if power:
         base, exponent = _decimal(solid[: power.start()] or "1"), int(power[1] or power[2])
         return (base[0] * Fraction(10) ** exponent, None) if base and abs(exponent) <= MAX_EXPONENT else None
+    recurring = _RECURRING.fullmatch(solid)
+    if recurring and len(solid) <= MAX_DIGITS:
+        before, after, period = recurring[1] or "0", recurring[2], recurring[3] or recurring[4]
+        return Fraction(int(before + after) * (10 ** len(period) - 1) + int(period), 10 ** len(after)) / (
+            10 ** len(period) - 1
+        ), None
     fraction = _FRACTION.fullmatch(solid)
     if fraction:
         return _ratio(fraction[1] or fraction[2], fraction[3] or fraction[4])

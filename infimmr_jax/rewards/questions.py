@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from infimmr_jax.data.records import DataError, Problem
+from infimmr_jax.rewards.copying import copied
 from infimmr_jax.rewards.regions import resize_scale
 from infimmr_jax.rewards.verdict import Options, Question
 from infimmr_jax.rewards.verifiers import RULES
@@ -16,8 +18,11 @@ KNOWN = ("rule", "tolerance", "threshold", "alternatives")
 
 
 def question_of(problem: Problem, answer: str, reward: RewardSection) -> Question:
-    """The question "is `answer` right?" with the options of `options_of`."""
-    return Question(problem.answer_type, problem.answer, answer, options_of(problem, reward))
+    """The question "is `answer` right?" with the options of `options_of`, and whether the problem itself was copied."""
+    options = options_of(problem, reward)
+    if problem.answer_type == "math" and copied(problem.question, answer):
+        options = dataclasses.replace(options, copied=True)
+    return Question(problem.answer_type, problem.answer, answer, options)
 
 
 def options_of(problem: Problem, reward: RewardSection) -> Options:

@@ -16,7 +16,7 @@ Box = tuple[float, float, float, float]
 Point = tuple[float, float]
 
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
-_BARE = re.compile(r"[\s0-9.,;:+\-()\[\]]*")
+_BETWEEN = re.compile(r"[\s,;:()\[\]]+")
 _KEYS = ("bbox_2d", "bbox", "box", "position", "point_2d", "point", "coordinate", "coordinates")
 
 
@@ -60,7 +60,9 @@ def _seconds(value: Any) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value) if math.isfinite(value) else None
     match = re.fullmatch(r"(?:(?:([0-9]{1,3}):)?([0-9]{1,3}):)?([0-9]{1,6}(?:\.[0-9]{1,6})?)", str(value).strip())
-    return int(match[1] or 0) * 3600 + int(match[2] or 0) * 60 + float(match[3]) if match else None
+    if match is None or (match[2] and float(match[3]) >= 60) or (match[1] and int(match[2]) >= 60):
+        return None
+    return int(match[1] or 0) * 3600 + int(match[2] or 0) * 60 + float(match[3])
 
 
 def _groups(text: str, size: int) -> list[tuple[float, ...]] | None:
@@ -71,7 +73,8 @@ def _groups(text: str, size: int) -> list[tuple[float, ...]] | None:
     if "{" in text:
         numbers = _from_json(text)
     else:
-        numbers = [float(number) for number in _NUMBER.findall(text)] if _BARE.fullmatch(text) else None
+        pieces = [piece for piece in _BETWEEN.split(text) if piece]
+        numbers = [float(piece) for piece in pieces] if all(map(_NUMBER.fullmatch, pieces)) else None
     if not numbers or len(numbers) % size or len(numbers) > size * MAX_BOXES:
         return None
     if not all(math.isfinite(number) and abs(number) < 1e7 for number in numbers):

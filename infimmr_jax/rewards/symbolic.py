@@ -18,6 +18,7 @@ from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 from sympy.core.relational import Relational
 
+from infimmr_jax.rewards.conditions import as_intervals
 from infimmr_jax.rewards.latex import tidy
 from infimmr_jax.rewards.numbers import PlainNumber, read_number, same_unit, split_unit
 from infimmr_jax.rewards.structure import Structure, split_top, take_apart
@@ -48,6 +49,9 @@ _CONFIG = LatexExtractionConfig(
 # Bare elements may come with brackets, and a tuple or a set may come without; [1, 2] is an interval, never (1, 2).
 _INTERCHANGEABLE = frozenset({("list", "set"), ("list", "()"), ("list", "[]"), ("set", "list"), ("()", "list")})
 _SCALED_TUPLE = re.compile(r"(?:^|[^a-zA-Z_])[-+*/0-9]\s*\([^()]*,[^()]*\)")
+_OR = re.compile(r"\\(?:cup|lor|vee)(?![a-zA-Z])|(?<![a-zA-Z])or(?![a-zA-Z])")
+_NAME = re.compile(r"\\[a-zA-Z]+|[a-zA-Z]")
+_SPARE = (r"\xi", r"\kappa", r"\tau", r"\sigma", r"\rho", r"\eta", r"\nu", r"\chi")
 _PLACE = (sympy.Rational(733, 997), sympy.Rational(1327, 601), sympy.Rational(311, 1009))
 
 
@@ -67,6 +71,10 @@ def compare(gold: str, answer: str, options: Options) -> Verdict:
     gold, answer = tidy(gold), tidy(answer)
     if "=" not in gold:
         answer = strip_label(answer)
+    if RELATION.search(gold) is None or RELATION.search(answer) is None or _OR.search(gold + answer):
+        gold, answer = as_intervals(gold), as_intervals(answer)
+        if solid(gold) == solid(answer):
+            return Verdict(1.0, "same intervals")
     left, right = take_apart(gold), take_apart(answer)
     if len(left.elements) == 1 and len(right.elements) == 1:
         if left.kind == right.kind == "atom":
@@ -132,6 +140,7 @@ def _chain(gold: str, answer: str, options: Options) -> Verdict:
 
 
 def _expressions(gold: str, answer: str, options: Options) -> Verdict:
+    gold, answer = _capitals_apart(gold, answer)
     gold_value, answer_value = parse_latex(gold), parse_latex(answer)
     if gold_value is None:
         return Verdict(0.0, "unparsable gold")
@@ -150,6 +159,22 @@ def _expressions(gold: str, answer: str, options: Options) -> Verdict:
         # math-verify solves both: without a solution, x^2 = -1 and 0 = 1 are alike.
         return Verdict(0.0, "an equation in other variables")
     return Verdict(1.0, "math-verify: equal")
+
+
+def _capitals_apart(gold: str, answer: str) -> tuple[str, str]:
+    r"""Gold and answer with other names for capitals whose small letter the gold has too.
+
+    The parser folds case, so that R^2 - r^2 would be 0; where the gold has one of the two, R and r may stand for it.
+    """
+    letters = {name for name in _NAME.findall(gold) if len(name) == 1}
+    capitals = sorted(letter for letter in letters if letter.isupper() and letter.lower() in letters)
+    unused = [name for name in _SPARE if name not in gold + answer]
+    names = dict(zip(capitals, unused, strict=False))
+    first, second = (
+        _NAME.sub(lambda match: f"{names[match[0]]} " if match[0] in names else match[0], text)
+        for text in (gold, answer)
+    )
+    return first, second
 
 
 def _values_agree(gold: str, gold_value: Any, answer: str, answer_value: Any, options: Options) -> bool:

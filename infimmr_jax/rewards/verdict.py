@@ -21,7 +21,8 @@ class Options:
     letter order. `alternatives` are further gold texts of a string. `relative_tolerance` is the largest
     |answer - gold| / |gold| at which two numbers count as equal (0: exact). `threshold` is a rule's own limit (None:
     the rule's default). `scale` multiplies the x and y of the answer's coordinates, to map them from the image the
-    model saw to the one the gold refers to.
+    model saw to the one the gold refers to. `copied` says that a mathematical answer is a formula of the question,
+    which only a gold of the same text lets pass.
     """
 
     rule: str = ""
@@ -30,6 +31,7 @@ class Options:
     relative_tolerance: float = 0.0
     threshold: float | None = None
     scale: tuple[float, float] = (1.0, 1.0)
+    copied: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import math
 import re
 from fractions import Fraction
 
-from infimmr_jax.rewards.guards import costly, undone
+from infimmr_jax.rewards.guards import costly, dropped, undone
 from infimmr_jax.rewards.latex import tidy
 from infimmr_jax.rewards.numbers import PlainNumber, parse_number, read_number, same_unit, split_unit
 from infimmr_jax.rewards.text import MAX_ANSWER, MAX_NESTING, nesting
@@ -37,7 +37,7 @@ _FUNCTIONS = frozenset(
 _BASE = re.compile(
     r"(-?(?=[A-Fa-f]*[0-9])[0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)(?:_(?:\{(?:\\text\{)?(?:base)?([0-9]{1,2})\}{0,2}|([0-9])))?"
 )
-_PARENTHESES = re.compile(r"^[(\[]\s*([^()\[\]]*?)\s*[)\]]$")
+_PARENTHESES = re.compile(r"^(?:\(\s*([^()\[\]]*?)\s*\)|\[\s*([^()\[\]]*?)\s*\])$")
 _DIGITS_AND_SIGNS = re.compile(r"[0-9 .,;:+\-*/()\[\]{}$%|'\"<>?#&]*")
 _MATH_SIGN = re.compile(r"[0-9=<>+*/^_\\]")
 
@@ -52,6 +52,8 @@ def numbers_equal(gold: PlainNumber, answer: PlainNumber, relative_tolerance: fl
     """
     if gold.unit and answer.unit and not same_unit(gold.unit, answer.unit):
         return False
+    if answer.unit == "K" and not gold.unit:
+        return False  # thousands, as likely as kelvin
     if (gold.percent and answer.unit) or (gold.unit and answer.percent):
         return False
     if gold.percent == answer.percent:
@@ -137,13 +139,17 @@ def decide(gold: str, answer: str, options: Options = Options()) -> Verdict | No
         return _numbers_verdict(gold_number, answer_number, options)
     gold, answer = tidy(gold), tidy(answer)
     if gold_number:
-        labelled = read_number(_PARENTHESES.sub(r"\1", strip_label(answer)))
+        if options.copied:
+            return Verdict(0.0, "refused: copied from the question")
+        labelled = read_number(_PARENTHESES.sub(r"\1\2", strip_label(answer)))
         if labelled:
             return _numbers_verdict(gold_number, labelled, options)
         if _DIGITS_AND_SIGNS.fullmatch(answer):
             return Verdict(0.0, "not an evaluated number")
     if solid(gold) == solid(answer):
         return Verdict(1.0, "same text")
+    if options.copied:
+        return Verdict(0.0, "refused: copied from the question")
     based = _based(gold, answer)
     if based is not None:
         return based
@@ -155,8 +161,12 @@ def decide(gold: str, answer: str, options: Options = Options()) -> Verdict | No
     why = costly(gold, answer)
     if why:
         return Verdict(0.0, f"refused: {why}")
-    why = undone(gold, split_unit(last_side(answer) if not RELATION.search(gold) else answer)[0])
-    return Verdict(0.0, why) if why else None
+    last = split_unit(last_side(answer) if not RELATION.search(gold) else answer)[0]
+    why = undone(gold, last)
+    if why:
+        return Verdict(0.0, why)
+    why = dropped(gold, last)
+    return Verdict(0.0, f"refused: {why}") if why else None
 
 
 def _based(gold: str, answer: str) -> Verdict | None:

@@ -53,6 +53,15 @@ def test_response(case: dict[str, str], pool: GraderPool) -> None:
     assert scores.components["format"][0, 0] == float(case["format_score"]), scores.reasons
 
 
+def test_nothing_wrong_hedged_or_unfinished_is_rewarded(pool: GraderPool) -> None:
+    cases = _table("refused.tsv")
+    assert len(cases) >= 900
+    verdicts = pool.verify([Question(c["type"], c["gold"], c["answer"], _options(c["options"])) for c in cases])
+    rewarded = [(c["gold"], c["answer"], v.reason) for c, v in zip(cases, verdicts, strict=True) if v.score]
+    assert rewarded == []
+    assert pool.counters["timeouts"] == pool.counters["crashes"] == 0
+
+
 def test_the_tables_are_large_and_cover_every_type_and_format() -> None:
     answers, responses = _table("answers.tsv"), _table("responses.tsv")
     assert len(answers) >= 500
