@@ -28,6 +28,12 @@ _GRPO_CHARTS: tuple[tuple[str, dict[str, str], str, str], ...] = (
         "A group whose responses all score the same moves nothing.",
         "share",
     ),
+    (
+        "Held-out accuracy during training",
+        {f"heldout/{modality}": name for modality, name in MODALITIES.items()},
+        "Greedy decoding, inside phases.",
+        "percent",
+    ),
     ("Response length", {"response/length": "tokens"}, "Mean number of sampled tokens.", "number"),
     ("Truncated responses", {"response/truncated": "truncated"}, "Cut off by the length limit.", "percent"),
     ("Entropy", {"policy/entropy": "entropy"}, "Of the policy per token, in nats.", "number"),
@@ -154,7 +160,9 @@ def _curves(title: str, hint: str, kind: str, rows: list[dict[str, Any]], keys: 
         values = [_number(row.get(key)) for row in rows]
         if not any(value is not None for value in values):
             continue
-        if len(rows) >= SMOOTH_FROM and key != "optimizer/learning_rate":
+        # What is measured now and then is shown as it is.
+        rare = sum(value is not None for value in values) < 0.5 * len(values)
+        if len(rows) >= SMOOTH_FROM and key != "optimizer/learning_rate" and not rare:
             series.append(_series(label, smooth(values, parts), raw=values))
         else:
             series.append(_series(label, values))

@@ -39,6 +39,14 @@ def test_metrics_nobody_planned_for_get_a_chart(run):
     assert charts["more"][0]["series"][0]["label"] == "visual_share"
 
 
+def test_what_is_measured_now_and_then_is_not_smoothed(run):
+    rows = [{**row, "heldout/image": row["step"] / 100} if row["step"] % 10 == 9 else row for row in run.grpo]
+    heldout = chart(run_charts(dataclasses.replace(run, grpo=rows))["grpo"], "Held-out accuracy during training")
+    assert [one["label"] for one in heldout["series"]] == ["image alone"]
+    assert heldout["series"][0]["values"][9::10] == pytest.approx([0.09, 0.19, 0.29, 0.39, 0.49, 0.59])
+    assert "raw" not in heldout["series"][0]
+
+
 def test_phases_are_marked_where_they_begin(run):
     expected = [
         {"at": 0, "label": "1 text"},
