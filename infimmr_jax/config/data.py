@@ -132,7 +132,11 @@ class CurationSection(Section):
 
 
 class DataSection(Section):
-    """Where data lie, and the static shapes that prompts and images are padded to."""
+    """Where data lie, the static shapes that prompts and images are padded to, and how steps are prepared ahead.
+
+    `prefetch` steps are made ahead by `threads` of this process, or, with `workers`, by so many processes of so many
+    threads each: for hosts whose one interpreter can not keep up. The steps and their order are the same.
+    """
 
     root: Path | None = None
     max_prompt: PositiveInt = 64
@@ -143,3 +147,4 @@ class DataSection(Section):
     curation: CurationSection = CurationSection()
     prefetch: PositiveInt = 4
     threads: PositiveInt = 1
+    workers: Annotated[int, Field(ge=0)] = 0

@@ -15,6 +15,7 @@ from infimmr_jax.data.readers import GoldCheck
 from infimmr_jax.data.records import Problem
 from infimmr_jax.data.selection import SourceReport, select_problems
 from infimmr_jax.data.synthetic import SyntheticSource
+from infimmr_jax.data.workers import WorkerIterator
 from infimmr_jax.rewards.pool import GraderPool
 
 Encode = Callable[[Problem, Modality], Any]
@@ -46,6 +47,7 @@ class Curriculum:
     dataset: grain.MapDataset[StepBatch]
     phases: tuple[PhaseSection, ...]
     report: tuple[SourceReport, ...]
+    workers: int = 0
 
     @property
     def total_steps(self) -> int:
@@ -109,18 +111,21 @@ def build_curriculum(
         )
         built.append(batches.map_with_index(maker))
         first_step += phase.steps
-    return Curriculum(grain.MapDataset.concatenate(built), config.phases, tuple(reports))
+    return Curriculum(grain.MapDataset.concatenate(built), config.phases, tuple(reports), config.data.workers)
 
 
 def iterate(
     curriculum: Curriculum, start_step: int = 0, threads: int = 1, prefetch: int = 4
-) -> grain.DatasetIterator[StepBatch]:
-    """Iterate from `start_step`, with steps prepared ahead by threads.
+) -> grain.DatasetIterator[StepBatch] | WorkerIterator[StepBatch]:
+    """Iterate from `start_step`, with steps prepared ahead by threads, or by `data.workers` processes.
 
     The iterator's state (`get_state`, `set_state`; saved by Orbax) is the number of the next step.
     """
     if not 0 <= start_step <= curriculum.total_steps:
         raise ValueError(f"step {start_step} is outside the curriculum of {curriculum.total_steps} steps")
+    if curriculum.workers:
+        ahead = max(1, prefetch // curriculum.workers)
+        return WorkerIterator(curriculum.dataset, start_step, curriculum.workers, threads, ahead)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     iterator = iter(curriculum.dataset.to_iter_dataset(options))
     if start_step:

@@ -19,6 +19,7 @@ from infimmr_jax.model.config import ModelConfig, read_config, vision_layout
 from infimmr_jax.model.hf import load_params
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.qwen2_5_vl import Params
+from infimmr_jax.parallel.hosts import row_share
 from infimmr_jax.parallel.mesh import batch_divisor, make_mesh, replicated, shard_batch
 from infimmr_jax.preprocess.batching import PromptBatch, collate
 from infimmr_jax.preprocess.layout import VisionLayout
@@ -100,11 +101,11 @@ def _batch(policy: Policy, plans: Sequence[PromptPlan], rows: int) -> PromptBatc
     windows = max(plan.image_shape[1] for plan in plans) // window
     bucket = (round_up(slots, 1), round_up(windows, 1) * window) if slots else (0, 0)
     length = round_up(max(plan.length for plan in plans), SMALLEST_TRUNK)
-    part = rows // jax.process_count()
+    share = row_share(policy.mesh)
     # Rows beyond the last prompt repeat it; collate marks them as fillers where a process has any of its own.
-    mine = list(plans[jax.process_index() * part : (jax.process_index() + 1) * part]) or [plans[-1]]
+    mine = [plans[row] for row in share.rows(rows) if row < len(plans)] or [plans[-1]]
     encoded = [encode_plan(plan, layout, policy.config.data) for plan in mine]
-    return collate(encoded, part, length, bucket, layout.merge_unit, layout.patch_width)
+    return collate(encoded, rows // share.count, length, bucket, layout.merge_unit, layout.patch_width)
 
 
 def _allowed(policy: Policy) -> jax.Array:

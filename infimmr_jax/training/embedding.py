@@ -19,6 +19,7 @@ from infimmr_jax.data.image_similarity import trimmed
 from infimmr_jax.model.config import read_config, vision_layout
 from infimmr_jax.model.hf import load_params
 from infimmr_jax.model.vision import vision_forward
+from infimmr_jax.parallel.hosts import row_share
 from infimmr_jax.parallel.mesh import batch_divisor, make_mesh, replicated, shard_batch
 from infimmr_jax.preprocess.images import open_image, patchify
 from infimmr_jax.preprocess.windows import window_layout
@@ -70,11 +71,11 @@ def vision_embedder(config: RunConfig, directory: Path | None = None) -> Embed:
 
     def embed(images: Sequence[str | bytes]) -> Float[np.ndarray, "images width"]:
         found = []
-        share = rows // jax.process_count()
+        share = row_share(mesh).rows(rows)
         for start in range(0, len(images), rows):
             chunk = images[start : start + rows]
-            mine = chunk[jax.process_index() * share : (jax.process_index() + 1) * share]
-            filled = np.zeros((share, grid[0] * grid[1], layout.patch_width), np.float32)
+            mine = chunk[share.start : share.stop]
+            filled = np.zeros((len(share), grid[0] * grid[1], layout.patch_width), np.float32)
             for row, image in enumerate(mine):
                 filled[row] = patches_of(image)
             with jax.set_mesh(mesh):
