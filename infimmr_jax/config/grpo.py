@@ -10,11 +10,26 @@ from infimmr_jax.config.base import PositiveInt, Section, Share
 
 
 class RolloutSection(Section):
-    """How responses are sampled."""
+    """How responses are sampled.
+
+    `stop` are texts that end a response when it has written them. `compactions` is how many smaller shapes unfinished
+    responses are gathered into while others finish, each a program more; null: none for answers of up to 64 tokens,
+    which are sampled sooner than the programs are compiled, else 3.
+    """
 
     temperature: Annotated[float, Field(ge=0.0)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    min_p: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    repetition_penalty: Annotated[float, Field(gt=0.0)] = 1.0
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    compactions: Annotated[int, Field(ge=0, le=16)] | None = None
+
+    def compactions_for(self, max_response: int) -> int:
+        """The number of smaller shapes for answers of at most `max_response` tokens."""
+        if self.compactions is not None:
+            return self.compactions
+        return 0 if max_response <= 64 else 3
 
 
 class CoefficientSection(Section):

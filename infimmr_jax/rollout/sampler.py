@@ -27,6 +27,7 @@ from infimmr_jax.rollout.compaction import compact, compacted_shapes, first_plac
 class SampleSettings:
     """Static settings of a sampler: G responses of at most R tokens a prompt; temperature 0 is greedy.
 
+    `stop` are texts that end a response; their automata are given to the sampler as `stops`.
     `compactions` is how many smaller shapes unfinished rows are gathered into as others finish. `entropies` and `gaps`
     record the entropy of each token's distribution and the lead of its likeliest token over the second. What is not
     asked for is not in the program.
@@ -39,6 +40,7 @@ class SampleSettings:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
     compactions: int = 0
     entropies: bool = False
     gaps: bool = False

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from infimmr_jax.config import ConfigError
 from infimmr_jax.model.config import ModelConfig
@@ -24,6 +24,46 @@ def allowed_tokens(tokenizer: Any, model: ModelConfig) -> Bool[np.ndarray, "V"]:
     allowed[sorted(special | set(tokenizer.all_special_ids))] = False
     allowed[model.tokens.eos] = True
     return allowed
+
+
+def stop_tables(tokenizer: Any, stops: tuple[str, ...], vocabulary: int) -> Int[np.ndarray, "N T V"]:
+    """One automaton per stop text: `table[n, state, token]` is the state after a token; the last one means "seen".
+
+    A state is how many bytes of the text the response ends with (Knuth, Morris and Pratt, 1977). So a text is found
+    in whatever tokens it comes, also in the middle of one. Special tokens have no text: they begin anew. T is that of
+    the longest text; a shorter one never stays between its length and T - 1.
+    Raises ConfigError when the tokenizer is not byte-level.
+    """
+    stream = TextStream(tokenizer)
+    pieces = [stream.bytes_of(token) for token in range(vocabulary)]
+    lengths = np.asarray([len(piece) for piece in pieces])
+    letters = np.zeros((vocabulary, max(1, lengths.max())), np.uint8)
+    for token, piece in enumerate(pieces):
+        letters[token, : len(piece)] = np.frombuffer(piece, np.uint8)
+    wanted = [stop.encode() for stop in stops]
+    tables = np.zeros((len(wanted), max(map(len, wanted), default=0) + 1, vocabulary), np.int16)
+    for table, text in zip(tables, wanted, strict=True):
+        moves, seen = _byte_moves(text), len(text)
+        for state in range(seen):
+            states = np.full(vocabulary, state)
+            for place in range(letters.shape[1]):
+                moved = np.where(states == seen, seen, moves[np.minimum(states, seen - 1), letters[:, place]])
+                states = np.where(place < lengths, moved, states)
+            table[state] = np.where(lengths == 0, 0, np.where(states == seen, len(table) - 1, states))
+        table[-1] = len(table) - 1
+    return tables
+
+
+def _byte_moves(text: bytes) -> Int[np.ndarray, "T 256"]:
+    """State after a byte, from every state but the last."""
+    moves = np.zeros((len(text), 256), np.int64)
+    fallback = 0
+    for state, byte in enumerate(text):
+        moves[state] = moves[fallback] if state else 0
+        moves[state, byte] = state + 1
+        if state:
+            fallback = int(moves[fallback, byte])
+    return moves
 
 
 class TextStream:
@@ -47,13 +87,16 @@ class TextStream:
 
     def push(self, token: int) -> str:
         """The text that is whole now that `token` has come; empty for special tokens and parts of characters."""
-        return "" if token in self._special else self._decoder.decode(self._bytes(token))
+        return self._decoder.decode(self.bytes_of(token))
 
     def finish(self) -> str:
         """What was kept back, with U+FFFD for a character that never became whole."""
         return self._decoder.decode(b"", final=True)
 
-    def _bytes(self, token: int) -> bytes:
+    def bytes_of(self, token: int) -> bytes:
+        """The bytes of a token's text; none for special tokens and ids beyond the vocabulary."""
+        if token in self._special:
+            return b""
         text = self._tokenizer.convert_ids_to_tokens(token)
         if text is None:
             return b""  # The model's table is longer than the vocabulary.

@@ -17,9 +17,10 @@ from infimmr_jax.grpo.state import TrainState, make_optimizer, state_shardings
 from infimmr_jax.grpo.step import Rewards, UpdateSettings, grpo_update, needs_reference
 from infimmr_jax.model.hf import load_params
 from infimmr_jax.model.qwen2_5_vl import init_params
-from infimmr_jax.parallel.mesh import batch_sharding, replicated, shard_batch
+from infimmr_jax.parallel.mesh import batch_divisor, batch_sharding, replicated, shard_batch
 from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.rollout.sampler import Rollouts, SampleSettings, sample
+from infimmr_jax.rollout.vocabulary import stop_tables
 from infimmr_jax.training.setup import Setup
 from infimmr_jax.training.sft import SftBatch, sft_step
 
@@ -97,15 +98,25 @@ class Programs:
         """Responses to this host's prompts (as part of the global batch)."""
         setup = self.setup
         if settings not in self._samplers:
+            stops, shards = self._stops(settings.stop), batch_divisor(setup.mesh)
             rows: Any = batch_sharding(setup.mesh)
             shardings = Rollouts(rows, rows, rows, rows, rows, executed=cast(Any, replicated(setup.mesh)))
             self._samplers[settings] = jax.jit(
                 lambda params, batch, allowed, key: sample(
-                    params, setup.model, setup.options, settings, batch, allowed, key
+                    params, setup.model, setup.options, settings, batch, allowed, key, None, stops, shards
                 ),
                 out_shardings=shardings,
             )
         return self._samplers[settings](params, shard_batch(batch, setup.mesh), self._allowed, key)
+
+    def _stops(self, texts: tuple[str, ...]) -> np.ndarray | None:
+        """The automata of the texts that end a response; a planned run has no tokenizer, and only their shape matters."""
+        if not texts:
+            return None
+        vocabulary, tokenizer = self.setup.model.text.vocab_size, getattr(self.setup, "tokenizer", None)
+        if tokenizer is None:
+            return np.zeros((len(texts), max(len(text.encode()) for text in texts) + 1, vocabulary), np.int16)
+        return stop_tables(tokenizer, texts, vocabulary)
 
     def cold_start(self, state: TrainState, batch: SftBatch, rate: float) -> tuple[TrainState, dict[str, jax.Array]]:
         """One supervised step; `state` is donated."""
@@ -159,6 +170,10 @@ class Programs:
             temperature=rollout.temperature,
             top_k=rollout.top_k,
             top_p=rollout.top_p,
+            min_p=rollout.min_p,
+            repetition_penalty=rollout.repetition_penalty,
+            stop=rollout.stop,
+            compactions=rollout.compactions_for(phase.max_response),
         )
 
 

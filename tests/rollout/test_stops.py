@@ -1,0 +1,94 @@
+"""Texts that end a response: found in whatever tokens they come, and the response ends there."""
+
+import dataclasses
+import functools
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "grpo"))
+from small import ALLOWED, MODEL, OPTIONS, PAD, prompts
+
+from infimmr_jax.model.qwen2_5_vl import init_params
+from infimmr_jax.preprocess.tokenizer import train_tokenizer
+from infimmr_jax.rollout.sampler import SampleSettings, finish_reasons, sample
+from infimmr_jax.rollout.vocabulary import stop_tables
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(["so it is </answer> and on it goes", "ababab aabaab", "naïve café"] * 3, 340)
+
+
+def found_at(table: np.ndarray, tokens: list[int]) -> int | None:
+    state = 0
+    for place, token in enumerate(tokens):
+        state = table[state, token]
+        if state == len(table) - 1:
+            return place
+    return None
+
+
+@pytest.mark.parametrize("stop", ["</answer>", "aab", "abab", "é", "it is"])
+def test_a_text_is_found_where_the_decoded_text_first_holds_it(tokenizer, stop):
+    vocabulary = len(tokenizer)
+    # Two texts: the table of the shorter one is padded.
+    table = stop_tables(tokenizer, (stop, "x" * 12), vocabulary)[0]
+    rng = np.random.default_rng(0)
+    hits = 0
+    pieces = ["</answer>", "</", "answer", ">", "a", "ab", "b", " it is", " it", " is", "é", "caf", "x", " "]
+    for _ in range(200):
+        text = "".join(rng.choice(pieces, size=12))
+        tokens = tokenizer.encode(text, add_special_tokens=False)
+        bytes_so_far, expected = b"", None
+        for place, token in enumerate(tokens):
+            bytes_so_far += stop_bytes(tokenizer, token)
+            if expected is None and stop.encode() in bytes_so_far:
+                expected = place
+        assert found_at(table, tokens) == expected, text
+        hits += expected is not None
+    assert hits >= 5
+
+
+def stop_bytes(tokenizer, token: int) -> bytes:
+    """A token's bytes by way of the tokenizer's own byte alphabet, the other way round than the code under test."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    back = {character: byte for byte, character in bytes_to_unicode().items()}
+    text = tokenizer.convert_ids_to_tokens(token)
+    return bytes(back[c] for c in text) if all(c in back for c in text) else text.encode()
+
+
+def test_special_tokens_begin_anew(tokenizer):
+    a, special = tokenizer.convert_tokens_to_ids("a"), tokenizer.eos_token_id
+    table = stop_tables(tokenizer, ("aa",), len(tokenizer))[0]
+    assert found_at(table, [a, a]) == 1
+    assert found_at(table, [a, special, a]) is None
+
+
+def test_responses_end_with_the_stop_and_at_their_limits():
+    """An automaton that waits for any two tokens above 30 in a row; rows have their own limits."""
+    one = dataclasses.replace(MODEL, text=dataclasses.replace(MODEL.text, num_layers=1))
+    params = init_params(jax.random.key(0), one, OPTIONS)
+    V = MODEL.text.vocab_size
+    high = np.arange(V) > 30
+    table = np.stack([np.where(high, 1, 0), np.where(high, 2, 0), np.full(V, 2)])[None].astype(np.int16)
+    limits = np.asarray([[3, 12], [12, 1]], np.int32)
+    function = functools.partial(sample, config=one, options=OPTIONS, settings=SampleSettings(2, 12))
+    drawn = jax.jit(function)(
+        params, batch=prompts(2), allowed=ALLOWED, key=jax.random.key(0), limits=limits, stops=table
+    )
+    tokens, lengths = np.asarray(drawn.tokens), np.asarray(drawn.lengths)
+    reasons = finish_reasons(drawn, MODEL.tokens.eos)
+    for row in np.ndindex(2, 2):
+        kept = tokens[row][: lengths[row]]
+        pairs = np.flatnonzero((kept[:-1] > 30) & (kept[1:] > 30))
+        assert lengths[row] <= limits[row]
+        assert list(pairs) == ([lengths[row] - 2] if reasons[row] == "stop" else []), row
+        assert (reasons[row] == "length") == (not drawn.finished[row])
+        assert (tokens[row][lengths[row] :] == PAD).all()
+    assert "stop" in reasons
+    assert reasons[1, 1] in ("length", "end")
