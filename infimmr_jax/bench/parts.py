@@ -172,7 +172,8 @@ def hash_rewards(tokens: np.ndarray) -> np.ndarray:
 
 
 PARTS = {"prefill": prefill, "decode": decode, "rollout": rollout, "update": update, "step": step}
-_NOTHING: Any = Coefficients(*(np.float32(0),) * len(dataclasses.fields(Coefficients)))
+_ZERO: Any = np.float32(0)
+_NOTHING = Coefficients(kl=_ZERO, entropy=_ZERO, perception=_ZERO)
 
 
 def _inputs(work: Work) -> tuple[Params, PromptBatch]:

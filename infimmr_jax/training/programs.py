@@ -109,8 +109,8 @@ class Programs:
             )
         return self._samplers[settings](params, shard_batch(batch, setup.mesh), self._allowed, key)
 
-    def _stops(self, texts: tuple[str, ...]) -> np.ndarray | None:
-        """The automata of the texts that end a response; a planned run has no tokenizer, and only their shape matters."""
+    def _stops(self, texts: tuple[str, ...]) -> Any:
+        """The automata of the texts that end a response; of a planned run, without tokenizer, only their shape."""
         if not texts:
             return None
         vocabulary, tokenizer = self.setup.model.text.vocab_size, getattr(self.setup, "tokenizer", None)

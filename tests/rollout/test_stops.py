@@ -39,7 +39,7 @@ def test_a_text_is_found_where_the_decoded_text_first_holds_it(tokenizer, stop):
     table = stop_tables(tokenizer, (stop, "x" * 12), vocabulary)[0]
     rng = np.random.default_rng(0)
     hits = 0
-    pieces = ["</answer>", "</", "answer", ">", "a", "ab", "b", " it is", " it", " is", "é", "caf", "x", " "]
+    pieces = ["</answer>", "</", "answer", ">", "a", "aa", "ab", "b", " it is", " it", " is", "é", "caf", "x", " "]
     for _ in range(200):
         text = "".join(rng.choice(pieces, size=12))
         tokens = tokenizer.encode(text, add_special_tokens=False)
