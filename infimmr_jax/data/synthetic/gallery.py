@@ -14,28 +14,34 @@ from infimmr_jax.data.synthetic import FAMILIES, make_problem
 
 ZOOM = 2
 COLUMNS = 6
-CELL = (112 * ZOOM + 24, 112 * ZOOM + 128)
+SIDE = 112 * ZOOM
+LINE = 14  # pixels
 
 
 def gallery(path: Path, index: int = 3) -> None:
-    """Write a PNG sheet: each family's problem `index` in both styles with question, caption and worked solution."""
+    """Write a PNG sheet: each family in both styles with question, caption and solution, and a text twin of each."""
     shown = [
         make_problem(family, style, "train", 0, index + (style == "shifted"), "caption")
         for family in FAMILIES
         for style in ("plain", "shifted")
     ]
+    twins = {family: make_problem(family, "plain", "train", 0, index, "text") for family in FAMILIES}
+    words = [_words(problem, twins) for problem in shown]
+    cell = (SIDE + 24, SIDE + 34 + LINE * max(len(lines) for lines in words))
     rows = -(-len(shown) // COLUMNS)
-    sheet = Image.new("RGB", (COLUMNS * CELL[0], rows * CELL[1]), "white")
+    sheet = Image.new("RGB", (COLUMNS * cell[0], rows * cell[1]), "white")
     pen = ImageDraw.Draw(sheet)
     small, bold = ImageFont.load_default(size=11), ImageFont.load_default(size=13)
     for number, problem in enumerate(shown):
-        left, top = (number % COLUMNS) * CELL[0] + 12, (number // COLUMNS) * CELL[1] + 10
+        left, top = (number % COLUMNS) * cell[0] + 12, (number // COLUMNS) * cell[1] + 10
         style = problem.id.removeprefix(f"{problem.subject}-").split("-")[0]
         pen.text((left, top), f"{problem.subject} ({style})", fill="black", font=bold)
         picture = Image.open(io.BytesIO(_only_image(problem)))
-        sheet.paste(picture.resize((112 * ZOOM, 112 * ZOOM), Image.Resampling.NEAREST), (left, top + 18))
-        pen.text((left, top + 112 * ZOOM + 22), _words(problem), fill=(40, 40, 40), font=small, spacing=2)
-    sheet.quantize(192).save(path, optimize=True)
+        sheet.paste(picture.resize((SIDE, SIDE), Image.Resampling.NEAREST), (left, top + 18))
+        for line, text in enumerate(words[number]):
+            pen.text((left, top + SIDE + 22 + LINE * line), text, fill=(40, 40, 40), font=small)
+    # Median cut would paint a rare yellow orange.
+    sheet.quantize(255, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def _only_image(problem: Problem) -> bytes:
@@ -45,14 +51,17 @@ def _only_image(problem: Problem) -> bytes:
     return image
 
 
-def _words(problem: Problem) -> str:
+def _words(problem: Problem, twins: dict[str, Problem]) -> list[str]:
     options = " ".join(f"({a}) {b}" for a, b in zip(CHOICE_LETTERS, problem.choices, strict=False))
-    parts = (
+    parts = [
         f"Q: {problem.question} {options}",
         f"caption: {problem.caption}",
         f"{problem.solution} -> {problem.answer}",
-    )
-    return "\n".join(line for part in parts for line in textwrap.wrap(part, 42))
+    ]
+    twin = twins[str(problem.subject)]
+    if twin.answer == problem.answer and twin.question.endswith(problem.question):
+        parts.append(f"text twin: {twin.question}")
+    return [line for part in parts for line in textwrap.wrap(part, 42)]
 
 
 if __name__ == "__main__":
