@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.console import Console
 from infimmr_jax import __version__
 from infimmr_jax.config import ConfigError, apply_overrides, load_config
 from infimmr_jax.data.records import DataError
+from infimmr_jax.training.guards import StoppedError
 
 # Transformers is here for tokenizers alone; that PyTorch is not installed is no news.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -46,6 +48,9 @@ def train(
     config: ConfigOption = [Path("configs/nano.yaml")],  # noqa: B006
     overrides: SetOption = [],  # noqa: B006  (typer copies it)
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run.")] = False,
+    auto_resume: Annotated[
+        bool, typer.Option("--auto-resume", help="Go on where there is a run, else start one; for launchers.")
+    ] = False,
 ) -> None:
     """Run a curriculum: cold start (if configured), then GRPO phase after phase; ends with a table and a report."""
     settings = load_config(config, overrides)
@@ -55,7 +60,7 @@ def train(
     join_processes()
     from infimmr_jax.training.run import run_and_report
 
-    run_and_report(settings, resume)
+    run_and_report(settings, "auto" if auto_resume else resume)
 
 
 @app.command()
@@ -317,8 +322,34 @@ def main() -> None:
     try:
         app()
     except (ConfigError, DataError) as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/] {_plain(str(error))}")
-        sys.exit(2)
+        _say("error", error)
+        _leave(2)
+    except StoppedError as error:
+        _say("stopped", error)
+        _leave(error.status)
+    except Exception:
+        if not _one_of_several():
+            raise
+        traceback.print_exc()
+        _leave(1)
+
+
+def _say(word: str, error: Exception) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]{word}:[/] {_plain(str(error))}")
+
+
+def _one_of_several() -> bool:
+    # A command that never loaded JAX has joined nobody.
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
+
+
+def _leave(status: int) -> NoReturn:
+    """End with a status; as one of several processes at once, for the others are not going to say goodbye."""
+    if _one_of_several():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _plain(text: str) -> str:

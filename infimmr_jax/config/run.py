@@ -17,7 +17,14 @@ from infimmr_jax.config.grpo import GrpoSection, OptimizerSection, RolloutSectio
 from infimmr_jax.config.layers import merge_layers
 from infimmr_jax.config.model import ModelSection, PromptSection
 from infimmr_jax.config.reward import RewardSection
-from infimmr_jax.config.training import CheckpointSection, EvaluationSection, LoggingSection, MeshSection, SftSection
+from infimmr_jax.config.training import (
+    CheckpointSection,
+    EvaluationSection,
+    GuardSection,
+    LoggingSection,
+    MeshSection,
+    SftSection,
+)
 
 
 class RunConfig(Section):
@@ -37,6 +44,7 @@ class RunConfig(Section):
     optimizer: OptimizerSection = OptimizerSection()
     evaluation: EvaluationSection = EvaluationSection()
     checkpoint: CheckpointSection = CheckpointSection()
+    guards: GuardSection = GuardSection()
     logging: LoggingSection = LoggingSection()
     mesh: MeshSection = MeshSection()
 
@@ -46,6 +54,12 @@ class RunConfig(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"phase names must differ; {twice} appear twice")
+        best = self.checkpoint.keep_best
+        if best is not None and best.metric.partition("/")[0] not in self.evaluation.sources:
+            raise ValueError(
+                f"checkpoint.keep_best.metric is {best.metric!r}, but evaluation.sources has no "
+                f"{best.metric.partition('/')[0]!r}: nothing would be measured"
+            )
         return self
 
 

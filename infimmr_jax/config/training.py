@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from infimmr_jax.config.base import Modality, PositiveInt, Section, Share
 from infimmr_jax.config.data import SourceSection
+
+# The numbers of a row of evals.jsonl that a checkpoint can be chosen by.
+EVALUATED = ("accuracy", "format_rate", "length", "truncated", "worked_share")
 
 
 class SftStage(Section):
@@ -56,11 +59,56 @@ class EvaluationSection(Section):
     max_response: PositiveInt | None = None
 
 
+class KeepBestSection(Section):
+    """The best checkpoint by a number of the held-out evaluations, `modality/number`; ties go to the later one."""
+
+    metric: str
+    mode: Literal["max", "min"] = "max"
+
+    @model_validator(mode="after")
+    def _known(self) -> KeepBestSection:
+        modality, _, number = self.metric.partition("/")
+        if modality not in get_args(Modality) or number not in EVALUATED:
+            raise ValueError(
+                f"metric {self.metric!r} is not of the form modality/number; modalities: "
+                f"{', '.join(get_args(Modality))}; numbers: {', '.join(EVALUATED)}"
+            )
+        return self
+
+
 class CheckpointSection(Section):
-    """When checkpoints are written and how many are kept."""
+    """When checkpoints are written, where, and how many are kept.
+
+    `directory` is a path that all machines share, or a bucket (`gs://`, `s3://`); default: `checkpoints` in `output`.
+    `keep_best` keeps one more, and writes it as `model_best` at the end. `may_change` names keys (and all below) whose
+    values may differ from those that a resumed checkpoint was made with.
+    """
 
     every_steps: PositiveInt = 20
     keep_last: PositiveInt = 2
+    directory: str | None = None
+    keep_best: KeepBestSection | None = None
+    may_change: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _storable(self) -> CheckpointSection:
+        scheme, separator, _ = (self.directory or "").partition("://")
+        if separator and scheme not in ("gs", "s3", "file"):
+            raise ValueError(f"directory: checkpoints go to a path, gs:// or s3://, not to {scheme}://")
+        return self
+
+
+class GuardSection(Section):
+    """What ends a run that can not go on.
+
+    An update whose loss or gradient is not finite is skipped; `max_nonfinite` of them in a row stop the run, with the
+    batch, the responses and their rewards saved. `stall_minutes` without a step (or an evaluated batch) write the
+    stacks of all threads; `stall_exit` then ends the process with status 75, for a launcher to start it again.
+    """
+
+    max_nonfinite: PositiveInt = 3
+    stall_minutes: Annotated[float, Field(gt=0)] = 30.0
+    stall_exit: bool = False
 
 
 class LoggingSection(Section):

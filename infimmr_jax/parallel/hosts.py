@@ -63,10 +63,13 @@ def row_share(mesh: Mesh, process: int | None = None) -> RowShare:
 
 
 def host_rows(tree: Any) -> Any:
-    """This process's rows of arrays that are split over their first axis, as NumPy arrays in row order."""
+    """This process's rows of arrays that are split over their first axis, as NumPy arrays in row order.
+
+    Numbers without axes are the same everywhere.
+    """
 
     def one(x: jax.Array) -> np.ndarray:
-        if jax.process_count() == 1:
+        if jax.process_count() == 1 or x.ndim == 0:
             return np.asarray(x)
         # Devices along the tensor axis hold copies of the same rows.
         pieces = {shard.index[0].start or 0: np.asarray(shard.data) for shard in x.addressable_shards}

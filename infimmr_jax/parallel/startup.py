@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
+from infimmr_jax.config import ConfigError
+
 CACHE_VARIABLE = "INFIMMR_CACHE"
+METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
 
 
 def cache_directory() -> Path:
@@ -26,18 +34,96 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
-def join_processes() -> None:
-    """Join the other processes of the job when the environment names them.
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """How this process belongs to a job: a sentence for people, and what `jax.distributed.initialize` is given.
 
-    Explicit addresses come as INFIMMR_COORDINATOR (host:port), INFIMMR_PROCESSES and INFIMMR_PROCESS; without them,
-    INFIMMR_DISTRIBUTED=1 lets JAX find TPU pods, GKE and SLURM by itself.
+    `arguments` is None for a process of its own; empty where JAX reads the addresses of the cluster by itself.
     """
-    address = os.environ.get("INFIMMR_COORDINATOR")
-    if address:
-        jax.distributed.initialize(
-            coordinator_address=address,
-            num_processes=int(os.environ["INFIMMR_PROCESSES"]),
-            process_id=int(os.environ["INFIMMR_PROCESS"]),
-        )
-    elif os.environ.get("INFIMMR_DISTRIBUTED") == "1":
-        jax.distributed.initialize()
+
+    words: str
+    arguments: dict[str, Any] | None
+
+
+def find_job(
+    environ: Mapping[str, str] = os.environ,
+    tpu_machine: Callable[[], bool] | None = None,
+    metadata: Callable[[str], str | None] | None = None,
+) -> Job:
+    """Recognise explicit addresses, SLURM, GKE and TPU pods, in this order; `INFIMMR_DISTRIBUTED=0` switches it off.
+
+    Explicit addresses are INFIMMR_COORDINATOR (host:port), INFIMMR_PROCESSES and INFIMMR_PROCESS.
+    `tpu_machine` says whether TPU chips are here, `metadata` reads an attribute of a Google Cloud machine.
+    Raises ConfigError when addresses are incomplete.
+    """
+    tpu_machine = tpu_machine or has_tpu_device
+    metadata = metadata or read_metadata
+    if environ.get("INFIMMR_DISTRIBUTED") == "0":
+        return Job("one process (INFIMMR_DISTRIBUTED=0)", None)
+    names = ("INFIMMR_COORDINATOR", "INFIMMR_PROCESSES", "INFIMMR_PROCESS")
+    given = [name for name in names if environ.get(name)]
+    if given:
+        return _explicit(environ, names, given)
+    if "SLURM_PROCID" in environ and int(environ.get("SLURM_NTASKS", "1")) > 1:
+        index, count = environ["SLURM_PROCID"], environ["SLURM_NTASKS"]
+        return Job(f"SLURM job {environ.get('SLURM_JOB_ID', '?')}: process {index} of {count}", {})
+    hosts = environ.get("TPU_PROCESS_ADDRESSES") or environ.get("TPU_WORKER_HOSTNAMES") or ""
+    slices = int(environ.get("MEGASCALE_NUM_SLICES") or 1)
+    if len(hosts.split(",")) * slices > 1 and tpu_machine():
+        count = len(hosts.split(",")) * slices
+        return Job(f"TPU slice on GKE: worker {environ.get('TPU_WORKER_ID', '?')}, {count} processes", {})
+    if not hosts and tpu_machine():
+        workers = metadata("worker-network-endpoints")
+        slices = _slices(metadata("tpu-env"))
+        count = len((workers or "").split(",")) * slices
+        if workers and count > 1:
+            return Job(f"TPU pod: worker {metadata('agent-worker-number')}, {count} processes", {})
+    return Job("one process (no cluster was recognised)", None)
+
+
+def join_processes() -> Job:
+    """Join the other processes of the job, if there are any; must come before the first use of a device."""
+    job = find_job()
+    if job.arguments is not None:
+        # A host that answers nothing for this long is lost; the others then end, and the launcher starts all again.
+        patience = int(os.environ.get("INFIMMR_HEARTBEAT_SECONDS", "100"))
+        jax.distributed.initialize(**job.arguments, heartbeat_timeout_seconds=patience)
+    return job
+
+
+def has_tpu_device() -> bool:
+    """Whether the device files of TPU chips are on this machine."""
+    return Path("/dev/accel0").exists() or (Path("/dev/vfio").exists() and any(Path("/dev/vfio").glob("[0-9]*")))
+
+
+def read_metadata(name: str) -> str | None:
+    """An attribute of this Google Cloud machine, None when there is none or the machine is elsewhere."""
+    request = urllib.request.Request(METADATA + name, headers={"Metadata-Flavor": "Google"})
+    try:
+        with urllib.request.urlopen(request, timeout=3) as answer:
+            return answer.read().decode()
+    except (urllib.error.URLError, TimeoutError):
+        return None
+
+
+def _explicit(environ: Mapping[str, str], names: tuple[str, ...], given: list[str]) -> Job:
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise ConfigError(f"{given[0]} is set, but not {' and '.join(missing)}: a process needs all three")
+    address, count, index = environ[names[0]], environ[names[1]], environ[names[2]]
+    if not count.isdigit() or not index.isdigit() or int(index) >= int(count):
+        raise ConfigError(f"INFIMMR_PROCESS={index} must be a number below INFIMMR_PROCESSES={count}")
+    arguments = {"coordinator_address": address, "num_processes": int(count), "process_id": int(index)}
+    local = environ.get("INFIMMR_LOCAL_DEVICES")
+    # Without it SLURM and MPI tasks would each take one GPU only, whatever their number on the node.
+    arguments |= {"local_device_ids": [int(i) for i in local.split(",")]} if local else {}
+    words = f"explicit addresses: process {index} of {count}, coordinator {address}"
+    return Job(words, arguments | {"cluster_detection_method": "deactivate"})
+
+
+def _slices(environment: str | None) -> int:
+    for line in (environment or "").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "MEGASCALE_NUM_SLICES":
+            return int(value.strip().strip("'\"") or 1)
+    return 1

@@ -3,15 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import secrets
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
-from infimmr_jax.config import CheckpointSection, ConfigError
+from infimmr_jax.config import CheckpointSection, ConfigError, RunConfig
 from infimmr_jax.grpo.state import TrainState
 from infimmr_jax.model.config import ModelConfig
+from infimmr_jax.parallel.hosts import largest_over_hosts, wait_for_hosts
+
+# What may differ between the run that saved and the one that goes on: none of it changes what is computed.
+FREE = (
+    "name",
+    "output",
+    "logging",
+    "checkpoint",
+    "guards",
+    "mesh",
+    "data.root",
+    "data.threads",
+    "data.prefetch",
+    "model.path",
+    "model.remat",
+    "model.attention",
+    "grpo.micro_batches",
+    "grpo.logprob_chunk",
+    "reward.workers",
+    "reward.deadline_seconds",
+    "reward.memory_mb",
+)
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +46,8 @@ class Place:
     """Where a run stands on the host.
 
     `sft_step` and `grpo_step` are steps made; `evaluated` stages are evaluated; `phase` is the phase's name for people.
-    `data` is the state of the running Grain iterator, `key` the run's random key, `rows` the lines of each JSONL file.
+    `data` is the state of the running Grain iterator, `key` the run's random key, `rows` the lines of each JSONL file,
+    `broken` the number of skipped updates just before.
     """
 
     sft_step: int = 0
@@ -29,6 +57,7 @@ class Place:
     data: dict[str, Any] | None = None
     key: tuple[int, ...] = ()
     rows: dict[str, int] = dataclasses.field(default_factory=dict)
+    broken: int = 0
 
     @property
     def step(self) -> int:
@@ -39,11 +68,15 @@ class Place:
 class Checkpoints:
     """The checkpoints of one run; use it as a context manager, which waits for the last save."""
 
-    def __init__(self, run_dir: Path, section: CheckpointSection, model: ModelConfig):
+    def __init__(self, config: RunConfig, model: ModelConfig):
+        section = config.checkpoint
         self._model = _plain(dataclasses.asdict(model))
-        self.directory = (run_dir / "checkpoints").resolve()
-        options = ocp.CheckpointManagerOptions(max_to_keep=section.keep_last, cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._config = config.model_dump(mode="json")
+        self._keeps_best = section.keep_best is not None
+        self._may_change = (*FREE, *section.may_change)
+        self.directory = checkpoint_directory(section, config.output)
+        _check_shared(self.directory)
+        self._manager = ocp.CheckpointManager(self.directory, options=_options(section))
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -56,42 +89,138 @@ class Checkpoints:
         """Number of the newest complete checkpoint, None when there is none."""
         return self._manager.latest_step()
 
-    def save(self, place: Place, state: TrainState) -> None:
-        """Start saving; the arrays are copied before this returns, so the next step may overwrite them."""
-        facts = {"place": dataclasses.asdict(place), "model": self._model}
+    def best(self) -> int | None:
+        """Number of the best checkpoint by `checkpoint.keep_best`; None without that key or before an evaluation."""
+        if not self._keeps_best or not self._manager.all_steps():
+            return None
+        step = self._manager.best_step()
+        return step if step is not None and self._manager.metrics(step) is not None else None
+
+    def save(self, place: Place, state: TrainState, metrics: dict[str, float] | None = None) -> None:
+        """Start saving; the arrays are copied before this returns, so the next step may overwrite them.
+
+        `metrics` are those of the evaluation that was just made, for `keep_best`.
+        """
+        facts = {"place": dataclasses.asdict(place), "model": self._model, "config": self._config}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts))
-        self._manager.save(place.step, args=items)
+        self._manager.save(place.step, args=items, metrics=metrics)
 
     def wait(self) -> None:
         """Return when the save under way is complete on disk."""
         self._manager.wait_until_finished()
 
-    def place(self) -> Place:
-        """Where the newest checkpoint stands.
+    def resume(self, abstract: TrainState) -> tuple[Place, TrainState] | None:
+        """The newest checkpoint that can be read, on this mesh, whatever mesh and number of processes saved it.
 
-        Raises ConfigError when there is none, or when it is of a model of another shape.
+        `abstract` gives shapes, dtypes and shardings. None when there is no complete checkpoint. One that is damaged
+        is moved aside with a warning; with several processes it is an error.
+        Raises ConfigError when the checkpoint is of another model or configuration, or when none can be read.
         """
-        step = self.latest()
-        if step is None:
-            raise ConfigError(f"{self.directory} holds no complete checkpoint: start the run without --resume")
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                place = self._place(step)
+                return place, self.restore(abstract, step)
+            except ConfigError:
+                raise
+            except (ValueError, OSError, KeyError) as error:
+                where = self.directory / str(step)
+                if jax.process_count() > 1:
+                    raise ConfigError(
+                        f"checkpoint {where} can not be read ({_first_line(error)}): move it away, and the run goes on "
+                        "from the one before"
+                    ) from error
+                aside = self.directory / f"damaged-{step}-{secrets.token_hex(3)}"
+                _log.warning(
+                    "checkpoint %s can not be read (%s): it is moved to %s, and the one before is used",
+                    where,
+                    _first_line(error),
+                    aside,
+                )
+                where.rename(aside)
+                self._manager.reload()
+        if steps:
+            raise ConfigError(f"none of the {len(steps)} checkpoints in {self.directory} can be read")
+        return None
+
+    def restore(self, abstract: TrainState, step: int) -> TrainState:
+        """The state of a checkpoint, in the shapes, dtypes and shardings of `abstract`."""
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        return self._manager.restore(step, args=items)["state"]
+
+    def _place(self, step: int) -> Place:
         facts = self._manager.restore(step, args=ocp.args.Composite(facts=ocp.args.JsonRestore()))["facts"]
-        different = _differences(facts["model"], self._model)
-        if different:
-            raise ConfigError(
-                f"checkpoint {self.directory / str(step)} is of another model ({'; '.join(different)}): "
-                "use the configuration it was made with, or another output directory"
-            )
+        for name, here, free in (("model", self._model, ()), ("configuration", self._config, self._may_change)):
+            saved = facts["model" if name == "model" else "config"]
+            different = [text for key, text in _differences(saved, here) if not _below(key, free)]
+            if different:
+                advice = "use the configuration it was made with, or another output directory"
+                if name == "configuration":
+                    advice += "; to go on with the change, name the key in checkpoint.may_change"
+                shown = "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if len(different) > 5 else "")
+                raise ConfigError(f"checkpoint {self.directory / str(step)} is of another {name} ({shown}): {advice}")
         return Place(**{**facts["place"], "key": tuple(facts["place"]["key"])})
 
-    def restore(self, abstract: TrainState) -> TrainState:
-        """The newest state, in the shapes, dtypes and shardings of `abstract`: on this mesh, whatever mesh saved it."""
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        return self._manager.restore(self.latest(), args=items)["state"]
+
+def checkpoint_directory(section: CheckpointSection, output: Path) -> epath.Path:
+    """Where a run's checkpoints are: `checkpoint.directory`, else `checkpoints` in its output directory."""
+    if section.directory is None:
+        return epath.Path((output / "checkpoints").resolve())
+    text = section.directory.removeprefix("file://")
+    return epath.Path(text) if "://" in text else epath.Path(Path(text).resolve())
 
 
-def abstract_like(state: Any, shardings: Any) -> Any:
-    """ShapeDtypeStructs of a tree with their shardings."""
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
+def has_checkpoint(section: CheckpointSection, output: Path) -> bool:
+    """Whether a run left a complete checkpoint."""
+    directory = checkpoint_directory(section, output)
+    return directory.exists() and bool(ocp.utils.checkpoint_steps(directory))
+
+
+def _options(section: CheckpointSection) -> ocp.CheckpointManagerOptions:
+    policies = ocp.checkpoint_managers
+    latest = policies.LatestN(section.keep_last)
+    if section.keep_best is None:
+        return ocp.CheckpointManagerOptions(preservation_policy=latest, cleanup_tmp_directories=True)
+    metric, mode = section.keep_best.metric, section.keep_best.mode
+
+    def value(metrics: Any) -> float:
+        return float(metrics[metric])
+
+    best = policies.BestN(value, reverse=mode == "min", n=1, keep_checkpoints_without_metrics=False)
+    return ocp.CheckpointManagerOptions(
+        preservation_policy=policies.AnyPreservationPolicy([latest, best]),
+        best_fn=value,
+        best_mode=mode,
+        cleanup_tmp_directories=True,
+    )
+
+
+def _check_shared(directory: epath.Path) -> None:
+    """Refuse a directory that is another one on another machine: every process would keep its part for itself."""
+    if jax.process_count() == 1:
+        return
+    token = int(largest_over_hosts(np.asarray([secrets.randbelow(2**31) if jax.process_index() == 0 else 0]))[0])
+    probe = directory / f".shared-{token}"
+    if jax.process_index() == 0:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+    wait_for_hosts("probe written")
+    missing = int(largest_over_hosts(np.asarray([not probe.exists()], np.int32))[0])
+    if jax.process_index() == 0:
+        probe.unlink()
+    if missing:
+        raise ConfigError(
+            f"the checkpoint directory {directory} is not the same on all machines: set checkpoint.directory to a "
+            "shared file system or a bucket (gs://...)"
+        )
+
+
+def _below(key: str, prefixes: tuple[str, ...] | list[str]) -> bool:
+    return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _plain(tree: Any) -> Any:
@@ -100,12 +229,17 @@ def _plain(tree: Any) -> Any:
     return [_plain(value) for value in tree] if isinstance(tree, list | tuple) else tree
 
 
-def _differences(saved: dict, here: dict, prefix: str = "") -> list[str]:
-    found = []
-    for key in sorted(saved.keys() | here.keys()):
-        one, other = saved.get(key), here.get(key)
-        if isinstance(one, dict) and isinstance(other, dict):
-            found += _differences(one, other, f"{prefix}{key}.")
-        elif one != other:
-            found.append(f"{prefix}{key} is {one} there and {other} here")
-    return found
+def _differences(saved: Any, here: Any, key: str = "") -> list[tuple[str, str]]:
+    """(key, sentence) for every leaf that differs; items of lists have their index as key."""
+    if isinstance(saved, list) and isinstance(here, list) and any(isinstance(x, dict | list) for x in [*saved, *here]):
+        saved, here = ({str(i): item for i, item in enumerate(items)} for items in (saved, here))
+    if isinstance(saved, dict) and isinstance(here, dict):
+        names = [*saved, *(name for name in here if name not in saved)]
+        prefix = f"{key}." if key else ""
+        return [
+            found
+            for name in names
+            for found in _differences(saved.get(name), here.get(name), f"{prefix}{name}")
+            if saved.get(name) != here.get(name)
+        ]
+    return [] if saved == here else [(key, f"{key} is {saved!s:.60} there and {here!s:.60} here")]

@@ -8,14 +8,15 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infimmr_jax.config import ConfigError, RunConfig
+from infimmr_jax.config import RunConfig
+from infimmr_jax.config.training import EVALUATED
 from infimmr_jax.data.curriculum import StepBatch, iterate
 from infimmr_jax.grpo.check import check_rewards
 from infimmr_jax.grpo.length_rewards import overlong_rewards
@@ -23,13 +24,15 @@ from infimmr_jax.grpo.schedules import learning_rate_schedule
 from infimmr_jax.grpo.state import TrainState
 from infimmr_jax.grpo.step import Rewards
 from infimmr_jax.model.hf import save_params
-from infimmr_jax.parallel.hosts import host_rows
+from infimmr_jax.parallel.hosts import host_rows, largest_over_hosts, leaders_rows, wait_for_hosts
 from infimmr_jax.preprocess.tokenizer import save_tokenizer
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import Scores, score_groups
 from infimmr_jax.rollout.sampler import Rollouts, SampleSettings
 from infimmr_jax.training.checkpoints import Checkpoints, Place
+from infimmr_jax.training.directory import check_directory, resumed, translated
 from infimmr_jax.training.evaluate import evaluate_stage
+from infimmr_jax.training.guards import Evidence, StallGuard, StoppedError, count_broken, write_evidence
 from infimmr_jax.training.programs import Compilations, Programs, tasks_of
 from infimmr_jax.training.progress import Progress
 from infimmr_jax.training.provenance import record_run
@@ -60,6 +63,7 @@ class Run:
     progress: Progress
     checkpoints: Checkpoints
     compilations: Compilations
+    guard: StallGuard
     state: TrainState
     place: Place
     stopping: list[int] = dataclasses.field(default_factory=list)
@@ -68,57 +72,95 @@ class Run:
         """Move the place on."""
         self.place = dataclasses.replace(self.place, **changes)
 
-    def save(self) -> None:
-        """Checkpoint the state where it stands; every row written so far belongs to it."""
+    def save(self, metrics: dict[str, float] | None = None) -> None:
+        """Checkpoint the state where it stands; every row written so far belongs to it.
+
+        `metrics` are those of the evaluation just made.
+        """
         self.advance(rows=self.sinks.position())
-        self.checkpoints.save(self.place, self.state)
+        self.checkpoints.save(self.place, self.state, metrics)
+
+    def end_step(self, row: dict[str, Any], evidence: Evidence) -> None:
+        """Write a step's row; count updates without a number, and stop at too many in a row.
+
+        `evidence` gives the arrays of this host and the words that the update was computed from.
+        """
+        self.sinks.metrics(row)
+        self.progress.update(row)
+        self.advance(broken=count_broken(row, self.place.broken))
+        most = self.setup.config.guards.max_nonfinite
+        if self.place.broken >= most:
+            where = write_evidence(self.setup.run_dir / "nonfinite", row, *evidence())
+            self.advance(broken=0)
+            self.save()
+            self.checkpoints.wait()
+            raise StoppedError(
+                f"the loss or gradient of {most} updates in a row (guards.max_nonfinite) was not finite, the last one "
+                f"in {row['kind']} step {row['step']}: they were skipped, the state is saved, and what the last one "
+                f"was computed from is in {where}; lower the learning rate or look at the rewards there"
+            )
+        self.guard.beat(f"{row['kind']} step {row['step'] + 1} is made")
 
     def after_step(self) -> None:
         """Checkpoint when it is due, and stop when a signal asked for it."""
         made = self.place.sft_step + self.place.grpo_step
-        if self.stopping or made % self.setup.config.checkpoint.every_steps == 0:
+        # A signal may come to one host a step earlier than to another: they save and stop together.
+        signal_number = int(largest_over_hosts(np.asarray([self.stopping[0] if self.stopping else 0]))[0])
+        if signal_number or made % self.setup.config.checkpoint.every_steps == 0:
             self.save()
-        self.stop_if_asked()
+        self.stop_if_asked(signal_number)
 
-    def stop_if_asked(self) -> None:
-        """End the run, whose state was just saved, when a signal asked for it."""
-        if self.stopping:
+    def stop_if_asked(self, signal_number: int | None = None) -> None:
+        """End the run, whose state was just saved, when a signal asked any host for it."""
+        if signal_number is None:
+            signal_number = int(largest_over_hosts(np.asarray([self.stopping[0] if self.stopping else 0]))[0])
+        if signal_number:
             self.checkpoints.wait()
             made = self.place.sft_step + self.place.grpo_step
-            self.progress.note(f"stopped by signal {self.stopping[0]} after step {made}; go on with --resume")
+            self.progress.note(f"stopped by signal {signal_number} after step {made}; go on with --resume")
             raise Preempted
 
 
-def train(config: RunConfig, resume: bool = False) -> list[dict[str, Any]]:
+def train(config: RunConfig, resume: bool | Literal["auto"] = False) -> list[dict[str, Any]]:
     """Run the whole configuration; returns the rows of evals.jsonl.
 
-    Raises ConfigError or DataError before any training when something can not work. With `resume` the run in
-    `config.output` goes on from its newest checkpoint, to the same numbers as an unbroken run.
+    Raises ConfigError or DataError before any training when something can not work, StoppedError when the run can not
+    go on (its message says what to do). With `resume` the run in `config.output` goes on from its newest checkpoint, to
+    the same numbers as an unbroken run; "auto" starts a run where there is none.
     """
     run_dir = config.output
-    _check_directory(run_dir, resume)
-    asks_again(config)
+    resume = check_directory(config, resume)
+    with translated(run_dir):
+        return _train(config, run_dir, resume)
+
+
+def _train(config: RunConfig, run_dir: Path, resume: bool) -> list[dict[str, Any]]:
     reward = config.reward
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(GraderPool(reward.workers, reward.deadline_seconds, reward.memory_mb))
         setup = prepare(config, run_dir, pool)
+        # Nothing is written before all have looked at what is there.
+        wait_for_hosts("prepared")
         if jax.process_index() == 0:
             record_run(setup)
             save_tokenizer(setup.tokenizer, run_dir / "tokenizer")
-        checkpoints = stack.enter_context(Checkpoints(run_dir, config.checkpoint, setup.model))
+        guard = stack.enter_context(StallGuard(config.guards, run_dir, jax.process_index()))
+        checkpoints = stack.enter_context(Checkpoints(config, setup.model))
         compilations = Compilations()
         programs = Programs(setup)
-        if resume:
-            place = checkpoints.place()
-            state = checkpoints.restore(programs.restore_target())
-        else:
+        found = checkpoints.resume(programs.restore_target()) if resume else None
+        if found is None:
             place = Place(key=tuple(jax.random.key_data(jax.random.key(config.seed)).tolist()))
             state = programs.start()
+        else:
+            place, state = found
         sinks = stack.enter_context(open_sinks(run_dir, config.logging, place.rows if resume else None))
         progress = stack.enter_context(Progress())
         for line in dict.fromkeys(str(report) for report in setup.reports):
             progress.note(line)
-        run = Run(setup, programs, pool, sinks, progress, checkpoints, compilations, state, place)
+        if resume:
+            progress.note(resumed(found is not None, place, config))
+        run = Run(setup, programs, pool, sinks, progress, checkpoints, compilations, guard, state, place)
         with _signals(run):
             evals = _run(run)
     return evals
@@ -144,15 +186,25 @@ def _run(run: Run) -> list[dict[str, Any]]:
             _phase(run, index, end)
         evals += _evaluate(run, index + 1, phase.name)
     run.checkpoints.wait()
+    run.guard.beat("the model is written")
+    _export(run, run.state.params, "model")
+    best = run.checkpoints.best()
+    if best is not None:
+        state = run.checkpoints.restore(run.programs.restore_target(), best)
+        _export(run, state.params, "model_best")
+    return evals
+
+
+def _export(run: Run, params: Any, name: str) -> None:
+    setup = run.setup
     save_params(
-        run.state.params,
+        params,
         setup.model,
-        setup.run_dir / "model",
+        setup.run_dir / name,
         setup.tokenizer,
         dtype=setup.config.model.param_dtype,
         image=setup.config.data.image,
     )
-    return evals
 
 
 def _cold_start(run: Run, index: int, end: int) -> None:
@@ -180,10 +232,8 @@ def _cold_start(run: Run, index: int, end: int) -> None:
         row |= numbers | {"optimizer/learning_rate": rate, "time/step": seconds, "time/input_wait": waited}
         row |= {"tokens_per_second": float(batch.mask.sum()) * jax.process_count() / seconds}
         row |= {"compile/count": run.compilations.count, "compile/seconds": run.compilations.seconds}
-        _refuse_nan(row)
-        run.sinks.metrics(row)
-        run.progress.update(row)
         run.advance(sft_step=step + 1, data=batches.get_state())
+        run.end_step(row, lambda batch=batch: (batch, {}))
         if step + 1 < end:
             run.after_step()
     if end == total_steps(sft):
@@ -200,13 +250,14 @@ def _evaluate(run: Run, stage_index: int, stage: str) -> list[dict[str, Any]]:
     key = jax.random.key(setup.config.seed)
 
     def sampler(params: Any, batch: Any) -> Rollouts:
+        run.guard.beat(f"{stage} is evaluated")
         return run.programs.sample(params, batch, settings, key)
 
     run.progress.activity(f"evaluating after {stage}")
     step = run.place.grpo_step
     rows = evaluate_stage(setup, run.state.params, sampler, run.pool, run.sinks, stage, stage_index, step)
     run.advance(evaluated=stage_index + earlier + 1, phase=stage)
-    run.save()
+    run.save({f"{row['modality']}/{name}": float(row[name]) for row in rows for name in EVALUATED})
     run.stop_if_asked()
     return rows
 
@@ -230,20 +281,21 @@ def _phase(run: Run, index: int, end: int) -> None:
         rate = float(rates(step))
         row: dict[str, Any] = {"kind": "grpo", "phase": phase.name, "phase_index": index, "step": step}
         row |= {"step_in_phase": batch.step_in_phase, "optimizer/learning_rate": rate}
-        row |= _grpo_step(run, batch, settings, jax.random.fold_in(key, step), rate)
+        numbers, evidence = _grpo_step(run, batch, settings, jax.random.fold_in(key, step), rate)
+        row |= numbers
         seconds = time.monotonic() - began
         row |= {"time/step": seconds, "time/input_wait": waited}
         row |= {"tokens_per_second": row["rollout/tokens"] / seconds}
         row |= {"compile/count": run.compilations.count, "compile/seconds": run.compilations.seconds}
-        run.sinks.metrics(row)
-        _refuse_nan(row)
-        run.progress.update(row)
         run.advance(grpo_step=step + 1, data=batches.get_state(), phase=phase.name)
+        run.end_step(row, evidence)
         if step + 1 < end:
             run.after_step()
 
 
-def _grpo_step(run: Run, step: StepBatch, settings: SampleSettings, key: jax.Array, rate: float) -> dict[str, Any]:
+def _grpo_step(
+    run: Run, step: StepBatch, settings: SampleSettings, key: jax.Array, rate: float
+) -> tuple[dict[str, Any], Evidence]:
     """Sample, grade, update; the transcripts are written while the devices compute the update."""
     setup, config = run.setup, run.setup.config
     began = time.monotonic()
@@ -264,20 +316,20 @@ def _grpo_step(run: Run, step: StepBatch, settings: SampleSettings, key: jax.Arr
     check_rewards({**scores.components, "total": scores.total}, [problem.id for problem in step.problems])
     total = scores.total + overlong_rewards(local.lengths, settings.max_response, config.grpo.overlong)
     tasks = tasks_of(step.problems, run.programs.task_names)
-    rewards = Rewards(np.asarray(total, np.float32), scores.components, tasks)
+    rewards = leaders_rows(Rewards(np.asarray(total, np.float32), scores.components, tasks), setup.share)
     graded = time.monotonic()
     run.state, metrics = run.programs.update(run.state, step.batch, rollouts, rewards, rate, step.step)
     _write_transcripts(run, step, texts, scores, local)
     numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
     done = time.monotonic()
     counted = {f"grading/{name}": count for name, count in scores.counters.items()}
-    return {
-        **numbers,
-        **counted,
-        "time/rollout": sampled - began,
-        "time/grade": graded - sampled,
-        "time/update": done - graded,
-    }
+    times = {"time/rollout": sampled - began, "time/grade": graded - sampled, "time/update": done - graded}
+
+    def evidence() -> tuple[Any, dict[str, Any]]:
+        words = {"problems": [problem.id for problem in step.problems], "responses": texts}
+        return {"batch": step.batch, "rollouts": local, "rewards": rewards}, words
+
+    return {**numbers, **counted, **times}, evidence
 
 
 def _local(rollouts: Rollouts) -> Any:
@@ -292,40 +344,20 @@ def _write_transcripts(run: Run, step: StepBatch, texts: list[list[str]], scores
         return
     phase = run.setup.curriculum.phases[step.phase_index]
     where = {"kind": "train", "step": step.step, "phase": phase.name, "phase_index": step.phase_index}
-    for row in range(min(logging.transcript_groups, len(step.problems))):
+    share, total = run.setup.share, phase.prompts_per_step
+    groups = min(logging.transcript_groups, total)
+    # Spread over the whole batch and moving with the step: every host's rows are seen in turn.
+    chosen = sorted((step.step + i * total // groups) % total for i in range(groups))
+    mine, rows = share.rows(total), []
+    for row in (row - mine.start for row in chosen if row in mine and share.leads):
         problem, modality = step.problems[row], step.modalities[row]
         record = transcript(problem, step.prompts[row].text, texts[row], scores, local, row, run.setup.tokenizer)
-        images = [] if modality == "text" else [run.sinks.transcript_image(image) for image in problem.images]
-        run.sinks.transcript({**where, "modality": modality, **record, "images": images})
-
-
-def _refuse_nan(row: dict[str, Any]) -> None:
-    if not np.isfinite(row["loss"]):
-        raise FloatingPointError(
-            f"the loss of {row['kind']} step {row['step']} is {row['loss']}: the checkpoint before it is kept; "
-            "lower the learning rate or look at the step's transcripts"
-        )
+        rows.append(({**where, "modality": modality, **record}, () if modality == "text" else problem.images))
+    run.sinks.transcripts(rows)
 
 
 def _evaluation_length(config: RunConfig) -> int:
     return config.evaluation.max_response or max(phase.max_response for phase in config.phases)
-
-
-def _check_directory(run_dir: Path, resume: bool) -> None:
-    started = (run_dir / "checkpoints").exists() or (run_dir / "metrics.jsonl").exists()
-    if started and not resume:
-        raise ConfigError(
-            f"{run_dir} already holds a run: continue it with --resume, or give another directory with --set output=DIR"
-        )
-    if resume and not started:
-        raise ConfigError(f"{run_dir} holds no run to resume: start it without --resume")
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        probe = run_dir / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"the output directory {run_dir} can not be written: {error.strerror}") from error
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Literal
 
 import jax
 from rich.console import Console
@@ -13,7 +14,7 @@ from infimmr_jax.training.loop import train
 from infimmr_jax.training.progress import final_table
 
 
-def run_and_report(config: RunConfig, resume: bool) -> None:
+def run_and_report(config: RunConfig, resume: bool | Literal["auto"]) -> None:
     """Train, then print the table of all stages and where the report and the model lie."""
     train(config, resume)
     if jax.process_index() != 0:

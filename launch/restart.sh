@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Runs a command, and again while it ends with 75 (state saved, try again) or by a signal (lost, or another host was):
+#   bash launch/restart.sh .venv/bin/infimmr train --auto-resume --config configs/nano.yaml
+# INFIMMR_RESTARTS bounds how often (100); a pause between attempts lets the other hosts notice the loss as well.
+set -uo pipefail
+
+restarts="${INFIMMR_RESTARTS:-100}" pause="${INFIMMR_RESTART_SECONDS:-10}"
+child="" asked=""
+# Passed on, so that the run saves; then this script ends too: who sent it wants the machine back.
+trap 'asked=1; [ -n "$child" ] && kill -TERM "$child" 2>/dev/null' TERM INT
+for ((attempt = 0; ; attempt++)); do
+  "$@" &
+  child=$!
+  status=0
+  while :; do
+    wait "$child"
+    status=$?
+    kill -0 "$child" 2>/dev/null || break # else a signal came to this script while it waited
+  done
+  if [ -n "$asked" ]; then exit "$status"; fi
+  if [ "$status" -ne 75 ] && [ "$status" -le 128 ]; then exit "$status"; fi
+  if [ "$attempt" -ge "$restarts" ]; then
+    echo "restart: ended with status $status for the ${attempt}th time after a restart; giving up" >&2
+    exit "$status"
+  fi
+  echo "restart: ended with status $status; starting again in $pause s (restart $((attempt + 1)) of $restarts)" >&2
+  sleep "$pause"
+done
