@@ -91,7 +91,14 @@ def distances(first: Prints, second: Prints) -> Float[np.ndarray, "many others"]
 
 
 def trimmed(image: Image.Image) -> Image.Image:
-    """The picture without the even margin around its content; a picture of nothing but margin stays as it is."""
+    """The picture without the even margin around its content; a picture of nothing but margin stays as it is.
+
+    Twice: a frame may lie around a picture that has a background of its own.
+    """
+    return _without_margin(_without_margin(image))
+
+
+def _without_margin(image: Image.Image) -> Image.Image:
     pixels: UInt8[np.ndarray, "height width"] = np.asarray(image.convert("L"))
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     content = np.abs(pixels.astype(np.int16) - np.median(border)) > MARGIN_CONTRAST
