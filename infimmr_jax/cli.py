@@ -277,6 +277,7 @@ def bench(
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default by device.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Measured calls after the warm-up; medians are given.")] = 5,
     compactions: Annotated[int, typer.Option(min=0, help="Smaller shapes for unfinished rows.")] = 0,
+    cache_sizes: Annotated[int, typer.Option(min=1, help="Sizes that the cache of responses grows through.")] = 1,
     longest: Annotated[
         float, typer.Option(min=0, help="Log-normal lengths, the longest this many times the median; 0: all equal.")
     ] = 0.0,
@@ -297,6 +298,7 @@ def bench(
         ask = command.Ask(
             repeats=repeats,
             compactions=compactions,
+            cache_sizes=cache_sizes,
             longest=longest,
             micro_batches=micro_batches,
             logprob_chunk=logprob_chunk,

@@ -1,9 +1,9 @@
-"""Peak memory of an update with the published vocabulary, as the compiler plans it: chunked against unchunked log-probs.
+"""Peak memory of an update with the published vocabulary, as the compiler plans it: chunked or unchunked log-probs.
 
     python studies/update_memory.py [CHUNK ..]
 
-The small decoder of `infimmr bench` with V = 151,936, one prompt of 512 tokens, 4 responses of 512 (T = 2,048), float32,
-one AdamW step. `unchunked` is log_softmax of [T, V] logits under plain differentiation. Nothing is run, only compiled.
+The small decoder of `infimmr bench` with V = 151,936, one prompt of 512 tokens, 4 responses of 512 (T = 2,048),
+float32, one AdamW step. `unchunked` is log_softmax of [T, V] logits under plain differentiation. Nothing is run.
 """
 
 import dataclasses

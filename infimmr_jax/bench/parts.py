@@ -35,6 +35,7 @@ class Ask:
 
     repeats: int = 5
     compactions: int = 0
+    cache_sizes: int = 1
     longest: float = 0.0
     temperature: float = 1.0
     micro_batches: int = 1
@@ -181,7 +182,13 @@ def _inputs(work: Work) -> tuple[Params, PromptBatch]:
 
 
 def _settings(work: Work, ask: Ask) -> SampleSettings:
-    return SampleSettings(work.size.group, work.size.new_tokens, ask.temperature, compactions=ask.compactions)
+    return SampleSettings(
+        group_size=work.size.group,
+        max_response=work.size.new_tokens,
+        temperature=ask.temperature,
+        compactions=ask.compactions,
+        cache_sizes=ask.cache_sizes,
+    )
 
 
 def _sampler(work: Work, ask: Ask, timer: Timer) -> tuple[Any, tuple]:

@@ -14,7 +14,8 @@ class RolloutSection(Section):
 
     `stop` are texts that end a response when it has written them. `compactions` is how many smaller shapes unfinished
     responses are gathered into while others finish, each a program more; null: none for answers of up to 64 tokens,
-    which are sampled sooner than the programs are compiled, else 3.
+    which are sampled sooner than the programs are compiled, else 3. `cache_sizes` is how many sizes the cache of a
+    batch's answers grows through, of which every token reads the whole; null: 1 up to 64 tokens, else 2.
     """
 
     temperature: Annotated[float, Field(ge=0.0)] = 1.0
@@ -24,12 +25,19 @@ class RolloutSection(Section):
     repetition_penalty: Annotated[float, Field(gt=0.0)] = 1.0
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     compactions: Annotated[int, Field(ge=0, le=16)] | None = None
+    cache_sizes: Annotated[int, Field(ge=1, le=16)] | None = None
 
     def compactions_for(self, max_response: int) -> int:
         """The number of smaller shapes for answers of at most `max_response` tokens."""
         if self.compactions is not None:
             return self.compactions
         return 0 if max_response <= 64 else 3
+
+    def cache_sizes_for(self, max_response: int) -> int:
+        """The number of sizes of the cache for answers of at most `max_response` tokens."""
+        if self.cache_sizes is not None:
+            return self.cache_sizes
+        return 1 if max_response <= 64 else 2
 
 
 class CoefficientSection(Section):
@@ -170,6 +178,7 @@ class GrpoSection(Section):
 
     `clip_low` and `clip_high` bound the ratio to [1 - clip_low, 1 + clip_high]; left out, they take the objective's
     published values. `micro_batches` splits one update without changing its gradient.
+    `micro_batch_tokens` chooses their number for each shape instead: at most that many tokens on a device.
     """
 
     estimator: Literal[
@@ -194,6 +203,7 @@ class GrpoSection(Section):
     overlong: OverlongSection = OverlongSection()
     updates_per_batch: PositiveInt = 1
     micro_batches: PositiveInt = 1
+    micro_batch_tokens: PositiveInt | None = None
     logprob_chunk: PositiveInt = 1024
 
     @model_validator(mode="before")
@@ -206,6 +216,8 @@ class GrpoSection(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> GrpoSection:
+        if self.micro_batch_tokens is not None and self.micro_batches != 1:
+            raise ValueError("give micro_batches or micro_batch_tokens, not both: the second chooses the first")
         if self.objective == "sapo":
             if self.clip_low is not None or self.clip_high is not None:
                 raise ValueError(

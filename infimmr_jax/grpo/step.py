@@ -20,6 +20,7 @@ from infimmr_jax.grpo.advantages import advantages, has_signal
 from infimmr_jax.grpo.group_weights import weigh_advantages
 from infimmr_jax.grpo.kl import kl_sample_weights, penalise_rewards
 from infimmr_jax.grpo.metrics import Metrics, add_metrics, finish_metrics
+from infimmr_jax.grpo.micro import micro_batches
 from infimmr_jax.grpo.objective import Denominators, denominators, policy_loss, training_mask
 from infimmr_jax.grpo.perception import mask_patches
 from infimmr_jax.grpo.schedules import Coefficients, coefficients
@@ -106,6 +107,9 @@ def grpo_update(
     sampler recorded. Advantages are computed once. Micro-batches, devices and hosts do not change the loss: every one
     divides by the denominators of the whole batch. `step` counts batches, for the schedules.
     """
+    P, G, R = rollouts.tokens.shape
+    parts = micro_batches(settings.grpo, P, batch.tokens.shape[1], G, R)
+    settings = dataclasses.replace(settings, grpo=settings.grpo.model_copy(update={"micro_batches": parts}))
     grpo = settings.grpo
     finished = rollouts.finished | ~batch.row_mask[:, None]
     mask = training_mask(rollouts.mask, ~finished, grpo)

@@ -28,7 +28,8 @@ class SampleSettings:
     """Static settings of a sampler: G responses of at most R tokens a prompt; temperature 0 is greedy.
 
     `stop` are texts that end a response; their automata are given to the sampler as `stops`.
-    `compactions` is how many smaller shapes unfinished rows are gathered into as others finish. `entropies` and `gaps`
+    `compactions` is how many smaller shapes unfinished rows are gathered into as others finish; `cache_sizes` how many
+    sizes the cache of the whole batch grows through, since every step reads the whole of it. `entropies` and `gaps`
     record the entropy of each token's distribution and the lead of its likeliest token over the second. What is not
     asked for is not in the program.
     """
@@ -42,6 +43,7 @@ class SampleSettings:
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
     compactions: int = 0
+    cache_sizes: int = 1
     entropies: bool = False
     gaps: bool = False
 
@@ -141,9 +143,11 @@ def sample_branches(
     )
     params = {"decoder": whole_parameters(ends, "decoder", options.compute_dtype)}
 
-    def run(state: SamplerState, trunk: Trunk, layers: LayerInputs, inputs: RowInputs, smaller: Any) -> SamplerState:
+    def run(
+        state: SamplerState, trunk: Trunk, layers: LayerInputs, inputs: RowInputs, smaller: Any, end: int
+    ) -> SamplerState:
         def unfinished(state: SamplerState) -> Array:
-            more = (state.slot < settings.max_response) & ~jnp.all(state.done)
+            more = (state.slot < end) & ~jnp.all(state.done)
             return more if smaller is None else more & ~smaller(state.done)
 
         def step(state: SamplerState) -> SamplerState:
@@ -153,8 +157,7 @@ def sample_branches(
 
     prompts, nowhere = P // shards, P // shards * G
     shapes = compacted_shapes(prompts, G, settings.compactions)
-    if not shapes:
-        return run(state, trunk, layers, inputs, None).rollouts
+    *early, R = cache_lengths(settings)
     whole = state.rollouts
     places = first_places(prompts, G, shards)
     for number in range(len(shapes) + 1):
@@ -162,7 +165,13 @@ def sample_branches(
         smaller = None
         if shape is not None:
             smaller = lambda done, places=places, shape=shape: fits(done, places, prompts, shape, shards)  # noqa: E731
-        state = run(state, trunk, layers, inputs, smaller)
+        if number == 0:
+            for length, longer in zip(early, [*early, R][1:], strict=True):
+                state = run(state, trunk, layers, inputs, smaller, length)
+                state = dataclasses.replace(state, caches=grown(state.caches, longer))
+        state = run(state, trunk, layers, inputs, smaller, R)
+        if not shapes:
+            return state.rollouts
         executed = state.rollouts.executed
         here = _rows_of(state.rollouts)
         whole = dataclasses.replace(whole, **put_back(_rows_of(whole), here, places.home, shards), executed=executed)
@@ -179,6 +188,21 @@ def sample_branches(
         rollouts = Rollouts(**here, executed=executed)
         state = SamplerState(state.slot, last, done, rollouts, caches, states, seen)
     return whole
+
+
+def cache_lengths(settings: SampleSettings) -> tuple[int, ...]:
+    """The sizes in tokens that a batch's cache grows through: even steps, the last is R."""
+    R, count = settings.max_response, settings.cache_sizes
+    return tuple(sorted({-(-R * (number + 1) // count) for number in range(count)}))
+
+
+def grown(caches: tuple[LayerCache, ...], length: int) -> tuple[LayerCache, ...]:
+    """Caches [P, G, K, R, D] with room for `length` tokens."""
+
+    def longer(x: Array) -> Array:
+        return jnp.pad(x, [(0, 0)] * 3 + [(0, length - x.shape[3]), (0, 0)])
+
+    return jax.tree.map(longer, caches)
 
 
 def _rows_of(rollouts: Rollouts) -> dict[str, Any]:
@@ -225,7 +249,7 @@ def initial_state(
         last=jnp.broadcast_to(trunk.bridge[:, None], (P, G)).astype(jnp.int32),
         done=done,
         rollouts=rollouts,
-        caches=decoder.empty_caches(config.text, P, G, R, options.compute_dtype),
+        caches=decoder.empty_caches(config.text, P, G, cache_lengths(settings)[0], options.compute_dtype),
         stops=None if stops is None else jnp.zeros((P, G, stops.shape[0]), jnp.int32),
         seen=seen,
     )

@@ -56,6 +56,8 @@ def ours(work: Path, part: str, prompts: str, group: int, repeats: int, *more: s
     command = [sys.executable, "-m", "infimmr_jax.cli", "bench", part, "--model", str(work / "vl")]
     command += ["--prompt-tokens", str(tokens), "--image-size", str(side), "--group", str(group)]
     command += ["--new-tokens", str(NEW), "--repeats", str(repeats), *more]
+    if part != "update":
+        command += ["--cache-sizes", "4"]
     found = run(command)
     found["parts"] = {
         name: {"cpu_median": one["cpu_seconds"]["median"], "wall_median": one["wall_seconds"]["median"], **one}

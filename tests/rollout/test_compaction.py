@@ -47,7 +47,7 @@ def plain():
 
 def test_compaction_changes_nothing_but_the_work(plain):
     settings, batch, limits, expected = plain
-    found = run(dataclasses.replace(settings, compactions=3), batch, limits, shards=2)
+    found = run(dataclasses.replace(settings, compactions=2, cache_sizes=3), batch, limits, shards=2)
     for name in ("tokens", "mask", "finished"):
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name
     for name in ("logprobs", "behaviour", "entropies", "gaps"):
