@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from infimmr_jax.config import parse_config
+from infimmr_jax.data.curriculum import build_curriculum
+
 HOST = """
 import json, sys
 from infimmr_jax.config import parse_config
@@ -26,6 +29,10 @@ for batch in iterator:
         break
 print(json.dumps({"seen": seen, "state": iterator.get_state()}))
 """
+
+
+def encode(problem, modality):
+    return problem.id + " " + modality
 
 
 def run_hosts(config, count, stop, states=None):
@@ -67,10 +74,13 @@ def test_processes_share_one_sequence_and_resume_it_exactly(tmp_path):
             {"name": "two", "modality": "caption", "steps": 5, "sources": made, "caption_dropout": [0, 1], **common},
         ],
     }
-    (alone,) = run_hosts(config, 1, 11)
-    assert len(alone["seen"]) == 11
-    for count in (2, 4):
-        stop = random.Random(count).randrange(1, 11)
-        first = run_hosts(config, count, stop)
-        second = run_hosts(config, count, 11, [host["state"] for host in first])
-        assert woven(first) + woven(second) == alone["seen"]
+    whole = [batch.batch for batch in build_curriculum(parse_config(config), encode, list).dataset]
+    assert len(whole) == 11
+    # Stopped at random steps; each time as many other processes go on from the state that the first of them left.
+    stops = [*sorted(random.Random(0).sample(range(1, 11), 3)), 11]
+    seen, state = [], None
+    for count, stop in zip((1, 4, 2, 1), stops, strict=True):
+        hosts = run_hosts(config, count, stop, state and [state] * count)
+        assert len({json.dumps(host["state"]) for host in hosts}) == 1
+        seen, state = seen + woven(hosts), hosts[0]["state"]
+    assert seen == whole
