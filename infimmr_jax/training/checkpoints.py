@@ -178,7 +178,7 @@ def has_checkpoint(section: CheckpointSection, output: Path) -> bool:
 
 def _options(section: CheckpointSection) -> ocp.CheckpointManagerOptions:
     policies = ocp.checkpoint_managers
-    latest = policies.LatestN(section.keep_last)
+    latest = policies.LatestN(n=section.keep_last)
     if section.keep_best is None:
         return ocp.CheckpointManagerOptions(preservation_policy=latest, cleanup_tmp_directories=True)
     metric, mode = section.keep_best.metric, section.keep_best.mode
@@ -186,7 +186,7 @@ def _options(section: CheckpointSection) -> ocp.CheckpointManagerOptions:
     def value(metrics: Any) -> float:
         return float(metrics[metric])
 
-    best = policies.BestN(value, reverse=mode == "min", n=1, keep_checkpoints_without_metrics=False)
+    best = policies.BestN(get_metric_fn=value, reverse=mode == "min", n=1, keep_checkpoints_without_metrics=False)
     return ocp.CheckpointManagerOptions(
         preservation_policy=policies.AnyPreservationPolicy([latest, best]),
         best_fn=value,

@@ -1,0 +1,179 @@
+"""Checkpoints: newest, best, never half-written or damaged, and refused when they are of another run."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import tiny_config
+
+from infimmr_jax.config import ConfigError, RunConfig
+from infimmr_jax.grpo.state import TrainState
+from infimmr_jax.model.config import TokenIds, config_from_shape
+from infimmr_jax.training.checkpoints import Checkpoints, Place, checkpoint_directory, has_checkpoint
+
+BEST = "checkpoint.keep_best={metric: image/accuracy, mode: max}"
+
+
+def state(value: float) -> TrainState:
+    params = {"kernel": jnp.full((4, 2), value), "scale": jnp.arange(3.0) * value}
+    return TrainState(step=jnp.int32(value), params=params, moments=(), estimator=())
+
+
+def abstract() -> TrainState:
+    def one(x):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+
+    return jax.tree.map(one, state(0))
+
+
+def opened(config: RunConfig) -> Checkpoints:
+    return Checkpoints(config, config_from_shape(config.model.shape, 400, TokenIds(0, 1, 2, 3, 4, 5)))
+
+
+def saved(config: RunConfig, steps: dict[int, float | None]) -> None:
+    """A run's checkpoints: the number of each, with the accuracy that was measured there (or None)."""
+    with opened(config) as checkpoints:
+        for step, accuracy in steps.items():
+            metrics = None if accuracy is None else {"image/accuracy": accuracy}
+            checkpoints.save(Place(grpo_step=step, key=(1, 2), rows={"metrics": step}), state(step), metrics)
+            checkpoints.wait()
+
+
+def numbers(config: RunConfig) -> list[int]:
+    directory = checkpoint_directory(config.checkpoint, config.output)
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
+
+
+def test_the_newest_is_resumed_with_its_place(tmp_path):
+    config = tiny_config(tmp_path, "checkpoint.keep_last=2")
+    assert not has_checkpoint(config.checkpoint, config.output)
+    saved(config, {1: None, 2: None, 3: None})
+    assert numbers(config) == [2, 3]
+    assert has_checkpoint(config.checkpoint, config.output)
+    with opened(config) as checkpoints:
+        place, found = checkpoints.resume(abstract())
+    assert place == Place(grpo_step=3, key=(1, 2), rows={"metrics": 3})
+    np.testing.assert_array_equal(found.params["kernel"], np.full((4, 2), 3.0))
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", 2), ("min", 4)])
+def test_the_best_is_kept_beside_the_last(tmp_path, mode, best):
+    config = tiny_config(tmp_path, BEST.replace("max", mode), "checkpoint.keep_last=1")
+    with opened(config) as checkpoints:
+        assert checkpoints.best() is None
+    saved(config, {1: None, 2: 0.5, 3: None, 4: 0.25, 5: 0.375, 6: None})
+    assert numbers(config) == [best, 6]
+    with opened(config) as checkpoints:
+        assert checkpoints.latest() == 6
+        assert checkpoints.best() == best
+        assert checkpoints.restore(abstract(), best).params["kernel"][0, 0] == best
+
+
+def test_without_keep_best_there_is_none(tmp_path):
+    saved(tiny_config(tmp_path), {1: 0.5})
+    with opened(tiny_config(tmp_path)) as checkpoints:
+        assert checkpoints.best() is None
+
+
+def test_nothing_complete_is_nothing_to_resume(tmp_path):
+    config = tiny_config(tmp_path)
+    (tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp").mkdir(parents=True)
+    with opened(config) as checkpoints:
+        assert checkpoints.resume(abstract()) is None
+    assert not has_checkpoint(config.checkpoint, config.output)
+
+
+def test_a_half_written_checkpoint_is_never_chosen(tmp_path):
+    config = tiny_config(tmp_path)
+    saved(config, {1: None, 2: None})
+    directory = tmp_path / "checkpoints"
+    shutil.copytree(directory / "2", directory / "3.orbax-checkpoint-tmp")
+    with opened(config) as checkpoints:
+        assert checkpoints.resume(abstract())[0].grpo_step == 2
+
+
+@pytest.mark.parametrize("damage", ["facts", "arrays", "all"])
+def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_used(tmp_path, damage, caplog):
+    config = tiny_config(tmp_path)
+    saved(config, {1: None, 2: None})
+    newest = tmp_path / "checkpoints" / "2"
+    parts = {"facts": newest / "facts", "arrays": newest / "state", "all": newest}
+    files = [path for path in parts[damage].rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with opened(config) as checkpoints:
+        place, found = checkpoints.resume(abstract())
+        assert (place.grpo_step, float(found.params["kernel"][0, 0])) == (1, 1.0)
+        assert "can not be read" in caplog.text
+        assert [path.name.startswith("damaged-2-") for path in newest.parent.glob("damaged*")] == [True]
+        # The step is made again, and saved under its number.
+        checkpoints.save(Place(grpo_step=2, key=(1, 2)), state(2))
+        checkpoints.wait()
+    assert numbers(config) == [1, 2]
+
+
+def test_a_run_whose_every_checkpoint_is_damaged_is_refused(tmp_path):
+    config = tiny_config(tmp_path)
+    saved(config, {1: None})
+    for path in (tmp_path / "checkpoints" / "1").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with opened(config) as checkpoints, pytest.raises(ConfigError, match=r"none of the 1 checkpoints .* can be read"):
+        checkpoints.resume(abstract())
+
+
+def test_a_checkpoint_of_another_configuration_is_refused_by_the_key(tmp_path):
+    saved(tiny_config(tmp_path), {1: None})
+    other = tiny_config(tmp_path, "phases.1.steps=5", "optimizer.learning_rate=2e-3")
+    sentence = r"another configuration \(.*phases\.1\.steps is 2 there and 5 here.*checkpoint\.may_change"
+    with opened(other) as checkpoints, pytest.raises(ConfigError, match=sentence):
+        checkpoints.resume(abstract())
+    allowed = tiny_config(
+        tmp_path,
+        "phases.1.steps=5",
+        "optimizer.learning_rate=2e-3",
+        "checkpoint.may_change=[phases.1.steps, optimizer, phases.0.optimizer, phases.1.optimizer, phases.2.optimizer]",
+    )
+    with opened(allowed) as checkpoints:
+        assert checkpoints.resume(abstract())[0].grpo_step == 1
+
+
+def test_what_does_not_change_the_numbers_may_differ(tmp_path):
+    saved(tiny_config(tmp_path), {1: None})
+    other = tiny_config(tmp_path, "checkpoint.every_steps=9", "data.prefetch=2", "guards.max_nonfinite=5", "name=x")
+    with opened(other) as checkpoints:
+        assert checkpoints.resume(abstract())[0].grpo_step == 1
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    saved(tiny_config(tmp_path), {1: None})
+    other = tiny_config(tmp_path, "model.shape.num_layers=1")
+    with opened(other) as checkpoints, pytest.raises(ConfigError, match=r"another model .*num_layers is 2 there and 1"):
+        checkpoints.resume(abstract())
+
+
+def test_the_directory_may_be_elsewhere(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    config = tiny_config(tmp_path / "run", f"checkpoint.directory=file://{elsewhere}")
+    saved(config, {1: None})
+    assert numbers(config) == [1]
+    assert (elsewhere / "1").is_dir()
+    bucket = tiny_config(tmp_path, "checkpoint.directory=gs://bucket/run")
+    assert str(checkpoint_directory(bucket.checkpoint, bucket.output)) == "gs://bucket/run"
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("checkpoint.directory=memory://x", "not to memory://"),
+        ("checkpoint.keep_best={metric: accuracy}", "not of the form modality/number"),
+        ("checkpoint.keep_best={metric: image/reward}", "numbers: accuracy"),
+        ("checkpoint.keep_best={metric: caption/accuracy}", "evaluation.sources has no 'caption'"),
+    ],
+)
+def test_what_can_not_be_is_refused(tmp_path, override, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        tiny_config(tmp_path, override)
