@@ -1,22 +1,37 @@
 """The run configuration: typed sections, read from YAML; every mistake is a sentence that names its key."""
 
 from infimmr_jax.config.base import ConfigError, Modality, PositiveInt, Section, Share
-from infimmr_jax.config.data import CurationSection, DataSection, FilterSection, PhaseSection, SourceSection
+from infimmr_jax.config.data import (
+    CurationSection,
+    DataSection,
+    FilterSection,
+    PhaseSection,
+    PromotionSection,
+    SourceSection,
+)
 from infimmr_jax.config.grpo import (
     CoefficientSection,
+    DrawsSection,
     EntropySection,
     GroupWeightSection,
     GrpoSection,
     ImportanceSection,
     KlSection,
-    OptimizerSection,
     OverlongSection,
     PerceptionSection,
     RolloutSection,
 )
 from infimmr_jax.config.model import ImageSection, ModelSection, ModelShape, PromptSection, VideoSection, VisionShape
-from infimmr_jax.config.reward import ConsistencyTable, JudgeSection, RewardSection, SecondPassSection
-from infimmr_jax.config.run import RunConfig, apply_overrides, dump_config, load_config, parse_config
+from infimmr_jax.config.optimizer import OptimizerSection, TrainableSection
+from infimmr_jax.config.reward import (
+    ConsistencyTable,
+    JudgeSection,
+    LengthSection,
+    RepetitionSection,
+    RewardSection,
+    SecondPassSection,
+)
+from infimmr_jax.config.run import RunConfig, apply_overrides, dump_config, dump_phases, load_config, parse_config
 from infimmr_jax.config.training import (
     CheckpointSection,
     EvaluationSection,
@@ -35,6 +50,7 @@ __all__ = [
     "ConsistencyTable",
     "CurationSection",
     "DataSection",
+    "DrawsSection",
     "EntropySection",
     "EvaluationSection",
     "FilterSection",
@@ -46,6 +62,7 @@ __all__ = [
     "JudgeSection",
     "KeepBestSection",
     "KlSection",
+    "LengthSection",
     "LoggingSection",
     "MeshSection",
     "Modality",
@@ -56,7 +73,9 @@ __all__ = [
     "PerceptionSection",
     "PhaseSection",
     "PositiveInt",
+    "PromotionSection",
     "PromptSection",
+    "RepetitionSection",
     "RewardSection",
     "RolloutSection",
     "RunConfig",
@@ -66,10 +85,12 @@ __all__ = [
     "SftStage",
     "Share",
     "SourceSection",
+    "TrainableSection",
     "VideoSection",
     "VisionShape",
     "apply_overrides",
     "dump_config",
+    "dump_phases",
     "load_config",
     "parse_config",
 ]

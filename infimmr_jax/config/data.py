@@ -8,7 +8,10 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from infimmr_jax.config.base import Modality, PositiveInt, Section, Share
+from infimmr_jax.config.grpo import GrpoSection, RolloutSection
 from infimmr_jax.config.model import ImageSection
+from infimmr_jax.config.optimizer import OptimizerSection, TrainableSection
+from infimmr_jax.config.reward import RewardSection
 
 
 class SourceSection(Section):
@@ -77,12 +80,44 @@ class FilterSection(Section):
     min_image_gap: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
 
 
+class PromotionSection(Section):
+    """When a phase ends before its `steps`, at the earliest after `min_steps`.
+
+    `plateau`: the training accuracy's mean over the last `window` steps is less than `least_gain` above that of the
+    `window` steps before. `accuracy`: on the first `problems` held-out problems of the phase's modality, answered
+    every `every` steps, the accuracy is at least `at_least`.
+    """
+
+    kind: Literal["steps", "plateau", "accuracy"] = "steps"
+    min_steps: Annotated[int, Field(ge=0)] = 0
+    window: PositiveInt | None = None
+    least_gain: float | None = None
+    at_least: Share | None = None
+    every: PositiveInt | None = None
+    problems: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> PromotionSection:
+        keys = {"steps": (), "plateau": ("window", "least_gain"), "accuracy": ("at_least", "every", "problems")}
+        for name in (name for names in keys.values() for name in names):
+            given, wanted = getattr(self, name) is not None, name in keys[self.kind]
+            if given != wanted:
+                fault = "is missing" if wanted else "has no meaning"
+                needs = " and ".join(keys[self.kind]) or "nothing else"
+                raise ValueError(f"promotion: {name} {fault} with kind {self.kind!r}, which takes {needs}")
+        if self.kind == "steps" and self.min_steps:
+            raise ValueError("promotion: kind 'steps' ends with the phase's steps; min_steps has no meaning")
+        return self
+
+
 class PhaseSection(Section):
     """One phase of the curriculum.
 
     `modality` says what the prompt shows: `text` no image, `caption` image and caption, `image` the image alone.
     `caption_dropout` is the share of a caption phase's problems that are shown without their caption, at its first and
-    at its last step (linear in between).
+    at its last step (linear in between). `reward`, `grpo`, `rollout`, `optimizer` and `trainable` hold what differs
+    from the run's sections of these names (see `config.phases`); read, they are the phase's whole sections.
+    `promotion` can end the phase before its `steps`.
     """
 
     name: str
@@ -95,7 +130,12 @@ class PhaseSection(Section):
     prompts_per_step: PositiveInt = 32
     group_size: Annotated[int, Field(ge=2)] = 8
     max_response: PositiveInt = 48
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    reward: RewardSection = RewardSection()
+    grpo: GrpoSection = GrpoSection()
+    rollout: RolloutSection = RolloutSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    trainable: TrainableSection = TrainableSection()
+    promotion: PromotionSection = PromotionSection()
 
     @model_validator(mode="after")
     def _captioned(self) -> PhaseSection:

@@ -1,4 +1,4 @@
-"""Sampling, the policy update and its optimiser."""
+"""Sampling and the policy update."""
 
 from __future__ import annotations
 
@@ -6,11 +6,46 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from infimmr_jax.config.base import PositiveInt, Section, Share
+from infimmr_jax.config.base import PositiveInt, Section
+
+
+class DrawsSection(Section):
+    """How many batches of prompts a step draws, and which groups it keeps of them; what is kept fills one batch.
+
+    A step draws `at_least` batches, and more until it is full or `at_most` are drawn. `drop` leaves out groups whose
+    rewards are all equal (`equal`) or whose mean accuracy is not between `low` and `high` (`accuracy`; 0 and 1); after
+    the last draw what is still missing is filled with them. Of more groups than fit, `keep` takes the first ones or
+    those with the largest standard deviation of the reward (`spread`).
+    """
+
+    at_least: PositiveInt = 1
+    at_most: PositiveInt = 1
+    drop: Literal["none", "equal", "accuracy"] = "none"
+    low: Annotated[float, Field(ge=0, lt=1)] | None = None
+    high: Annotated[float, Field(gt=0, le=1)] | None = None
+    keep: Literal["first", "spread"] = "first"
+
+    @model_validator(mode="after")
+    def _draws(self) -> DrawsSection:
+        if self.at_most < self.at_least:
+            raise ValueError(f"draws: at_most {self.at_most} is less than at_least {self.at_least}")
+        if self.at_most > self.at_least and self.drop == "none":
+            raise ValueError("draws: without `drop` a step is full after its first draws; set drop, or at_most lower")
+        if self.keep == "spread" and self.at_most == 1:
+            raise ValueError("draws: keep 'spread' has no choice with one draw a step; raise at_least or at_most")
+        if self.at_least > 1 and self.drop == "none" and self.keep == "first":
+            raise ValueError("draws: later draws would never be kept; set drop, or keep: spread")
+        if self.at_most == 1 and self.drop != "none":
+            raise ValueError("draws: what is dropped is replaced by later draws; set at_most above 1, or drop: none")
+        if self.drop != "accuracy" and (self.low is not None or self.high is not None):
+            raise ValueError(f"draws: low and high belong to drop 'accuracy', drop is {self.drop!r}")
+        if (0.0 if self.low is None else self.low) >= (1.0 if self.high is None else self.high):
+            raise ValueError("draws: low must be below high")
+        return self
 
 
 class RolloutSection(Section):
-    """How responses are sampled.
+    """How responses are sampled, and how many prompts a step draws.
 
     `stop` are texts that end a response when it has written them. `compactions` is how many smaller shapes unfinished
     responses are gathered into while others finish, each a program more; null: none for answers of up to 64 tokens,
@@ -26,6 +61,7 @@ class RolloutSection(Section):
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     compactions: Annotated[int, Field(ge=0, le=16)] | None = None
     cache_sizes: Annotated[int, Field(ge=1, le=16)] | None = None
+    draws: DrawsSection = DrawsSection()
 
     def compactions_for(self, max_response: int) -> int:
         """The number of smaller shapes for answers of at most `max_response` tokens."""
@@ -43,21 +79,25 @@ class RolloutSection(Section):
 class CoefficientSection(Section):
     """A loss coefficient and how it moves with the optimiser step.
 
-    It holds `coefficient` until `start_step`, moves to `final_share * coefficient` at `end_step` (null: the last step
-    of the curriculum) and stays there. `linear_then_flat` is `linear` that must name the `end_step` it is flat from.
+    It holds `coefficient` until `start_step`, moves to `final_share * coefficient` at `end_step` (null: the last step)
+    and stays there. `linear_then_flat` is `linear` that must name the `end_step` it is flat from. `span` says what the
+    steps are counted over: the whole curriculum, or each phase anew.
     """
 
     coefficient: Annotated[float, Field(ge=0)] = 0.0
     schedule: Literal["constant", "linear", "cosine", "linear_then_flat"] = "constant"
+    span: Literal["run", "phase"] = "run"
     start_step: Annotated[int, Field(ge=0)] = 0
     end_step: PositiveInt | None = None
     final_share: Annotated[float, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")
     def _moves(self) -> CoefficientSection:
-        if self.schedule == "constant" and (self.end_step is not None or self.start_step or self.final_share):
+        if self.schedule == "constant" and (
+            self.end_step is not None or self.start_step or self.final_share or self.span == "phase"
+        ):
             raise ValueError(
-                "schedule 'constant' does not move, so start_step, end_step and final_share have no meaning; "
+                "schedule 'constant' does not move, so span, start_step, end_step and final_share have no meaning; "
                 "drop them or choose 'linear', 'cosine' or 'linear_then_flat'"
             )
         if self.schedule == "linear_then_flat" and self.end_step is None:
@@ -68,11 +108,25 @@ class CoefficientSection(Section):
 
 
 class KlSection(CoefficientSection):
-    """Penalty on the divergence from the reference policy; `sample_weight: apo` eases it on hard questions (APO)."""
+    """Penalty on the divergence from the reference policy; `sample_weight: apo` eases it on hard questions (APO).
+
+    `reference` is the policy before the first phase, the one at the start of the phase, or a moving average of the
+    policy with `ema_decay` a step (0.99), which starts as the policy of the first phase that asks for it.
+    """
 
     estimator: Literal["k1", "k2", "k3"] = "k3"
     place: Literal["loss", "reward"] = "loss"
     sample_weight: Literal["none", "apo"] = "none"
+    reference: Literal["initial", "phase_start", "ema"] = "initial"
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _reference_is_used(self) -> KlSection:
+        if self.reference != "initial" and not self.coefficient:
+            raise ValueError(f"reference {self.reference!r} has no meaning without a KL term: set coefficient > 0")
+        if self.ema_decay is not None and self.reference != "ema":
+            raise ValueError(f"`ema_decay` belongs to reference 'ema', the reference is {self.reference!r}")
+        return self
 
     @model_validator(mode="after")
     def _weights_need_loss(self) -> KlSection:
@@ -164,7 +218,7 @@ class GroupWeightSection(Section):
 
 
 # Published (clip_low, clip_high) of each objective; cispo's paper has no lower bound, and sapo has no bounds at all.
-_CLIP_DEFAULTS = {
+PUBLISHED_CLIP = {
     "ppo_clip": (0.2, 0.28),
     "gspo": (3e-4, 4e-4),
     "gspo_token": (3e-4, 4e-4),
@@ -177,7 +231,8 @@ class GrpoSection(Section):
     """The policy update: advantage estimator, group weight, objective, aggregation, KL; formulas in docs/methods.md.
 
     `clip_low` and `clip_high` bound the ratio to [1 - clip_low, 1 + clip_high]; left out, they take the objective's
-    published values. `micro_batches` splits one update without changing its gradient.
+    published values. A batch is split into `minibatches`, one optimiser step each, and passed over
+    `updates_per_batch` times. `micro_batches` splits one optimiser step without changing its gradient.
     `micro_batch_tokens` chooses their number for each shape instead: at most that many tokens on a device.
     """
 
@@ -190,8 +245,8 @@ class GrpoSection(Section):
     ema_fallback: Annotated[float, Field(gt=0)] = 5.0
     group_weight: GroupWeightSection = GroupWeightSection()
     objective: Literal["ppo_clip", "gspo", "gspo_token", "cispo", "sapo"] = "ppo_clip"
-    clip_low: float | None = _CLIP_DEFAULTS["ppo_clip"][0]
-    clip_high: float | None = _CLIP_DEFAULTS["ppo_clip"][1]
+    clip_low: float | None = PUBLISHED_CLIP["ppo_clip"][0]
+    clip_high: float | None = PUBLISHED_CLIP["ppo_clip"][1]
     dual_clip: float | None = None
     tau_positive: Annotated[float, Field(gt=0)] = 1.0
     tau_negative: Annotated[float, Field(gt=0)] = 1.05
@@ -202,6 +257,7 @@ class GrpoSection(Section):
     importance: ImportanceSection = ImportanceSection()
     overlong: OverlongSection = OverlongSection()
     updates_per_batch: PositiveInt = 1
+    minibatches: PositiveInt = 1
     micro_batches: PositiveInt = 1
     micro_batch_tokens: PositiveInt | None = None
     logprob_chunk: PositiveInt = 1024
@@ -211,7 +267,7 @@ class GrpoSection(Section):
     def _published_clip(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        low, high = _CLIP_DEFAULTS.get(values.get("objective", "ppo_clip"), (None, None))
+        low, high = PUBLISHED_CLIP.get(values.get("objective", "ppo_clip"), (None, None))
         return {"clip_low": low, "clip_high": high} | values
 
     @model_validator(mode="after")
@@ -249,28 +305,4 @@ class GrpoSection(Section):
                 raise ValueError(f"{kept_out} a KL penalty in the reward would be lost; set kl.place: loss")
             if self.overlong.mode == "soft":
                 raise ValueError(f"{kept_out} the soft over-long penalty would be lost; set overlong.mode: mask")
-        return self
-
-
-class OptimizerSection(Section):
-    """AdamW with global-norm clipping; the schedule spans the whole curriculum.
-
-    The learning rate rises linearly over `warmup_steps` (the first step already has 1 / warmup_steps of it), then
-    follows `schedule` down to `final_share` of itself at the last step.
-    """
-
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    final_share: Share = 0.0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    beta1: Share = 0.9
-    beta2: Share = 0.99
-    epsilon: Annotated[float, Field(gt=0)] = 1e-8
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-
-    @model_validator(mode="after")
-    def _moves(self) -> OptimizerSection:
-        if self.schedule == "constant" and self.final_share:
-            raise ValueError("schedule 'constant' does not fall, so final_share has no meaning; drop it")
         return self

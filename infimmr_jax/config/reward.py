@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from infimmr_jax.config.base import PositiveInt, Section
+
+# Components that are added after the others are combined: penalties that no product and no gate takes away.
+TERMS = frozenset({"length", "repetition"})
 
 
 class JudgeSection(Section):
@@ -54,17 +57,81 @@ class SecondPassSection(Section):
     consistency: ConsistencyTable = ConsistencyTable()
 
 
+_OF_KIND = {
+    "dylr": ("form", "low", "high", "unsolved_length"),
+    "dast": ("gain", "floor", "wrong_gain"),
+    "answer_closeness": ("per_token", "most"),
+    "cosine": ("right", "wrong", "cut"),
+    "shortest_right": ("bonus", "over"),
+}
+
+
+class LengthSection(Section):
+    """The component `length`: a term from the lengths of a whole group, by `kind`; formulas in docs/methods.md.
+
+    A response counts as right from `correct_from` of `component` on. The other keys belong to one kind each, and take
+    their source's values where they are left out.
+    """
+
+    kind: Literal["dylr", "dast", "answer_closeness", "cosine", "shortest_right"]
+    component: str = "accuracy"
+    correct_from: Annotated[float, Field(gt=0)] = 0.5
+    form: Literal["paper", "code"] | None = None
+    low: float | None = None
+    high: float | None = None
+    unsolved_length: PositiveInt | None = None
+    gain: Annotated[float, Field(gt=0)] | None = None
+    floor: Annotated[float, Field(ge=0)] | None = None
+    wrong_gain: Annotated[float, Field(gt=0)] | None = None
+    per_token: Annotated[float, Field(gt=0)] | None = None
+    most: PositiveInt | None = None
+    right: tuple[float, float] | None = None
+    wrong: tuple[float, float] | None = None
+    cut: float | None = None
+    bonus: Annotated[float, Field(gt=0)] | None = None
+    over: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> LengthSection:
+        for kind, names in _OF_KIND.items():
+            for name in names:
+                if kind != self.kind and getattr(self, name) is not None:
+                    raise ValueError(f"length: {name!r} belongs to kind {kind!r}, the kind is {self.kind!r}")
+        return self
+
+    def arguments(self) -> dict[str, Any]:
+        """What the function of this kind is called with."""
+        given = {name: getattr(self, name) for name in _OF_KIND[self.kind]}
+        return {"correct_from": self.correct_from} | {name: x for name, x in given.items() if x is not None}
+
+
+class RepetitionSection(Section):
+    """The component `repetition`: minus the share of repeated n-grams of words; its weight is the penalty.
+
+    `wrong_only` spares responses with at least `correct_from` of `component`.
+    """
+
+    ngram: PositiveInt = 20
+    wrong_only: bool = False
+    component: str = "accuracy"
+    correct_from: Annotated[float, Field(gt=0)] = 0.5
+
+
 class RewardSection(Section):
     """Weights of the reward components, how answers are verified, and the pool of grader processes.
 
     `weights` names built-in components (accuracy, format, accuracy_and_format, judge, caption_check,
-    option_consistency) or your functions as `module:function`. `rules` chooses a rule by answer type, such as
+    option_consistency, length, repetition) or your functions as `module:function`. `combine` says how they become one
+    number (docs/methods.md, "Rewards"). `rules` chooses a rule by answer type, such as
     {string: anls}. `relative_tolerance` is the largest relative error at which numbers in math answers are equal.
     `deadline_seconds` is processor time for one answer (five times that by the clock), `memory_mb` what a grader
     process may take above its libraries.
     """
 
     weights: dict[str, float] = Field(default_factory=lambda: {"accuracy": 0.9, "format": 0.1})
+    combine: Literal["sum", "multiply", "hard_and"] = "sum"
+    length: LengthSection | None = None
+    repetition: RepetitionSection | None = None
     rules: dict[str, str] = Field(default_factory=dict)
     relative_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
     judge: JudgeSection | None = None
@@ -72,6 +139,22 @@ class RewardSection(Section):
     workers: PositiveInt = 1
     deadline_seconds: Annotated[float, Field(gt=0)] = 4.0
     memory_mb: PositiveInt = 1024
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RewardSection:
+        for name, part in (("length", self.length), ("repetition", self.repetition)):
+            if (part is None) == (name in self.weights):
+                missing = f"set reward.{name}" if part is None else f"give it a weight, weights.{name}"
+                raise ValueError(f"the component {name!r} needs both its section and its weight: {missing}")
+            if part is not None and part.component not in {"accuracy", "format", *self.weights} - TERMS:
+                raise ValueError(f"{name}.component: {part.component!r} is none of the components in `weights`")
+        bad = [name for name, weight in self.weights.items() if name not in TERMS and not 0 <= weight <= 1]
+        if self.combine == "multiply" and bad:
+            raise ValueError(
+                f"weights: with combine 'multiply' a weight is the share that a factor of 0 takes away, so "
+                f"{bad[0]!r} needs one in [0, 1], not {self.weights[bad[0]]}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _known(self) -> RewardSection:

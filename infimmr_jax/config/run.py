@@ -13,9 +13,11 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from infimmr_jax.config.base import ConfigError, Section
 from infimmr_jax.config.data import DataSection, PhaseSection
-from infimmr_jax.config.grpo import GrpoSection, OptimizerSection, RolloutSection
+from infimmr_jax.config.grpo import GrpoSection, RolloutSection
 from infimmr_jax.config.layers import merge_layers
 from infimmr_jax.config.model import ModelSection, PromptSection
+from infimmr_jax.config.optimizer import OptimizerSection, TrainableSection
+from infimmr_jax.config.phases import inherit, phase_mistakes, without_inherited
 from infimmr_jax.config.reward import RewardSection
 from infimmr_jax.config.training import (
     CheckpointSection,
@@ -42,11 +44,17 @@ class RunConfig(Section):
     reward: RewardSection = RewardSection()
     grpo: GrpoSection = GrpoSection()
     optimizer: OptimizerSection = OptimizerSection()
+    trainable: TrainableSection = TrainableSection()
     evaluation: EvaluationSection = EvaluationSection()
     checkpoint: CheckpointSection = CheckpointSection()
     guards: GuardSection = GuardSection()
     logging: LoggingSection = LoggingSection()
     mesh: MeshSection = MeshSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _phases_inherit(cls, tree: Any) -> Any:
+        return inherit(tree)
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
@@ -60,6 +68,9 @@ class RunConfig(Section):
                 f"checkpoint.keep_best.metric is {best.metric!r}, but evaluation.sources has no "
                 f"{best.metric.partition('/')[0]!r}: nothing would be measured"
             )
+        mistake = phase_mistakes(self)
+        if mistake is not None:
+            raise ValueError(mistake)
         return self
 
 
@@ -139,12 +150,20 @@ def parse_config(tree: dict[str, Any], origin: str = "the configuration") -> Run
 
 
 def dump_config(config: RunConfig) -> str:
-    """The resolved configuration as YAML; `load_config` of it gives an equal RunConfig."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """The resolved configuration as YAML, phases with what differs in them; `load_config` of it gives an equal one."""
+    return yaml.safe_dump(without_inherited(config.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+
+
+def dump_phases(config: RunConfig) -> str:
+    """Every phase with its whole sections as YAML: what is in force while it runs."""
+    phases = [phase.model_dump(mode="json") for phase in config.phases]
+    return yaml.safe_dump(phases, sort_keys=False, allow_unicode=True)
 
 
 def _sentence(item: Any) -> str:
     where = ".".join(str(part) for part in item["loc"]) or "top level"
+    if item["type"] == "value_error" and not item["loc"]:
+        return str(item["msg"]).removeprefix("Value error, ")
     if item["type"] != "extra_forbidden":
         return f"{where}: {item['msg']} (got {item['input']!r:.80})"
     known = list(_section_at(item["loc"][:-1]).model_fields)

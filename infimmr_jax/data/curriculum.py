@@ -27,8 +27,10 @@ Check = Callable[[Problem, Modality], object]
 class StepBatch:
     """One optimiser step's problems on this process.
 
-    `step` counts over the whole curriculum, `step_in_phase` inside the phase. `problems`, `modalities` and `prompts`
-    (what `encode` made of each) have one entry a row of `batch` (what `collate` made of the prompts).
+    `step` counts over the whole curriculum, `step_in_phase` inside the phase; in a phase whose steps may draw several
+    batches (`rollout.draws`) both count draws, and which step a batch belongs to is known when it is drawn.
+    `problems`, `modalities` and `prompts` (what `encode` made of each) have one entry a row of `batch` (what `collate`
+    made of the prompts).
     """
 
     step: int
@@ -42,7 +44,10 @@ class StepBatch:
 
 @dataclasses.dataclass(frozen=True)
 class Curriculum:
-    """The phases as one dataset of StepBatch, `total_steps` long, with the report of every source."""
+    """The phases as one dataset of StepBatch, with the report of every source.
+
+    It has an element for every draw that a step may make: one a step, unless `rollout.draws` says otherwise.
+    """
 
     dataset: grain.MapDataset[StepBatch]
     phases: tuple[PhaseSection, ...]
@@ -68,6 +73,15 @@ class Curriculum:
     def first_step(self, phase_index: int) -> int:
         """The step that a phase begins with."""
         return sum(phase.steps for phase in self.phases[:phase_index])
+
+    def first_draw(self, phase_index: int) -> int:
+        """The element of the dataset that a phase begins with."""
+        return sum(draws_of(phase) for phase in self.phases[:phase_index])
+
+
+def draws_of(phase: PhaseSection) -> int:
+    """How many batches the steps of a phase draw at most."""
+    return phase.steps * phase.rollout.draws.at_most
 
 
 def build_curriculum(
@@ -105,31 +119,31 @@ def build_curriculum(
             )
         problems, phase_reports = _mixed_problems(phase, phase_index, config.seed, config.data, check or encode, golds)
         reports += phase_reports
-        batches = problems.batch(phase.prompts_per_step, batch_fn=list).slice(slice(0, phase.steps))
+        batches = problems.batch(phase.prompts_per_step, batch_fn=list).slice(slice(0, draws_of(phase)))
         maker = _StepMaker(
             phase, phase_index, first_step, config.seed, encode, collate, process_index, process_count, measure
         )
         built.append(batches.map_with_index(maker))
-        first_step += phase.steps
+        first_step += draws_of(phase)
     return Curriculum(grain.MapDataset.concatenate(built), config.phases, tuple(reports), config.data.workers)
 
 
 def iterate(
-    curriculum: Curriculum, start_step: int = 0, threads: int = 1, prefetch: int = 4
+    curriculum: Curriculum, start: int = 0, threads: int = 1, prefetch: int = 4
 ) -> grain.DatasetIterator[StepBatch] | WorkerIterator[StepBatch]:
-    """Iterate from `start_step`, with steps prepared ahead by threads, or by `data.workers` processes.
+    """Iterate from element `start` (a step's number, unless steps draw several batches).
 
-    The iterator's state (`get_state`, `set_state`; saved by Orbax) is the number of the next step.
+    Steps are prepared ahead by threads, or by `data.workers` processes. The iterator's state (`get_state`, `set_state`; saved by Orbax) is the number of the next element.
     """
-    if not 0 <= start_step <= curriculum.total_steps:
-        raise ValueError(f"step {start_step} is outside the curriculum of {curriculum.total_steps} steps")
+    if not 0 <= start <= len(curriculum.dataset):
+        raise ValueError(f"step {start} is outside the curriculum of {len(curriculum.dataset)} steps")
     if curriculum.workers:
         ahead = max(1, prefetch // curriculum.workers)
-        return WorkerIterator(curriculum.dataset, start_step, curriculum.workers, threads, ahead)
+        return WorkerIterator(curriculum.dataset, start, curriculum.workers, threads, ahead)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     iterator = iter(curriculum.dataset.to_iter_dataset(options))
-    if start_step:
-        iterator.set_state({"next_index": start_step})
+    if start:
+        iterator.set_state({"next_index": start})
     return iterator
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import flax.struct
@@ -11,6 +12,25 @@ from jaxtyping import Array, Float, Int
 from infimmr_jax.config import CoefficientSection, GrpoSection, OptimizerSection
 
 Step = Int[Array, ""] | int
+
+
+@dataclasses.dataclass(frozen=True)
+class Clock:
+    """Where a step stands, from 0: in the curriculum as it is planned, and in its phase; each with its planned length.
+
+    A phase that ends early leaves out the rest of its steps: the next one starts where the plan says, so its schedules
+    do not depend on when the phase before it ended.
+    """
+
+    step: int
+    total: int
+    phase_step: int
+    phase_total: int
+
+    def of(self, span: str) -> tuple[int, int]:
+        """(step, length) over the `run` or the `phase`."""
+        return (self.phase_step, self.phase_total) if span == "phase" else (self.step, self.total)
+
 
 # Each maps the covered share of the way (0..1) to the share of the way down (0..1).
 _CURVES: dict[str, Callable[[Array], Array]] = {
@@ -30,12 +50,12 @@ class Coefficients:
     perception: Float[Array, ""]
 
 
-def coefficients(config: GrpoSection, step: Step, total_steps: int) -> Coefficients:
-    """Coefficients at optimiser step `step` (from 0) of a curriculum of `total_steps`; `step` may be traced."""
+def coefficients(config: GrpoSection, clock: Clock) -> Coefficients:
+    """The coefficients of one step, each counted over its own span."""
     return Coefficients(
-        kl=coefficient_at(config.kl, step, total_steps),
-        entropy=coefficient_at(config.entropy, step, total_steps),
-        perception=coefficient_at(config.perception, step, total_steps),
+        kl=coefficient_at(config.kl, *clock.of(config.kl.span)),
+        entropy=coefficient_at(config.entropy, *clock.of(config.entropy.span)),
+        perception=coefficient_at(config.perception, *clock.of(config.perception.span)),
     )
 
 
@@ -58,21 +78,18 @@ def coefficient_at(section: CoefficientSection, step: Step, total_steps: int) ->
     return section.coefficient * (1.0 - (1.0 - section.final_share) * fall)
 
 
-def learning_rate_schedule(
-    config: OptimizerSection, total_steps: int, peak: float | None = None
-) -> Callable[[Step], Float[Array, ""]]:
-    """An optax schedule: linear warm-up, then the configured fall, reaching `final_share` where the run ends.
+def learning_rate_schedule(config: OptimizerSection, total_steps: int) -> Callable[[Step], Float[Array, ""]]:
+    """An optax schedule: linear warm-up, then the configured fall, reaching `final_share` where the span ends.
 
-    `peak` replaces `config.learning_rate` (a phase's own rate). No step is wasted on a rate of 0: the first has
-    1 / warmup_steps of the peak, and the fall ends one step after the last. Raises ValueError when the warm-up is as
-    long as the run.
+    No step is wasted on a rate of 0: the first has 1 / warmup_steps of the peak, and the fall ends one step after the
+    last. Raises ValueError when the warm-up is as long as the span.
     """
     warmup = config.warmup_steps
     if warmup >= total_steps:
         raise ValueError(
             f"optimizer.warmup_steps {warmup} leaves nothing of the {total_steps} steps; make it smaller than the run"
         )
-    top = config.learning_rate if peak is None else peak
+    top = config.learning_rate
 
     def schedule(step: Step) -> Float[Array, ""]:
         rise = jnp.minimum((jnp.asarray(step) + 1.0) / max(warmup, 1), 1.0)
@@ -85,4 +102,37 @@ def _fall(kind: str, step: Step, start: int, end: int) -> Array:
     return _CURVES[kind](jnp.clip((jnp.asarray(step) - start) / (end - start), 0.0, 1.0))
 
 
-__all__ = ["Coefficients", "coefficient_at", "coefficients", "learning_rate_schedule"]
+def learning_rate_at(config: OptimizerSection, clock: Clock) -> float:
+    """The learning rate of a step of a phase whose optimiser section is `config`."""
+    step, total = clock.of(config.span)
+    return float(learning_rate_schedule(config, total)(step))
+
+
+def without_schedules(config: GrpoSection) -> GrpoSection:
+    """The section with every coefficient that is not 0 a constant 1: what a compiled update depends on."""
+    parts: dict[str, CoefficientSection] = {"kl": config.kl, "entropy": config.entropy, "perception": config.perception}
+    plain = {name: getattr(CoefficientSection(), name) for name in CoefficientSection.model_fields}
+    constant = {
+        name: part.model_copy(update=plain | {"coefficient": float(part.coefficient > 0)})
+        for name, part in parts.items()
+    }
+    return config.model_copy(update=constant)
+
+
+def without_rates(config: OptimizerSection) -> OptimizerSection:
+    """The section without its learning rate and schedule: what a compiled update depends on."""
+    plain = OptimizerSection()
+    rates = ("learning_rate", "schedule", "span", "warmup_steps", "final_share")
+    return config.model_copy(update={name: getattr(plain, name) for name in rates})
+
+
+__all__ = [
+    "Clock",
+    "Coefficients",
+    "coefficient_at",
+    "coefficients",
+    "learning_rate_at",
+    "learning_rate_schedule",
+    "without_rates",
+    "without_schedules",
+]

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from infimmr_jax.config import OptimizerSection
 from infimmr_jax.grpo.advantages import EstimatorState
+from infimmr_jax.grpo.trainable import Factors, moved_moments, moved_only
 from infimmr_jax.model.qwen2_5_vl import Params
 from infimmr_jax.parallel.mesh import parameter_shardings, parameter_spec, replicated
 
@@ -29,8 +30,10 @@ class TrainState:
     reference: Params | None = None
 
 
-def make_optimizer(section: OptimizerSection) -> optax.GradientTransformation:
+def make_optimizer(section: OptimizerSection, moving: Any = None) -> optax.GradientTransformation:
     """The direction of a step after global-norm clipping; the learning rate is applied outside: phases change it.
+
+    `moving` is a tree of booleans like the parameters (default: all True); the others get no moments.
 
     Muon (Jordan et al., 2024) takes the matrices inside the network and scales its direction as Liu et al.
     (arXiv 2502.16982, section 2.2), 0.2 sqrt(max(in, out)): a root mean square like AdamW's.
@@ -43,6 +46,8 @@ def make_optimizer(section: OptimizerSection) -> optax.GradientTransformation:
             optax.stateless(lambda updates, _: jax.tree.map(lambda u: u * 0.2 * max(u.shape[-2:]) ** 0.5, updates)),
         )
         direction = optax.partition({"muon": muon, "adam": direction}, _optimizer_of)
+    if moving is not None and not all(jax.tree.leaves(moving)):
+        direction = optax.masked(direction, moving)
     return optax.chain(
         optax.clip_by_global_norm(section.max_grad_norm),
         direction,
@@ -74,14 +79,28 @@ def _name(path: tuple) -> str:
 
 
 def apply_gradient(
-    state: TrainState, gradient: Params, optimizer: optax.GradientTransformation, learning_rate: Float[Array, ""]
+    state: TrainState,
+    gradient: Params,
+    optimizer: optax.GradientTransformation,
+    learning_rate: Float[Array, ""],
+    factors: Factors | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One optimiser step; a gradient that is not finite leaves parameters and moments as they are, and is reported."""
+    """One optimiser step; a gradient that is not finite leaves parameters and moments as they are, and is reported.
+
+    `factors` on the learning rate, by `trainable.learning_factors`; where they are 0, parameters (weight decay
+    included) and moments stay exactly as they are.
+    """
+    factors = jax.tree.map(lambda _: 1.0, gradient) if factors is None else factors
     norm = optax.global_norm(gradient)
     finite = jnp.isfinite(norm)
     gradient = jax.tree.map(lambda g: jnp.where(finite, g, 0), gradient)
     updates, moments = optimizer.update(gradient, state.moments, state.params)
-    params = jax.tree.map(lambda p, u: (p - learning_rate * u).astype(p.dtype), state.params, updates)
+    moments = moved_moments(moments, state.moments, factors)
+
+    def moved(old: Any, update: Any, factor: Any) -> Any:
+        return moved_only((old - learning_rate * factor * update).astype(old.dtype), old, factor)
+
+    params = jax.tree.map(moved, state.params, updates, factors)
 
     def keep(new: Any, old: Any) -> Any:
         return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)

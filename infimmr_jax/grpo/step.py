@@ -15,7 +15,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from infimmr_jax.config import GrpoSection
+from infimmr_jax.config import GrpoSection, KlSection, TrainableSection
 from infimmr_jax.grpo.advantages import advantages, has_signal
 from infimmr_jax.grpo.group_weights import weigh_advantages
 from infimmr_jax.grpo.kl import kl_sample_weights, penalise_rewards
@@ -23,8 +23,9 @@ from infimmr_jax.grpo.metrics import Metrics, add_metrics, finish_metrics
 from infimmr_jax.grpo.micro import micro_batches
 from infimmr_jax.grpo.objective import Denominators, denominators, policy_loss, training_mask
 from infimmr_jax.grpo.perception import mask_patches
-from infimmr_jax.grpo.schedules import Coefficients, coefficients
+from infimmr_jax.grpo.schedules import Coefficients
 from infimmr_jax.grpo.state import TrainState, apply_gradient
+from infimmr_jax.grpo.trainable import EVERYTHING, frozen_stopped, learning_factors
 from infimmr_jax.model.config import ModelConfig
 from infimmr_jax.model.decoder import head_kernel
 from infimmr_jax.model.logprobs import token_logprobs
@@ -37,15 +38,18 @@ from infimmr_jax.rollout.sampler import Rollouts
 
 @dataclasses.dataclass(frozen=True)
 class UpdateSettings:
-    """Static settings of the update: architecture, how it is computed, the GRPO section, and names of tasks."""
+    """Static settings of the update: architecture, how it is computed, the GRPO section, and names of tasks.
+
+    Of the scheduled coefficients only whether they are 0 matters here: their values are given with every step.
+    """
 
     model: ModelConfig
     options: ModelOptions
     grpo: GrpoSection
     reward_weights: tuple[tuple[str, float], ...]
     temperature: float
-    total_steps: int
     task_names: tuple[str, ...] = ()
+    trainable: TrainableSection = EVERYTHING
 
 
 @struct.dataclass
@@ -74,6 +78,12 @@ def needs_reference(grpo: GrpoSection) -> bool:
     return grpo.kl.coefficient > 0
 
 
+def averaged(reference: Params, params: Params, kl: KlSection) -> Params:
+    """The moving average of the policy that `kl.reference: ema` keeps, one step on."""
+    decay = 0.99 if kl.ema_decay is None else kl.ema_decay
+    return jax.tree.map(lambda r, p: (decay * r + (1 - decay) * p).astype(r.dtype), reference, params)
+
+
 def response_logprobs(
     params: Params,
     settings: UpdateSettings,
@@ -95,26 +105,25 @@ def grpo_update(
     rewards: Rewards,
     allowed: Bool[Array, "V"],
     learning_rate: Float[Array, ""],
-    step: Int[Array, ""],
+    scheduled: Coefficients,
     key: Array,
     *,
     settings: UpdateSettings,
     optimizer: optax.GradientTransformation,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """All optimiser steps on a batch of groups (`updates_per_batch`); returns the new state and scalar metrics.
+    """All optimiser steps on a batch of groups; returns the new state and scalar metrics.
 
-    The first is on policy: its ratio is 1 and needs no second forward; for the others the old log-probs are those the
-    sampler recorded. Advantages are computed once. Micro-batches, devices and hosts do not change the loss: every one
-    divides by the denominators of the whole batch. `step` counts batches, for the schedules.
+    The batch is split into `minibatches` prompt by prompt, and passed over `updates_per_batch` times. The first step is
+    on policy: its ratio is 1 and needs no second forward; for the others the old log-probs are those the sampler
+    recorded. Advantages are computed once, over the whole batch. Micro-batches, devices and hosts do not change the
+    loss: every one divides by the denominators of the whole step. `scheduled` are the coefficients of this step.
     """
     P, G, R = rollouts.tokens.shape
-    parts = micro_batches(settings.grpo, P, batch.tokens.shape[1], G, R)
+    parts = micro_batches(settings.grpo, P // settings.grpo.minibatches, batch.tokens.shape[1], G, R)
     settings = dataclasses.replace(settings, grpo=settings.grpo.model_copy(update={"micro_batches": parts}))
     grpo = settings.grpo
     finished = rollouts.finished | ~batch.row_mask[:, None]
     mask = training_mask(rollouts.mask, ~finished, grpo)
-    whole = denominators(mask)
-    scheduled = coefficients(grpo, step, settings.total_steps)
     total = rewards.total
     if grpo.kl.coefficient and grpo.kl.place == "reward":
         reference = _over_micros(lambda m: _reference(state, settings, m, allowed), batch, rollouts, settings)
@@ -131,21 +140,30 @@ def grpo_update(
     if grpo.perception.coefficient:
         black = -jnp.asarray(MEAN) / jnp.asarray(STD)
         dark = mask_patches(batch.patches, batch.patch_mask, key, grpo.perception.masked_share, black)
-    micros = _split(_Micro(batch, rollouts, mask, values, kl_weights, dark), grpo.micro_batches)
+    minis = _split(_Micro(batch, rollouts, mask, values, kl_weights, dark), grpo.minibatches)
+    factors = learning_factors(state.params, settings.trainable)
 
-    def move(state: TrainState, on_policy: bool) -> tuple[TrainState, dict[str, Array]]:
+    def move(state: TrainState, number: Array | int, on_policy: bool) -> tuple[TrainState, dict[str, Array]]:
+        mini: _Micro = jax.tree.map(lambda x: x[number], minis)
+        whole = denominators(mini.mask)
+
         def loss_of(params: Params, micro: _Micro) -> tuple[Array, Metrics]:
+            params = frozen_stopped(params, factors)
             return _micro_loss(params, state, settings, micro, allowed, whole, scheduled, on_policy)
 
+        micros = _split(mini, grpo.micro_batches)
         gradient, loss, metrics = _whole_gradient(loss_of, state.params, micros, grpo.micro_batches)
-        state, moved = apply_gradient(state, gradient, optimizer, learning_rate)
+        state, moved = apply_gradient(state, gradient, optimizer, learning_rate, factors)
         return state, {"loss": loss, **moved, **finish_metrics(metrics)}
 
-    state, report = move(dataclasses.replace(state, estimator=estimator), True)
-    if grpo.updates_per_batch > 1:
-        later = grpo.updates_per_batch - 1
-        state, reports = jax.lax.scan(lambda state, _: move(state, False), state, length=later)
+    state, report = move(dataclasses.replace(state, estimator=estimator), 0, True)
+    steps = grpo.updates_per_batch * grpo.minibatches
+    if steps > 1:
+        numbers = jnp.arange(1, steps) % grpo.minibatches
+        state, reports = jax.lax.scan(lambda state, number: move(state, number, False), state, numbers)
         report = {name: _over_updates(name, value, reports[name]) for name, value in report.items()}
+    if state.reference is not None and grpo.kl.coefficient and grpo.kl.reference == "ema":
+        state = dataclasses.replace(state, reference=averaged(state.reference, state.params, grpo.kl))
     report["policy/advantage_std"] = jnp.std(values)
     return state, {**report, **_batch_metrics(batch, rollouts, rewards)}
 

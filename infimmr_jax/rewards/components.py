@@ -4,7 +4,8 @@ A component sees whole groups and gives one number a response. A user function i
 
     def brevity(group: Group) -> Sequence[float]: ...
 
-named `my_package.my_module:brevity` in `reward.weights`; it is called once a group and returns G finite numbers.
+named `my_package.my_module:brevity` in `reward.weights`; it is called once a group and returns G numbers. A number that
+is not finite takes the group out of training (`grpo.check`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from infimmr_jax.data.records import Problem
+from infimmr_jax.grpo.length_rewards import LENGTH_REWARDS, repetition_penalty
 from infimmr_jax.rewards.judge import Judge, JudgeRequest, judge_scores, load_judge
 from infimmr_jax.rewards.loading import LoadError, load_callable
 from infimmr_jax.rewards.pool import GraderPool
@@ -48,7 +50,8 @@ class Group:
 class Tools:
     """What components may use: the configuration, the graders, and, where given, the policy and a judge.
 
-    `counters` takes what a component wants to report.
+    `max_response` is the response limit in tokens, `count_tokens` counts those of a text. `counters` takes what a
+    component wants to report.
     """
 
     reward: RewardSection
@@ -56,6 +59,8 @@ class Tools:
     pool: GraderPool
     generate: Generate | None = None
     judge: Judge | None = None
+    max_response: int | None = None
+    count_tokens: Callable[[str], int] | None = None
     counters: Counter[str] = dataclasses.field(default_factory=Counter)
 
 
@@ -104,8 +109,6 @@ def _checked(name: str, group: Group, row: Sequence[float]) -> Float[np.ndarray,
             f"reward {name} returned shape {values.shape} for problem {group.problem.id}; "
             f"it must return one number for each of the {len(group.responses)} responses"
         )
-    if not np.isfinite(values).all():
-        raise RewardError(f"reward {name} returned a number that is not finite for problem {group.problem.id}")
     return values
 
 
@@ -146,6 +149,40 @@ def _option_consistency(groups: Sequence[Group], tools: Tools) -> list[list[floa
     return _regroup(scores, groups)
 
 
+def _length(groups: Sequence[Group], tools: Tools) -> list[list[float]]:
+    """The term that `reward.length` asks for."""
+    section = tools.reward.length
+    if section is None or tools.max_response is None:
+        raise RewardError("reward 'length' needs reward.length and a response limit, which only training has")
+    lengths = np.stack([group.lengths for group in groups])
+    right = np.stack([group.components[section.component] for group in groups])
+    arguments = section.arguments()
+    if section.kind == "answer_closeness":
+        if tools.count_tokens is None:
+            raise RewardError("reward.length of kind 'answer_closeness' counts tokens, but was given no tokenizer")
+        count = tools.count_tokens
+        lengths = np.asarray([[count(answer or "") for answer in group.extracted] for group in groups])
+        arguments["gold_lengths"] = np.asarray([count(group.problem.answer) for group in groups])
+    return LENGTH_REWARDS[section.kind](lengths, right, tools.max_response, **arguments).tolist()
+
+
+def _repetition(groups: Sequence[Group], tools: Tools) -> list[list[float]]:
+    """Minus the share of repeated n-grams (VL-Cogito, Perception-R1)."""
+    section = tools.reward.repetition
+    if section is None:
+        raise RewardError("reward.weights names 'repetition', so reward.repetition must be set")
+    right = np.stack([group.components[section.component] for group in groups])
+    shares = repetition_penalty(
+        [group.responses for group in groups],
+        right,
+        ngram=section.ngram,
+        penalty=1.0,
+        wrong_only=section.wrong_only,
+        correct_from=section.correct_from,
+    )
+    return shares.tolist()
+
+
 def _regroup(scores: Sequence[float], groups: Sequence[Group]) -> list[list[float]]:
     left = iter(scores)
     return [[next(left) for _ in group.responses] for group in groups]
@@ -156,6 +193,8 @@ COMPONENTS: dict[str, Callable[[Sequence[Group], Tools], Sequence[Sequence[float
     "judge": _judge,
     "caption_check": _caption_check,
     "option_consistency": _option_consistency,
+    "length": _length,
+    "repetition": _repetition,
 }
 NAMES = ("accuracy", "format", *COMPONENTS)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from infimmr_jax.config import RunConfig
 from infimmr_jax.data.records import DataError, Problem
+from infimmr_jax.grpo.check import check_rewards
 from infimmr_jax.rewards.format import FORMATS
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import Scores, score_groups
@@ -88,6 +89,7 @@ def _graded(
             name,
             pool,
         )
+        check_rewards(scores.components, [str(rows[i][0].get("id", rows[i][1].id)) for i in places])
         for place, i in enumerate(places):
             scored[i] = Scores(
                 {key: values[place : place + 1] for key, values in scores.components.items()},

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from infimmr_jax.config import RewardSection
+from infimmr_jax.config.reward import TERMS
 from infimmr_jax.data.records import Problem
+from infimmr_jax.rewards.combine import combined
 from infimmr_jax.rewards.components import Group, Tools, component_scores
 from infimmr_jax.rewards.extract import Extraction, extract
 from infimmr_jax.rewards.format import format_error
@@ -25,7 +27,7 @@ from infimmr_jax.rewards.verdict import Verdict
 class Scores:
     """Scores of P groups of G responses.
 
-    `components` by name, each float32 [P, G] ("accuracy" and "format" always); `total` their weighted sum;
+    `components` by name, each float32 [P, G] ("accuracy" and "format" always); `total` their combination;
     `extracted` the answers found (None: none) and `reasons` what decided each accuracy, and behind a bar why the
     format does not match; `counters` of the grading: graded, cached, timeouts, crashes, out_of_memory, unparsable, and
     those of judges and second passes.
@@ -49,12 +51,16 @@ def score_groups(
     *,
     generate: Generate | None = None,
     judge: Judge | None = None,
+    max_response: int | None = None,
+    count_tokens: Callable[[str], int] | None = None,
 ) -> Scores:
     """Score G responses to each of P problems.
 
     `finished` is False where a response was cut at its length limit, `lengths` are in tokens. A response that was cut
     is scored like any other: cut inside the answer it has no answer and does not match the format. `generate` lets
-    second-pass components ask the policy again; `judge` replaces the configured one. May be called from any thread.
+    second-pass components ask the policy again; `judge` replaces the configured one; the component `length` needs the
+    response limit `max_response` and, for answers, `count_tokens`. Rewards of user functions may be NaN. May be called
+    from any thread.
     """
     before = Counter(pool.counters)
     found = [[extract(text, response_format) for text in group] for group in responses]
@@ -64,11 +70,12 @@ def score_groups(
         "accuracy": np.asarray([[verdict.score for verdict in group] for group in verdicts], np.float32),
         "format": np.asarray([[error is None for error in group] for group in errors], np.float32),
     }
-    others = [name for name in reward.weights if name not in components]
+    # Lengths and repetitions may ask what another component found right.
+    others = sorted((name for name in reward.weights if name not in components), key=TERMS.__contains__)
     if others:
         if judge is None and reward.judge is not None:
             judge = load_judge(reward.judge)
-        tools = Tools(reward, response_format, pool, generate, judge)
+        tools = Tools(reward, response_format, pool, generate, judge, max_response, count_tokens)
         for name in others:
             groups = [
                 Group(
@@ -83,9 +90,7 @@ def score_groups(
             ]
             components[name] = component_scores(name, groups, tools)
         before.subtract(tools.counters)
-    total = np.zeros_like(components["accuracy"])
-    for name, weight in reward.weights.items():
-        total += np.float32(weight) * components[name]
+    total = combined(components, reward)
     counters = {key: pool.counters[key] - before[key] for key in {*pool.counters, *before}}
     return Scores(
         components=components,

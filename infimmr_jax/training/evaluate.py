@@ -106,6 +106,14 @@ def _evaluate(
     return sum_over_hosts(sums, share), shown
 
 
+def heldout_accuracy(
+    setup: Setup, params: Any, sampler: Sampler, pool: GraderPool, modality: Modality, problems: Sequence[Problem]
+) -> float:
+    """The share of held-out problems answered right, the same on every host; nothing is written."""
+    counts, _ = _evaluate(setup, params, sampler, pool, modality, problems)
+    return float(counts[0] / counts[-1])
+
+
 def is_worked(text: str) -> bool:
     """Whether a response shows a chain of thought: something between <think> and </think>."""
     _, opened, rest = text.partition("<think>")

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
-from infimmr_jax.config import OptimizerSection, PhaseSection
+from infimmr_jax.config import OptimizerSection, PhaseSection, RunConfig
 from infimmr_jax.grpo.advantages import init_estimator_state
+from infimmr_jax.grpo.schedules import Clock, coefficients, without_rates, without_schedules
 from infimmr_jax.grpo.state import TrainState, make_optimizer, state_shardings
 from infimmr_jax.grpo.step import Rewards, UpdateSettings, grpo_update, needs_reference
+from infimmr_jax.grpo.trainable import learning_factors, moves, thaws
+from infimmr_jax.model.config import ModelConfig
 from infimmr_jax.model.hf import load_params
-from infimmr_jax.model.qwen2_5_vl import init_params
+from infimmr_jax.model.options import ModelOptions
+from infimmr_jax.model.qwen2_5_vl import abstract_params, init_params
 from infimmr_jax.parallel.mesh import batch_divisor, batch_sharding, replicated, shard_batch
 from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.rollout.sampler import Rollouts, SampleSettings, sample
 from infimmr_jax.rollout.vocabulary import stop_tables
-from infimmr_jax.training.setup import Setup
 from infimmr_jax.training.sft import SftBatch, sft_step
 
 
@@ -40,14 +45,40 @@ class Compilations:
             self.seconds += duration_secs
 
 
-class Programs:
-    """The jitted functions of a run. Each call puts this host's rows on the devices and returns device arrays."""
+class Recipe(Protocol):
+    """What the programs of a run depend on: no data, no tokenizer, so that they can be planned without a run."""
 
-    def __init__(self, setup: Setup):
+    @property
+    def config(self) -> RunConfig: ...
+    @property
+    def mesh(self) -> Mesh: ...
+    @property
+    def model(self) -> ModelConfig: ...
+    @property
+    def options(self) -> ModelOptions: ...
+    @property
+    def allowed(self) -> np.ndarray: ...
+
+
+class Programs:
+    """The jitted functions of a run. Each call puts this host's rows on the devices and returns device arrays.
+
+    `sampler` and `updater` give the functions themselves, to be lowered for devices that are not here.
+    """
+
+    def __init__(self, setup: Recipe):
         self.setup = setup
-        self._allowed = jax.device_put(jnp.asarray(setup.allowed), replicated(setup.mesh))
         self._samplers: dict[SampleSettings, Callable] = {}
-        self._shardings = state_shardings(self.abstract_state(), setup.mesh)
+        self._updaters: dict[tuple, Callable] = {}
+        self.shardings = state_shardings(self.abstract_state(), setup.mesh)
+
+    @functools.cached_property
+    def _allowed(self) -> jax.Array:
+        return jax.device_put(jnp.asarray(self.setup.allowed), replicated(self.setup.mesh))
+
+    def _mesh(self) -> Any:
+        """The mesh while a program is traced: kernels and sharding constraints inside the model name its axes."""
+        return jax.set_mesh(self.setup.mesh)
 
     @functools.cached_property
     def task_names(self) -> tuple[str, ...]:
@@ -55,7 +86,15 @@ class Programs:
         return ("math", "choice", "string")
 
     def _optimizer(self, section: OptimizerSection) -> optax.GradientTransformation:
-        return make_optimizer(section)
+        return make_optimizer(section, self._ever_moving)
+
+    @functools.cached_property
+    def _ever_moving(self) -> Any:
+        """Whether each parameter moves at any time of the run; the others need no moments."""
+        config, params = self.setup.config, abstract_params(self.setup.model, self.setup.options)
+        sections = [phase.trainable for phase in config.phases] + [config.trainable] * (config.sft is not None)
+        factors = [learning_factors(params, section) for section in dict.fromkeys(sections)]
+        return jax.tree.map(lambda *parts: any(moves(part) for part in parts), *factors)
 
     def _fresh(self, params: Any) -> TrainState:
         config = self.setup.config
@@ -64,8 +103,12 @@ class Programs:
             params=params,
             moments=self._optimizer(config.optimizer).init(params),
             estimator=init_estimator_state(len(self.task_names)),
-            reference=jax.tree.map(jnp.copy, params) if needs_reference(config.grpo) else None,
+            reference=jax.tree.map(jnp.copy, params) if self._keeps_reference else None,
         )
+
+    @property
+    def _keeps_reference(self) -> bool:
+        return any(needs_reference(phase.grpo) for phase in self.setup.config.phases)
 
     def abstract_state(self) -> TrainState:
         """Shapes and dtypes of the whole state."""
@@ -75,7 +118,7 @@ class Programs:
     def restore_target(self) -> TrainState:
         """Shapes, dtypes and shardings that a checkpoint is restored into."""
         return jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), self.abstract_state(), self._shardings
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), self.abstract_state(), self.shardings
         )
 
     def start(self) -> TrainState:
@@ -85,17 +128,46 @@ class Programs:
             params = load_params(setup.config.model.path, setup.model, setup.options, setup.mesh)
         else:
             make = jax.jit(
-                lambda key: init_params(key, setup.model, setup.options), out_shardings=self._shardings.params
+                lambda key: init_params(key, setup.model, setup.options), out_shardings=self.shardings.params
             )
             params = make(jax.random.key(setup.config.seed))
         return self.begin_phases(params)
 
     def begin_phases(self, params: Any) -> TrainState:
         """A fresh optimiser (and reference policy) around `params`, which are handed over."""
-        return jax.jit(self._fresh, out_shardings=self._shardings, donate_argnums=0)(params)
+        return jax.jit(self._fresh, out_shardings=self.shardings, donate_argnums=0)(params)
+
+    def begin_phase(self, state: TrainState, index: int) -> TrainState:
+        """What the start of a phase changes: fresh moments, a reference policy that is the present one; donates."""
+        phases = self.setup.config.phases
+        if index == 0:
+            return state
+        before, phase = phases[index - 1], phases[index]
+        params = abstract_params(self.setup.model, self.setup.options)
+        thawed = thaws(learning_factors(params, before.trainable), learning_factors(params, phase.trainable))
+        earlier = [other.grpo.kl.reference for other in phases[:index] if needs_reference(other.grpo)]
+        wanted = phase.grpo.kl.reference
+        refers = needs_reference(phase.grpo) and (
+            wanted == "phase_start" or (wanted == "ema" and earlier[-1:] != ["ema"])
+        )
+        fresh = phase.optimizer.fresh or thawed
+        if not fresh and not refers:
+            return state
+
+        def begun(state: TrainState) -> TrainState:
+            moments = self._optimizer(phase.optimizer).init(state.params) if fresh else state.moments
+            reference = jax.tree.map(jnp.copy, state.params) if refers else state.reference
+            return dataclasses.replace(state, moments=moments, reference=reference)
+
+        return jax.jit(begun, out_shardings=self.shardings, donate_argnums=0)(state)
 
     def sample(self, params: Any, batch: PromptBatch, settings: SampleSettings, key: jax.Array) -> Rollouts:
         """Responses to this host's prompts (as part of the global batch)."""
+        with self._mesh():
+            return self.sampler(settings)(params, shard_batch(batch, self.setup.mesh), self._allowed, key)
+
+    def sampler(self, settings: SampleSettings) -> Callable:
+        """The jitted sampler: (params, batch, allowed, key) -> Rollouts."""
         setup = self.setup
         if settings not in self._samplers:
             stops, shards = self._stops(settings.stop), batch_divisor(setup.mesh)
@@ -107,7 +179,7 @@ class Programs:
                 ),
                 out_shardings=shardings,
             )
-        return self._samplers[settings](params, shard_batch(batch, setup.mesh), self._allowed, key)
+        return self._samplers[settings]
 
     def _stops(self, texts: tuple[str, ...]) -> Any:
         """The automata of the texts that end a response; of a planned run, without tokenizer, only their shape."""
@@ -120,7 +192,8 @@ class Programs:
 
     def cold_start(self, state: TrainState, batch: SftBatch, rate: float) -> tuple[TrainState, dict[str, jax.Array]]:
         """One supervised step; `state` is donated."""
-        return self._sft(state, shard_batch(batch, self.setup.mesh), self._allowed, jnp.float32(rate))
+        with self._mesh():
+            return self._sft(state, shard_batch(batch, self.setup.mesh), self._allowed, jnp.float32(rate))
 
     @functools.cached_property
     def _sft(self) -> Callable:
@@ -129,41 +202,64 @@ class Programs:
         chunk = setup.config.grpo.logprob_chunk
 
         def step(state: TrainState, batch: SftBatch, allowed: Any, rate: Any) -> tuple[TrainState, dict]:
-            return sft_step(state, batch, allowed, rate, setup.model, setup.options, optimizer, chunk)
+            trainable = setup.config.trainable
+            return sft_step(state, batch, allowed, rate, setup.model, setup.options, optimizer, chunk, trainable)
 
-        return jax.jit(step, donate_argnums=0, out_shardings=(self._shardings, replicated(setup.mesh)))
+        return jax.jit(step, donate_argnums=0, out_shardings=(self.shardings, replicated(setup.mesh)))
 
     def update(
-        self, state: TrainState, batch: PromptBatch, rollouts: Rollouts, rewards: Rewards, rate: float, step: int
+        self,
+        state: TrainState,
+        batch: PromptBatch,
+        rollouts: Rollouts,
+        rewards: Rewards,
+        phase: PhaseSection,
+        rate: float,
+        clock: Clock,
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        """All GRPO updates on the batch of a step; `state` is donated."""
+        """All GRPO updates on the batch of a phase's step; `state` is donated.
+
+        `rollouts` are the sampler's, or this host's rows of rollouts as NumPy arrays.
+        """
         batch, rewards = shard_batch((batch, rewards), self.setup.mesh)
-        key = jax.random.fold_in(jax.random.key(self.setup.config.seed + 1), step)
-        numbers = (jnp.float32(rate), jnp.int32(step))
-        return self._update(state, batch, rollouts, rewards, self._allowed, *numbers, key)
+        if isinstance(rollouts.tokens, np.ndarray):
+            executed = jax.device_put(np.asarray(rollouts.executed, np.int32), replicated(self.setup.mesh))
+            nothing: Any = None
+            rows = shard_batch(dataclasses.replace(rollouts, executed=nothing), self.setup.mesh)
+            rollouts = dataclasses.replace(rows, executed=executed)
+        key = jax.random.fold_in(jax.random.key(self.setup.config.seed + 1), clock.step)
+        scheduled = jax.tree.map(np.float32, coefficients(phase.grpo, clock))
+        with self._mesh():
+            return self.updater(phase)(state, batch, rollouts, rewards, self._allowed, np.float32(rate), scheduled, key)
 
-    @functools.cached_property
-    def _update(self) -> Callable:
-        optimizer = self._optimizer(self.setup.config.optimizer)
-        update = functools.partial(grpo_update, settings=self.update_settings(), optimizer=optimizer)
-        return jax.jit(update, donate_argnums=0, out_shardings=(self._shardings, replicated(self.setup.mesh)))
+    def updater(self, phase: PhaseSection) -> Callable:
+        """The jitted update: (state, batch, rollouts, rewards, allowed, rate, coefficients, key) -> (state, metrics).
 
-    def update_settings(self) -> UpdateSettings:
-        """The static settings of the GRPO update."""
-        config = self.setup.config
+        Phases that differ only in what is given with every step, rates and coefficients, share one.
+        """
+        settings, section = self.update_settings(phase), without_rates(phase.optimizer)
+        if (settings, section) not in self._updaters:
+            update = functools.partial(grpo_update, settings=settings, optimizer=self._optimizer(section))
+            self._updaters[settings, section] = jax.jit(
+                update, donate_argnums=0, out_shardings=(self.shardings, replicated(self.setup.mesh))
+            )
+        return self._updaters[settings, section]
+
+    def update_settings(self, phase: PhaseSection) -> UpdateSettings:
+        """The static settings of a phase's GRPO update."""
         return UpdateSettings(
             model=self.setup.model,
             options=self.setup.options,
-            grpo=config.grpo,
-            reward_weights=tuple(sorted(config.reward.weights.items())),
-            temperature=config.rollout.temperature,
-            total_steps=self.setup.curriculum.total_steps,
+            grpo=without_schedules(phase.grpo),
+            reward_weights=tuple(sorted(phase.reward.weights.items())),
+            temperature=phase.rollout.temperature,
             task_names=self.task_names,
+            trainable=phase.trainable,
         )
 
     def phase_settings(self, phase: PhaseSection) -> SampleSettings:
         """How a phase samples."""
-        rollout = self.setup.config.rollout
+        rollout = phase.rollout
         return SampleSettings(
             group_size=phase.group_size,
             max_response=phase.max_response,

@@ -11,16 +11,17 @@ from typing import Any
 
 import jax
 
-from infimmr_jax.config import dump_config
+from infimmr_jax.config import dump_config, dump_phases
 from infimmr_jax.training.setup import Setup
 
 PACKAGES = ("infimmr-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
 
 
 def record_run(setup: Setup) -> None:
-    """Write config.yaml, environment.json and data.json into the run directory."""
+    """Write config.yaml, phases.yaml (each phase's whole sections), environment.json and data.json."""
     run_dir = setup.run_dir
     (run_dir / "config.yaml").write_text(dump_config(setup.config), encoding="utf-8")
+    (run_dir / "phases.yaml").write_text(dump_phases(setup.config), encoding="utf-8")
     _write(run_dir / "environment.json", environment())
     data = {
         "sources": [report.to_dict() for report in setup.reports],

@@ -266,7 +266,10 @@ def _check_batches(config: RunConfig, mesh: Mesh) -> None:
     """Refuse batch sizes that the mesh or the micro-batches can not divide."""
     devices = batch_divisor(mesh)
     sizes = {f"phases.{i}.prompts_per_step": phase.prompts_per_step for i, phase in enumerate(config.phases)}
-    divisors = dict.fromkeys(sizes, devices * config.grpo.micro_batches)
+    divisors = {
+        f"phases.{i}.prompts_per_step": devices * phase.grpo.micro_batches * phase.grpo.minibatches
+        for i, phase in enumerate(config.phases)
+    }
     if config.sft is not None:
         sizes["sft.batch_size"], divisors["sft.batch_size"] = config.sft.batch_size, devices
     if config.evaluation.sources:
@@ -276,6 +279,6 @@ def _check_batches(config: RunConfig, mesh: Mesh) -> None:
         if size % divisors[name]:
             raise ConfigError(
                 f"{name}: {size} can not be divided over {devices} devices"
-                + (f" and {config.grpo.micro_batches} micro-batches" if name.startswith("phases") else "")
+                + (f" and {divisors[name] // devices} mini- and micro-batches" if name.startswith("phases") else "")
                 + f"; use a multiple of {divisors[name]}"
             )

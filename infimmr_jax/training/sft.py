@@ -14,9 +14,10 @@ import optax
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
-from infimmr_jax.config import Modality, SftSection
+from infimmr_jax.config import Modality, SftSection, TrainableSection
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.grpo.state import TrainState, apply_gradient
+from infimmr_jax.grpo.trainable import EVERYTHING, frozen_stopped, learning_factors
 from infimmr_jax.model.config import ModelConfig
 from infimmr_jax.model.decoder import head_kernel
 from infimmr_jax.model.logprobs import token_logprobs
@@ -146,10 +147,13 @@ def sft_step(
     options: ModelOptions,
     optimizer: optax.GradientTransformation,
     chunk: int,
+    trainable: TrainableSection = EVERYTHING,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One step on the mean negative log-probability of the response tokens."""
+    """One step on the mean negative log-probability of the response tokens, for what `trainable` lets move."""
+    factors = learning_factors(state.params, trainable)
 
     def loss_of(params: dict) -> Array:
+        params = frozen_stopped(params, factors)
         trunk = trunk_forward(params, config, options, batch.prompts)
         hidden = branch_forward(params, config, options, trunk, batch.responses)
         kernel = head_kernel(params["decoder"], config.text)
@@ -157,5 +161,5 @@ def sft_step(
         return -jnp.sum(jnp.where(batch.mask, log_probs, 0.0)) / jnp.sum(batch.mask)
 
     loss, gradient = jax.value_and_grad(loss_of)(state.params)
-    state, metrics = apply_gradient(state, gradient, optimizer, learning_rate)
+    state, metrics = apply_gradient(state, gradient, optimizer, learning_rate, factors)
     return state, {"loss": loss, **metrics}

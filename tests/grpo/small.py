@@ -96,4 +96,4 @@ def train_state(grpo: GrpoSection, optimizer: OptimizerSection, reference: bool 
 
 
 def settings(grpo: GrpoSection) -> UpdateSettings:
-    return UpdateSettings(MODEL, OPTIONS, grpo, (("accuracy", 0.9), ("format", 0.1)), 1.0, 10, ("math",))
+    return UpdateSettings(MODEL, OPTIONS, grpo, (("accuracy", 0.9), ("format", 0.1)), 1.0, ("math",))

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from infimmr_jax.config import CoefficientSection, GrpoSection, OptimizerSection
-from infimmr_jax.grpo.schedules import coefficient_at, coefficients, learning_rate_schedule
+from infimmr_jax.grpo.schedules import Clock, coefficient_at, coefficients, learning_rate_at, learning_rate_schedule
 
 STEPS = np.arange(0, 130)
 
@@ -44,7 +44,7 @@ def test_a_late_start_holds_the_coefficient_until_then():
 
 def test_coefficients_of_a_step():
     config = GrpoSection(kl={"coefficient": 0.2, "schedule": "linear"}, entropy={"coefficient": 0.5})
-    found = coefficients(config, 5, 10)
+    found = coefficients(config, Clock(5, 10, 2, 4))
     np.testing.assert_allclose([found.kl, found.entropy, found.perception], [0.1, 0.5, 0], rtol=1e-6)
 
 
@@ -59,10 +59,19 @@ def test_learning_rate_warms_up_from_above_zero_and_never_wastes_a_step(kind):
     assert rate.min() > 0
 
 
-def test_learning_rate_of_a_phase_and_final_share():
-    section = OptimizerSection(learning_rate=1e-6, schedule="linear", final_share=0.1)
-    rate = learning_rate_schedule(section, 50, peak=4e-7)
+def test_learning_rate_reaches_its_final_share():
+    rate = learning_rate_schedule(OptimizerSection(learning_rate=4e-7, schedule="linear", final_share=0.1), 50)
     np.testing.assert_allclose([rate(0), rate(50)], [4e-7, 4e-8], rtol=1e-5)
+
+
+def test_a_span_counts_over_the_run_or_over_the_phase():
+    clock = Clock(step=60, total=100, phase_step=10, phase_total=40)
+    moving = {"schedule": "linear"}
+    config = GrpoSection(kl={"coefficient": 1.0, **moving}, entropy={"coefficient": 1.0, **moving, "span": "phase"})
+    found = coefficients(config, clock)
+    np.testing.assert_allclose([found.kl, found.entropy], [0.4, 0.75], rtol=1e-6)
+    rates = [learning_rate_at(OptimizerSection(learning_rate=1.0, **moving, span=s), clock) for s in ("run", "phase")]
+    np.testing.assert_allclose(rates, [0.4, 0.75], rtol=1e-6)
 
 
 def test_a_warm_up_longer_than_the_run_is_refused():

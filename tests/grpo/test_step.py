@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from small import ALLOWED, MODEL, OPTIONS, prompts, rewards, rollouts, settings, train_state
 
 from infimmr_jax.config import GrpoSection, OptimizerSection
+from infimmr_jax.grpo.schedules import Clock, coefficients
 from infimmr_jax.grpo.state import make_optimizer
 from infimmr_jax.grpo.step import grpo_update
 from infimmr_jax.model.qwen2_5_vl import branch_forward, logits, trunk_forward
@@ -27,7 +28,8 @@ def update(grpo: GrpoSection, reference: bool = False, **changes):
     run = functools.partial(grpo_update, settings=settings(grpo), optimizer=make_optimizer(OPTIMIZER))
     given = {"batch": prompts(P), "rollouts": rollouts(P, G, R), "rewards": rewards(P, G), **changes}
     state = train_state(grpo, OPTIMIZER, reference)
-    return jax.jit(run)(state, *given.values(), ALLOWED, jnp.float32(1e-3), jnp.int32(0), jax.random.key(0))
+    scheduled = coefficients(grpo, Clock(0, 10, 0, 10))
+    return jax.jit(run)(state, *given.values(), ALLOWED, jnp.float32(1e-3), scheduled, jax.random.key(0))
 
 
 def largest_difference(a, b) -> float:
@@ -116,6 +118,7 @@ import jax, jax.numpy as jnp, numpy as np
 sys.path.insert(0, {here!r})
 from small import *
 from infimmr_jax.config import GrpoSection, MeshSection, OptimizerSection
+from infimmr_jax.grpo.schedules import Clock, coefficients
 from infimmr_jax.grpo.state import make_optimizer, state_shardings
 from infimmr_jax.grpo.step import grpo_update
 from infimmr_jax.parallel.mesh import make_mesh, replicated, shard_batch
@@ -129,13 +132,14 @@ found = []
 for mesh in (
     make_mesh(MeshSection(), jax.devices()[:1]),
     make_mesh(MeshSection(), jax.devices()),
-    make_mesh(MeshSection(fsdp=4, tensor=2), jax.devices()),
+    make_mesh(MeshSection(data=2, fsdp=2, tensor=2), jax.devices()),
 ):
+    jax.set_mesh(mesh)
     state = train_state(grpo, section)
     state = jax.device_put(state, state_shardings(state, mesh))
     rows = shard_batch((prompts(16), rewards(16, 4)), mesh)
     sampled = jax.jit(draw)(state.params, batch=rows[0], allowed=ALLOWED, key=jax.random.key(3))
-    numbers = (jnp.float32(1e-3), jnp.int32(0), jax.random.key(0))
+    numbers = (jnp.float32(1e-3), coefficients(grpo, Clock(0, 10, 0, 10)), jax.random.key(0))
     moved, metrics = jax.jit(run)(state, rows[0], sampled, rows[1], ALLOWED, *numbers)
     gradient = next(part.mu for part in moved.moments if hasattr(part, "mu"))
     found.append(jax.device_get((sampled, gradient, metrics)))

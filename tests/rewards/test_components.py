@@ -78,11 +78,16 @@ def test_accuracy_counts_only_in_the_right_format() -> None:
     np.testing.assert_array_equal(scores.total, [[1, 0, 1, 0]])
 
 
+def test_a_reward_that_is_no_number_is_left_to_the_trainer() -> None:
+    scores = score({"accuracy": 1.0, f"{HERE}:infinite": 1.0})
+    assert np.isnan(scores.components[f"{HERE}:infinite"]).all()
+    assert np.isnan(scores.total).all()
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
         ("one_short", "one number for each of the 4 responses"),
-        ("infinite", "not finite"),
         ("words", "returned no numbers for problem p"),
     ],
 )

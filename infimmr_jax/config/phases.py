@@ -1,0 +1,193 @@
+"""What a phase changes of the run's sections: partial trees, merged key by key and validated as the merged whole.
+
+A phase may hold parts of the sections `reward`, `grpo`, `rollout`, `optimizer` and `trainable`. Sections inside them
+are merged key by key; every other value, lists and free mappings such as `reward.weights` among them, is replaced as a
+whole. A phase that changes `grpo.objective` takes that objective's published clip bounds unless it names its own.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from infimmr_jax.config.base import Section
+from infimmr_jax.config.grpo import GrpoSection, RolloutSection
+from infimmr_jax.config.optimizer import OptimizerSection, TrainableSection
+from infimmr_jax.config.reward import RewardSection
+
+if TYPE_CHECKING:
+    from infimmr_jax.config.data import PhaseSection
+    from infimmr_jax.config.run import RunConfig
+
+Tree = dict[str, Any]
+INHERITED: dict[str, type[Section]] = {
+    "reward": RewardSection,
+    "grpo": GrpoSection,
+    "rollout": RolloutSection,
+    "optimizer": OptimizerSection,
+    "trainable": TrainableSection,
+}
+# The pool of graders is made once, before the first phase.
+OF_THE_RUN = ("workers", "deadline_seconds", "memory_mb")
+LEARNING_RATE_MOVES = ("schedule", "warmup_steps", "final_share")
+
+
+def inherit(tree: Any) -> Any:
+    """The tree of a run in which every phase holds its whole sections; what is malformed is left to the validation."""
+    if not isinstance(tree, dict) or not isinstance(tree.get("phases"), list | tuple):
+        return tree
+    phases = [dict(phase) if isinstance(phase, dict) else phase for phase in tree["phases"]]
+    for name, section in INHERITED.items():
+        base = tree.get(name, {})
+        try:
+            whole = section.model_validate(base)
+        except ValidationError:
+            continue  # said once, where the run's section stands
+        if isinstance(base, Section):
+            base = base.model_dump(exclude_unset=True)
+        for phase in phases:
+            if isinstance(phase, dict) and isinstance(phase.get(name, {}), dict):
+                phase[name] = merge(_without_clip(base, phase[name]), phase[name], section) if name in phase else whole
+    return {**tree, "phases": phases}
+
+
+def merge(tree: Tree, change: Tree, section: type[BaseModel]) -> Tree:
+    """`tree` with the values of `change`, sections inside merged key by key."""
+    merged = dict(tree)
+    for key, value in change.items():
+        field = section.model_fields.get(key)
+        below = _section_of(field.annotation) if field is not None else None
+        if below is not None and isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = merge(merged[key], value, below)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def differences(whole: Any, base: Any, section: type[BaseModel]) -> Tree:
+    """The partial tree that `merge` makes `whole` of `base` with."""
+    found: Tree = {}
+    for key, value in whole.items():
+        if value == base.get(key):
+            continue
+        below = _section_of(section.model_fields[key].annotation)
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        found[key] = differences(value, base[key], below) if below is not None and both else value
+    return found
+
+
+def without_inherited(tree: Tree) -> Tree:
+    """A dumped run in which each phase holds only what differs from the run's sections."""
+    for phase in tree["phases"]:
+        for name, section in INHERITED.items():
+            phase[name] = differences(phase[name], tree[name], section)
+            if not phase[name]:
+                del phase[name]
+    return tree
+
+
+def phase_mistakes(config: RunConfig) -> str | None:
+    """The first thing that can not work in one of the phases, as a sentence that names its key; None when all can."""
+    moved_reference = None
+    for index, phase in enumerate(config.phases):
+        where = f"phases.{index}"
+        mistake = _reward_mistake(phase) or _draw_mistake(phase)
+        if mistake is not None:
+            return f"{where}.{mistake}"
+        if phase.promotion.kind == "accuracy" and phase.modality not in config.evaluation.sources:
+            return (
+                f"{where}.promotion: kind 'accuracy' needs held-out problems: give evaluation.sources.{phase.modality}"
+            )
+        if phase.optimizer.kind != config.optimizer.kind:
+            return f"{where}.optimizer.kind: moments are kept from phase to phase; set optimizer.kind for the run"
+        if phase.grpo.kl.coefficient and phase.grpo.kl.reference == "initial" and moved_reference is not None:
+            return (
+                f"{where}.grpo.kl.reference: 'initial' is no longer there after {moved_reference!r} in an earlier "
+                "phase, one reference is kept; use 'phase_start' here, or 'initial' everywhere"
+            )
+        if phase.grpo.kl.coefficient and phase.grpo.kl.reference != "initial":
+            moved_reference = phase.grpo.kl.reference
+        for key in OF_THE_RUN:
+            if getattr(phase.reward, key) != getattr(config.reward, key):
+                return f"{where}.reward.{key}: the graders are started once for all phases; set reward.{key}"
+        optimizer = phase.optimizer
+        for key in LEARNING_RATE_MOVES:
+            if optimizer.span == "run" and getattr(optimizer, key) != getattr(config.optimizer, key):
+                return (
+                    f"{where}.optimizer.{key}: with span 'run' the schedule is one for the whole curriculum; "
+                    "set span: phase, or change the run's optimizer"
+                )
+        total = phase.steps if optimizer.span == "phase" else sum(part.steps for part in config.phases)
+        if optimizer.warmup_steps >= total:
+            return (
+                f"{where}.optimizer.warmup_steps: {optimizer.warmup_steps} leaves nothing of the {total} steps; "
+                "make it smaller"
+            )
+        for name in ("kl", "entropy", "perception"):
+            part = getattr(phase.grpo, name)
+            span = phase.steps if part.span == "phase" else sum(part.steps for part in config.phases)
+            if part.schedule != "constant" and part.end_step is None and part.start_step >= span:
+                return (
+                    f"{where}.grpo.{name}.start_step: {part.start_step} is not before the end of the {span} steps; "
+                    "lower it or set end_step"
+                )
+        buffer = phase.grpo.overlong.buffer
+        if buffer is not None and buffer > phase.max_response:
+            return (
+                f"{where}.grpo.overlong.buffer: {buffer} tokens do not fit into responses of {phase.max_response}; "
+                "choose a buffer of at most max_response"
+            )
+    return None
+
+
+def _reward_mistake(phase: PhaseSection) -> str | None:
+    reward, grpo = phase.reward, phase.grpo
+    if grpo.estimator in ("gdpo", "component_mean") and reward.combine != "sum":
+        return (
+            f"reward.combine: estimator {grpo.estimator!r} normalises the components apart, {reward.combine!r} would "
+            "be lost; use sum"
+        )
+    known = {"accuracy", "format", *reward.weights}
+    read = grpo.group_weight.kind != "none" or grpo.kl.sample_weight != "none"
+    if read and grpo.group_weight.component not in known:
+        return (
+            f"grpo.group_weight.component: {grpo.group_weight.component!r} is no component of this phase's reward; it "
+            f"has {', '.join(sorted(known))}"
+        )
+    return None
+
+
+def _draw_mistake(phase: PhaseSection) -> str | None:
+    first, last = phase.caption_dropout
+    if phase.rollout.draws.at_most > 1 and first != last:
+        return (
+            "caption_dropout: its share would move with the draws, whose number is not known; with rollout.draws give "
+            "the same share twice"
+        )
+    if phase.rollout.draws.keep == "spread" and phase.grpo.estimator in ("gdpo", "component_mean"):
+        return "rollout.draws.keep: 'spread' looks at the total reward, which this estimator does not use; take first"
+    return None
+
+
+def _without_clip(base: Any, change: Any) -> Any:
+    """The run's section without the clip bounds of its objective, when the phase chooses another one."""
+    if not isinstance(base, dict) or change.get("objective", base.get("objective", "ppo_clip")) == base.get(
+        "objective", "ppo_clip"
+    ):
+        return base
+    return {key: value for key, value in base.items() if key not in ("clip_low", "clip_high")}
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """The Section that a field is, or may be; None for free mappings, lists and single values."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if getattr(annotation, "__origin__", None) in (dict, tuple, list):
+        return None
+    found = [_section_of(argument) for argument in get_args(annotation)]
+    return next((section for section in found if section is not None), None)
+
+
+__all__ = ["INHERITED", "differences", "inherit", "merge", "phase_mistakes", "without_inherited"]

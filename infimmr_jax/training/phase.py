@@ -1,0 +1,139 @@
+"""One phase of the curriculum, step by step: draw groups, update, and look whether the phase has done its work."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from infimmr_jax.config import PhaseSection
+from infimmr_jax.data.curriculum import iterate
+from infimmr_jax.grpo.schedules import Clock, learning_rate_at
+from infimmr_jax.rollout.sampler import Rollouts, SampleSettings
+from infimmr_jax.training.evaluate import heldout_accuracy
+from infimmr_jax.training.groups import Groups, collect
+from infimmr_jax.training.guards import Evidence
+from infimmr_jax.training.histograms import histograms
+from infimmr_jax.training.promotion import kept_history, promoted
+from infimmr_jax.training.running import Run
+from infimmr_jax.training.scoring import transcript
+
+
+def run_phase(run: Run, index: int, evaluation: SampleSettings) -> None:
+    """Make the steps of phase `index` that are not made yet.
+
+    Steps are counted over the curriculum as it is planned: a phase that ends early leaves out the rest of its numbers.
+    `evaluation` is how held-out problems are answered.
+    """
+    setup, curriculum = run.setup, run.setup.curriculum
+    phase, first = curriculum.phases[index], curriculum.first_step(index)
+    end = first + phase.steps
+    if run.place.grpo_step == first:
+        # No checkpoint lies between this and the first step: a resumed run does it again, from the same state.
+        run.state = run.programs.begin_phase(run.state, index)
+        run.advance(recent=())
+    key = jax.random.wrap_key_data(jnp.asarray(run.place.key, jnp.uint32))
+    batches = iterate(curriculum, curriculum.first_draw(index), setup.config.data.threads, setup.config.data.prefetch)
+    if run.place.data is not None:
+        batches.set_state(run.place.data)
+    run.progress.phase(phase.name, phase.steps, run.place.grpo_step - first)
+    while run.place.grpo_step < end:
+        step = run.place.grpo_step
+        began = time.monotonic()
+        clock = Clock(step, curriculum.total_steps, step - first, phase.steps)
+        row: dict[str, Any] = {"kind": "grpo", "phase": phase.name, "phase_index": index, "step": step}
+        row |= {"step_in_phase": clock.phase_step}
+        numbers, evidence = _grpo_step(run, batches, phase, jax.random.fold_in(key, step), clock)
+        row |= numbers
+        seconds = time.monotonic() - began
+        row |= {"time/step": seconds, "tokens_per_second": row["rollout/tokens"] / seconds}
+        accuracy = row.get("sampling/accuracy", row["reward/accuracy"])
+        run.advance(recent=kept_history(run.place.recent, accuracy, phase.promotion))
+        done, why = promoted(run, phase, clock.phase_step, evaluation)
+        row |= why | _heldout(run, step, evaluation)
+        row |= {"compile/count": run.compilations.count, "compile/seconds": run.compilations.seconds}
+        if done and step + 1 < end:
+            facts = ", ".join(f"{name.split('/')[1]} {value:.3f}" for name, value in why.items())
+            run.progress.note(f"{phase.name} ends after {clock.phase_step + 1} of {phase.steps} steps: {facts}")
+            step = end - 1
+        over = step + 1 == end
+        run.advance(grpo_step=step + 1, data=None if over else batches.get_state(), phase=phase.name)
+        run.end_step(row, evidence)
+        if not over:
+            run.after_step()
+
+
+def _grpo_step(
+    run: Run, batches: Any, phase: PhaseSection, key: jax.Array, clock: Clock
+) -> tuple[dict[str, Any], Evidence]:
+    """Sample, grade, update; the transcripts are written while the devices compute the update."""
+    groups, drawing = collect(run, batches, phase, key, clock.step)
+    began = time.monotonic()
+    rate = learning_rate_at(phase.optimizer, clock)
+    run.state, metrics = run.programs.update(
+        run.state, groups.step.batch, groups.rollouts, groups.rewards, phase, rate, clock
+    )
+    _write_transcripts(run, groups)
+    numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    counted = {f"grading/{name}": count for name, count in groups.scores.counters.items()}
+    if groups.bad:
+        counted["grading/bad_rewards"] = len(groups.bad)
+    spread = histograms(np.asarray(groups.local.lengths), groups.scores.total, phase.max_response, run.setup.share)
+
+    def evidence() -> tuple[Any, dict[str, Any]]:
+        words = {"problems": [problem.id for problem in groups.step.problems], "responses": groups.texts}
+        return {"batch": groups.step.batch, "rollouts": groups.local, "rewards": groups.rewards}, words
+
+    report = {
+        "optimizer/learning_rate": rate,
+        **numbers,
+        **counted,
+        **drawing,
+        **spread,
+        "time/input_wait": groups.seconds[0],
+        "time/rollout": groups.seconds[1],
+        "time/grade": groups.seconds[2],
+        "time/update": time.monotonic() - began,
+    }
+    return report, evidence
+
+
+def _heldout(run: Run, step: int, settings: SampleSettings) -> dict[str, float]:
+    """Held-out accuracies inside a phase, when they are due."""
+    section = run.setup.config.evaluation
+    if section.every_steps is None or (step + 1) % section.every_steps:
+        return {}
+    key = jax.random.key(run.setup.config.seed)
+
+    def sampler(params: Any, batch: Any) -> Rollouts:
+        return run.programs.sample(params, batch, settings, key)
+
+    return {
+        f"heldout/{modality}": heldout_accuracy(
+            run.setup, run.state.params, sampler, run.pool, modality, problems[: section.problems_inside]
+        )
+        for modality, problems in run.setup.evaluation.items()
+    }
+
+
+def _write_transcripts(run: Run, groups: Groups) -> None:
+    setup, logging, step = run.setup, run.setup.config.logging, groups.step
+    if step.step % logging.transcripts_every:
+        return
+    phase = setup.curriculum.phases[step.phase_index]
+    where = {"kind": "train", "step": step.step, "phase": phase.name, "phase_index": step.phase_index}
+    rows = []
+    total = len(step.problems) * setup.share.count
+    shown = min(logging.transcript_groups, total)
+    # Spread over the whole batch and moving with the step: the rows of every host are seen in turn.
+    chosen = sorted((step.step + i * total // shown) % total for i in range(shown))
+    mine = setup.share.rows(total)
+    for row in (row - mine.start for row in chosen if row in mine and setup.share.leads):
+        problem, modality = step.problems[row], step.modalities[row]
+        text = step.prompts[row].text
+        record = transcript(problem, text, groups.texts[row], groups.scores, groups.local, row, setup.tokenizer)
+        rows.append(({**where, "modality": modality, **record}, () if modality == "text" else problem.images))
+    run.sinks.transcripts(rows)

@@ -1,0 +1,59 @@
+"""When a phase has done its work: after its steps, on a plateau, or at a held-out accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from infimmr_jax.config import PhaseSection, PromotionSection
+from infimmr_jax.rollout.sampler import Rollouts, SampleSettings
+from infimmr_jax.training.evaluate import heldout_accuracy
+from infimmr_jax.training.running import Run
+
+
+def plateau_gain(history: Sequence[float], window: int) -> float | None:
+    """Mean of the last `window` values minus the mean of the `window` before them; None while there are fewer."""
+    if len(history) < 2 * window:
+        return None
+    return float(np.mean(history[-window:]) - np.mean(history[-2 * window : -window]))
+
+
+def kept_history(history: tuple[float, ...], value: float, promotion: PromotionSection) -> tuple[float, ...]:
+    """The training accuracies a later decision can need, with this step's; part of every checkpoint."""
+    if promotion.kind != "plateau" or promotion.window is None:
+        return ()
+    return (*history, value)[-2 * promotion.window :]
+
+
+def promoted(
+    run: Run, phase: PhaseSection, step_in_phase: int, settings: SampleSettings
+) -> tuple[bool, dict[str, Any]]:
+    """Whether the phase ends after this step, and the metrics the decision was made by; the same on every host."""
+    rule, made = phase.promotion, step_in_phase + 1
+    if rule.kind == "plateau":
+        assert rule.window is not None
+        assert rule.least_gain is not None
+        gain = plateau_gain(run.place.recent, rule.window)
+        if gain is None:
+            return False, {}
+        return made >= rule.min_steps and gain < rule.least_gain, {"promotion/gain": gain}
+    if rule.kind == "accuracy" and made >= rule.min_steps:
+        assert rule.every is not None
+        assert rule.at_least is not None
+        if made % rule.every:
+            return False, {}
+        key = jax.random.key(run.setup.config.seed)
+
+        def sampler(params: Any, batch: Any) -> Rollouts:
+            return run.programs.sample(params, batch, settings, key)
+
+        problems = run.setup.evaluation[phase.modality][: rule.problems]
+        accuracy = heldout_accuracy(run.setup, run.state.params, sampler, run.pool, phase.modality, problems)
+        return accuracy >= rule.at_least, {"promotion/accuracy": accuracy}
+    return False, {}
+
+
+__all__ = ["kept_history", "plateau_gain", "promoted"]

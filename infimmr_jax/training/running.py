@@ -1,0 +1,95 @@
+"""A running run: its parts, where it stands, when it is saved and when it stops."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from infimmr_jax.grpo.state import TrainState
+from infimmr_jax.parallel.hosts import largest_over_hosts
+from infimmr_jax.rewards.pool import GraderPool
+from infimmr_jax.training.checkpoints import Checkpoints, Place
+from infimmr_jax.training.guards import TRY_AGAIN, Evidence, StallGuard, StoppedError, count_broken, write_evidence
+from infimmr_jax.training.programs import Compilations, Programs
+from infimmr_jax.training.progress import Progress
+from infimmr_jax.training.setup import Setup
+from infimmr_jax.training.sinks import Sinks
+
+
+class Preempted(SystemExit):
+    """Somebody or the machine asked the run to stop: the state is saved; launchers start it again with --resume."""
+
+    def __init__(self) -> None:
+        super().__init__(TRY_AGAIN)
+
+
+@dataclasses.dataclass
+class Run:
+    """The parts of a running run, and where it stands."""
+
+    setup: Setup
+    programs: Programs
+    pool: GraderPool
+    sinks: Sinks
+    progress: Progress
+    checkpoints: Checkpoints
+    compilations: Compilations
+    guard: StallGuard
+    state: TrainState
+    place: Place
+    stopping: list[int] = dataclasses.field(default_factory=list)
+
+    def advance(self, **changes: Any) -> None:
+        """Move the place on."""
+        self.place = dataclasses.replace(self.place, **changes)
+
+    def save(self, metrics: dict[str, float] | None = None) -> None:
+        """Checkpoint the state where it stands; every row written so far belongs to it.
+
+        `metrics` are those of the evaluation just made.
+        """
+        self.advance(rows=self.sinks.position())
+        self.checkpoints.save(self.place, self.state, metrics)
+
+    def end_step(self, row: dict[str, Any], evidence: Evidence) -> None:
+        """Write a step's row, once the place is moved on; stop at too many updates in a row without a number."""
+        self.sinks.metrics(row)
+        self.progress.update(row)
+        self.advance(broken=count_broken(row, self.place.broken))
+        most = self.setup.config.guards.max_nonfinite
+        if self.place.broken >= most:
+            where = write_evidence(self.setup.run_dir / "nonfinite", row, *evidence())
+            self.advance(broken=0)
+            self.save()
+            self.checkpoints.wait()
+            raise StoppedError(
+                f"the loss or gradient of {most} updates in a row (guards.max_nonfinite) was not finite, the last one "
+                f"in {row['kind']} step {row['step']}: they were skipped, the state is saved, and what the last one "
+                f"was computed from is in {where}; lower the learning rate or look at the rewards there"
+            )
+        self.guard.beat(f"{row['kind']} step {row['step'] + 1} is made")
+
+    def after_step(self) -> None:
+        """Checkpoint when it is due, and stop when a signal asked for it."""
+        made = self.place.sft_step + self.place.grpo_step
+        signal_number = self._asked()
+        if signal_number or made % self.setup.config.checkpoint.every_steps == 0:
+            self.save()
+        self._stop(signal_number)
+
+    def stop_if_asked(self) -> None:
+        """End the run, whose state was just saved, when a signal asked for it."""
+        self._stop(self._asked())
+
+    def _asked(self) -> int:
+        """The signal that asked any host to stop: it may come to one a step earlier, and all must stop together."""
+        return int(largest_over_hosts(np.asarray([self.stopping[0] if self.stopping else 0]))[0])
+
+    def _stop(self, signal_number: int) -> None:
+        if signal_number:
+            self.checkpoints.wait()
+            made = self.place.sft_step + self.place.grpo_step
+            self.progress.note(f"stopped by signal {signal_number} after step {made}; go on with --resume")
+            raise Preempted
