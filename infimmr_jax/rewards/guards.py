@@ -17,6 +17,7 @@ MAX_EXPANSION = 100
 MAX_FACTORIAL = 999
 MAX_CALLS = 6
 
+EQUALS = re.compile(r"(?<![<>!\\])=|\\approx(?![a-zA-Z])")
 _OPERATORS = re.compile(
     r"\\(?:sum|prod|i{1,3}nt|oint|lim|limsup|liminf|max|min|sup|inf|det|gcd|lcm|operatorname|mathop|partial|lfloor"
     r"|lceil|bmod|pmod|mod|Gamma|zeta)(?![a-zA-Z])|\\begin\{[vV]matrix\}"
@@ -40,11 +41,16 @@ _DROPPED = {
     "an ellipsis": re.compile(r"\\[lcdv]?dots[a-z]?(?![a-zA-Z])|\.\.|…|⋯"),
     "a prime": re.compile(r"'|\\prime(?![a-zA-Z])"),
     "an approximate relation": re.compile(r"\\(?:approx|sim|simeq|cong)(?![a-zA-Z])"),
-    "a subscript on a number": re.compile(r"(?<!\\log_)[0-9)\]}]\s*_(?!\{?[0-9]{1,2}\}?$)|[)}]\s*_"),
+    "a subscript on a number": re.compile(r"[0-9)\]}]\s*_"),
+    "a sign over a formula": re.compile(
+        r"\\(?:overline|bar|d{1,3}ot|tilde|widetilde|mathring|check|breve)(?![a-zA-Z])(?!\s*\{[A-Z]{2,4}\})"
+    ),
     "arithmetic with infinity": re.compile(
         r"\\infty\s*(?:[-+*/^!0-9]|\\(?:cdot|times|frac|div|sqrt))|[0-9)}a-z]\s*[-+*/^]?\s*\\infty|\^\s*\{\s*-?\s*\\infty"
     ),
 }
+_UNION = re.compile(r"\\(?:cup|cap|setminus)(?![a-zA-Z])")
+_SET_LIKE = re.compile(r"[<>]|\\(?:cup|cap|setminus|infty|in|le|ge|ne|mathbb|emptyset)(?![a-zA-Z])|\\\{|^[(\[].*,")
 _ARITHMETIC = re.compile(r"(?:[0-9.,+\-*/=() ]|\\(?:times|cdot|div|frac)(?![a-zA-Z])|[{}])+")
 _BINARY = re.compile(
     r"[0-9)}]\s*(?:[+\-*]|\\(?:times|cdot|div)(?![a-zA-Z]))|[0-9)}]\s*\(|\)\s*[0-9]|/[^/]*/|[)}]\s*/|/\s*[(\\]"
@@ -135,6 +141,10 @@ def _is_power(number: int, index: int) -> bool:
 
 def dropped(gold: str, answer: str) -> str | None:
     """Which sign an answer holds, and the gold does not, that the grammar would read as if it were not there."""
+    if _UNION.search(answer) and not _SET_LIKE.search(gold):
+        return "a set operation"
+    if len(EQUALS.findall(answer)) > len(EQUALS.findall(gold)) > 0:
+        return "more equations than the gold answer has"
     return next((name for name, sign in _DROPPED.items() if sign.search(answer) and not sign.search(gold)), None)
 
 
@@ -209,4 +219,4 @@ def _enormous_factorial(gold: str, answer: str) -> str | None:
     return None
 
 
-__all__ = ["costly", "dropped", "is_tower", "undone"]
+__all__ = ["EQUALS", "costly", "dropped", "is_tower", "undone"]

@@ -108,7 +108,8 @@ def tidy(text: str) -> str:
 
     Spacing commands, `\left`/`\right` and wrappers that say nothing are dropped; the meaning never changes.
     """
-    text = _SUPER_RUN.sub(lambda match: "^{" + match.group().translate(_SUPER) + "}", unwrap(fold(text)))
+    text = unwrap(_LEAD.sub("", unwrap(fold(text))))
+    text = _SUPER_RUN.sub(lambda match: "^{" + match.group().translate(_SUPER) + "}", text)
     text = _SUB_RUN.sub(lambda match: "_{" + match.group().translate(_SUB) + "}", text)
     text = _DROPPED.sub("", text.translate(_TABLE))
     for pattern, replacement in _RENAMED:

@@ -49,6 +49,7 @@ _CONFIG = LatexExtractionConfig(
 # Bare elements may come with brackets, and a tuple or a set may come without; [1, 2] is an interval, never (1, 2).
 _INTERCHANGEABLE = frozenset({("list", "set"), ("list", "()"), ("list", "[]"), ("set", "list"), ("()", "list")})
 _SCALED_TUPLE = re.compile(r"(?:^|[^a-zA-Z_])[-+*/0-9]\s*\([^()]*,[^()]*\)")
+_SET_LIKE = re.compile(r"[=<>]|\\(?:le|ge|ne|in|cup|cap|setminus|mathbb|emptyset)(?![a-zA-Z])|\\\{")
 _OR = re.compile(r"\\(?:cup|lor|vee)(?![a-zA-Z])|(?<![a-zA-Z])or(?![a-zA-Z])")
 _NAME = re.compile(r"\\[a-zA-Z]+|[a-zA-Z]")
 _SPARE = (r"\xi", r"\kappa", r"\tau", r"\sigma", r"\rho", r"\eta", r"\nu", r"\chi")
@@ -83,6 +84,9 @@ def compare(gold: str, answer: str, options: Options) -> Verdict:
     if left.kind == "atom" or right.kind == "atom":
         if {left.kind, right.kind} & {"list", "set"}:  # sympy would make one element of 0, 0
             return Verdict(0.0, f"{len(right.elements)} elements instead of {len(left.elements)}")
+        if {left.kind, right.kind} != {"atom"} and not _SET_LIKE.search(gold if left.kind == "atom" else answer):
+            # sympy takes [a, a] for a, and the grammar drops what stands around a tuple: (1, 2)^2, \frac{(1, 2)}{3}.
+            return Verdict(0.0, "brackets against none")
         return _atoms(gold, answer, options)
     return _compounds(left, right, options)
 

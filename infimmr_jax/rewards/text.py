@@ -17,7 +17,9 @@ _CLOSERS = {")", "]", "}"}
 # math verifier: folding them as characters (NFKC) would turn 5² into 52 and 3½ into 31/2.
 _FOLD = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _FOLD |= str.maketrans("\u3000\u00a0\u2009\u202f\u2212\u2013\u2010\u2011‘’“”、。【】￥", "    ----''\"\",.[]¥")
-_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox)\s*\{")
+_TEXT_COMMAND = re.compile(
+    r"\\(?:boxed|text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox)\s*\{"
+)
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
 _FENCE = re.compile(r"```(?:json)?\s(.*?)```", re.DOTALL)
 

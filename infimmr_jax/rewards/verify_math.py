@@ -10,7 +10,7 @@ import math
 import re
 from fractions import Fraction
 
-from infimmr_jax.rewards.guards import costly, dropped, undone
+from infimmr_jax.rewards.guards import EQUALS, costly, dropped, undone
 from infimmr_jax.rewards.latex import tidy
 from infimmr_jax.rewards.numbers import PlainNumber, parse_number, read_number, same_unit, split_unit
 from infimmr_jax.rewards.text import MAX_ANSWER, MAX_NESTING, nesting
@@ -25,7 +25,6 @@ _LABEL = re.compile(
     r"[a-zA-Z]?\([a-zA-Z](?:, ?[a-zA-Z]){0,3}\)|m?\\angle ?[A-Z0-9]{1,3}"
     r"|\\[a-z]{2,7} ?|(?:\\text\{)?[A-Za-z ]{3,30}\}?)\s*(?:=|\\approx)\s*(?=[^=<>]*$)"
 )
-EQUALS = re.compile(r"(?<![<>!\\])=|\\approx(?![a-zA-Z])")
 RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|lt|gt|approx)(?![a-zA-Z])")
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _STYLED = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mbox|hbox)\s*\{([^{}]*)\}")
