@@ -36,15 +36,26 @@ class ModelShape(Section):
 
 
 class ModelSection(Section):
-    """Which policy is trained: a Hugging Face directory, or one made from scratch in the given shape."""
+    """Which policy is trained: a Hugging Face directory, or one made from scratch in the given shape.
+
+    `preset` names a published size: what the directory must hold (so that a run is planned before it is there), or,
+    without `path`, the shape of a model with random weights.
+    """
 
     path: Path | None = None
+    preset: Literal["qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen2.5-vl-32b", "qwen2.5-vl-72b"] | None = None
     shape: ModelShape = ModelShape()
     vocab_size: PositiveInt = 512
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["none", "full", "dots"] = "none"
     attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> ModelSection:
+        if "shape" in self.model_fields_set and self.shape != ModelShape() and self.preset is not None:
+            raise ValueError(f"give either `preset` ({self.preset}) or `shape`, not both")
+        return self
 
 
 class ImageSection(Section):
@@ -84,6 +95,8 @@ class VideoSection(Section):
 class PromptSection(Section):
     """How a problem becomes a prompt: the response format asked for and the chat template's system text."""
 
-    format: Literal["think_boxed", "boxed"] = "think_boxed"
+    format: Literal["think_boxed", "boxed", "think_answer", "think_answer_boxed", "observe_think_answer"] = (
+        "think_boxed"
+    )
     system: str | None = None
     instruction: str | None = None

@@ -6,7 +6,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
+
+from infimmr_jax.parallel.gather import whole_head
+from infimmr_jax.parallel.mesh import BATCH, batch_divisor
 
 NEVER = -1e30
 
@@ -84,11 +88,43 @@ def token_logprobs(
     temperature: float = 1.0,
     chunk: int = 1024,
 ) -> tuple[Float[Array, "P G R"], Float[Array, "P G R"]]:
-    """Log-probability of every target and entropy of its distribution, about `chunk` tokens at a time.
+    """Log-probability of every target and entropy of its distribution, about `chunk` tokens of a device at a time.
 
     The chunks run along the response axis, so a sharded prompt axis stays where it is; each is computed again in the
-    backward pass instead of being kept.
+    backward pass instead of being kept. On a mesh every device gathers the kernel once and sums its own gradient over
+    its chunks: left to the partitioner, both cross the links with every chunk.
     """
+
+    def local(hidden: Array, kernel: Array, targets: Array, allowed: Array) -> tuple[Array, Array]:
+        return _by_chunks(hidden, kernel, targets, allowed, temperature, chunk)
+
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or hidden.shape[0] % batch_divisor(mesh) or batch_divisor(mesh) == 1:
+        return local(hidden, kernel, targets, allowed)
+    rows, split = PartitionSpec(BATCH), kernel.shape[0] % mesh.shape["fsdp"] == 0
+
+    def on_a_device(hidden: Array, kernel: Array, targets: Array, allowed: Array) -> tuple[Array, Array]:
+        # Told to vary over all devices, so that gradients of single chunks need no sum over any of them.
+        whole = whole_head(kernel, hidden.dtype) if split else kernel
+        whole = jax.lax.pcast(whole, ("data",) if split else BATCH, to="varying")
+        return local(hidden, whole, targets, jax.lax.pcast(allowed, BATCH, to="varying"))
+
+    return jax.shard_map(
+        on_a_device,
+        in_specs=(rows, PartitionSpec("fsdp" if split else None), rows, PartitionSpec()),
+        out_specs=rows,
+        axis_names=set(BATCH),
+    )(hidden, kernel, targets, allowed)
+
+
+def _by_chunks(
+    hidden: Float[Array, "P G R E"],
+    kernel: Float[Array, "E V"],
+    targets: Int[Array, "P G R"],
+    allowed: Bool[Array, "V"],
+    temperature: float,
+    chunk: int,
+) -> tuple[Float[Array, "P G R"], Float[Array, "P G R"]]:
     P, G, R, _ = hidden.shape
     width = min(R, max(1, chunk // (P * G)))
     padding = -R % width

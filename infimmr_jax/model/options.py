@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from infimmr_jax.parallel.gather import whole_parameters
+
 REMAT_POLICIES: dict[str, Any] = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -40,14 +42,18 @@ def run_layers(
 ) -> tuple[Any, Any]:
     """Apply `layer(x, params_i, flag_i, inputs_i) -> (x, output_i)` over stacked parameters; outputs come stacked.
 
-    Under scan the flag is a traced boolean; unrolled it is a Python bool, so a branch on it costs nothing.
+    Under scan the flag is a traced boolean; unrolled it is a Python bool, so a branch on it costs nothing. On a mesh
+    the parameters are whole only inside their own layer, forward and (with remat) backward.
     """
-    call = layer
+
+    def call(x: Any, params: Any, flag: Any, extra: Any) -> tuple[Any, Any]:
+        return layer(x, whole_parameters(params, "layers", options.compute_dtype), flag, extra)
+
     if options.remat != "none":
         # Inside a scan the barrier against common-subexpression elimination is not needed and blocks fusion.
         static = () if options.scan else (2,)
         policy = REMAT_POLICIES[options.remat]
-        call = jax.checkpoint(layer, policy=policy, prevent_cse=not options.scan, static_argnums=static)
+        call = jax.checkpoint(call, policy=policy, prevent_cse=not options.scan, static_argnums=static)
     if options.scan:
         return jax.lax.scan(lambda x, item: call(x, *item), x, (stacked, jnp.asarray(flags), inputs))
     outputs = []

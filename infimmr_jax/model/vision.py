@@ -19,6 +19,7 @@ from infimmr_jax.model.config import VisionConfig
 from infimmr_jax.model.layers import DEFAULT_INIT, RESIDUAL_INIT, Dense, RMSNorm, SwiGLU, apply
 from infimmr_jax.model.options import ModelOptions, run_layers
 from infimmr_jax.model.rope import Rope, rotate, vision_rope
+from infimmr_jax.parallel.gather import whole_parameters
 
 
 class VisionBlock(nn.Module):
@@ -107,7 +108,9 @@ def vision_forward(
     mask: Bool[Array, "B N"],
 ) -> Float[Array, "B M O"]:
     """Visual tokens of B image slots; rows of padding hold values nobody reads."""
-    x = apply(_patch_embed(config, options), params["patch_embed"], patches.astype(options.compute_dtype))
+    ends = {name: params[name] for name in ("patch_embed", "merger")}
+    ends = whole_parameters(ends, "visual", options.compute_dtype)
+    x = apply(_patch_embed(config, options), ends["patch_embed"], patches.astype(options.compute_dtype))
     rope = vision_rope(positions, config)
     full = np.isin(np.arange(config.depth), config.fullatt_block_indexes)
     block = VisionBlock(config, options)
@@ -116,4 +119,4 @@ def vision_forward(
         return apply(block, layer_params, x, rope, mask, flag), None
 
     x, _ = run_layers(layer, x, params["blocks"], full, options)
-    return apply(PatchMerger(config, options), params["merger"], x)
+    return apply(PatchMerger(config, options), ends["merger"], x)

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from infimmr_jax.config import ConfigError, MeshSection
@@ -29,26 +29,36 @@ PARAMETER_RULES: tuple[tuple[str, P], ...] = (
 )
 
 
+def mesh_sizes(section: MeshSection, count: int) -> tuple[int, ...]:
+    """The axes of a mesh of `count` devices; raises ConfigError when the sizes do not divide."""
+    fixed = section.fsdp * section.tensor
+    data = count // fixed if section.data == -1 else section.data
+    if data < 1 or data * fixed != count:
+        raise ConfigError(
+            f"mesh data={section.data} fsdp={section.fsdp} tensor={section.tensor} is not {count} devices; "
+            "the product of the axes must equal the number of devices"
+        )
+    return data, section.fsdp, section.tensor
+
+
 def make_mesh(section: MeshSection, devices: list[Any] | None = None) -> Mesh:
     """A mesh over all devices with axes (data, fsdp, tensor); raises ConfigError when the sizes do not divide."""
     devices = jax.devices() if devices is None else devices
-    fixed = section.fsdp * section.tensor
-    data = len(devices) // fixed if section.data == -1 else section.data
-    if data < 1 or data * fixed != len(devices):
-        raise ConfigError(
-            f"mesh data={section.data} fsdp={section.fsdp} tensor={section.tensor} is not {len(devices)} devices; "
-            "the product of the axes must equal the number of devices"
-        )
-    return Mesh(np.asarray(devices).reshape(data, section.fsdp, section.tensor), AXES)
+    return Mesh(np.asarray(devices).reshape(mesh_sizes(section, len(devices))), AXES)
 
 
-def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
     """PartitionSpec of one parameter; an axis that the mesh does not divide stays whole."""
     for pattern, rule in PARAMETER_RULES:
         if re.search(pattern, path):
             axes = (None,) * (len(shape) - len(rule)) + tuple(rule)
             return P(*(a if a and size % mesh.shape[a] == 0 else None for a, size in zip(axes, shape, strict=True)))
     raise ConfigError(f"no sharding rule matches the parameter {path}; add one to PARAMETER_RULES")
+
+
+def path_of(path: tuple) -> str:
+    """The names of a tree path, joined by slashes."""
+    return "/".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", "")))) for part in path)
 
 
 def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
@@ -60,8 +70,7 @@ def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
     def one(path: tuple, leaf: Any) -> NamedSharding:
         if len(leaf.shape) == 0:
             return NamedSharding(mesh, P())
-        names = [str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", "")))) for part in path]
-        return NamedSharding(mesh, parameter_spec("/".join(names), leaf.shape, mesh))
+        return NamedSharding(mesh, parameter_spec(path_of(path), leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(one, tree)
 
@@ -82,6 +91,6 @@ def shard_batch(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
 
 
-def batch_divisor(mesh: Mesh) -> int:
+def batch_divisor(mesh: Mesh | AbstractMesh) -> int:
     """The number that the prompts of a step must be a multiple of."""
     return mesh.shape["data"] * mesh.shape["fsdp"]

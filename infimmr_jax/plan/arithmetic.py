@@ -1,0 +1,257 @@
+"""What a step costs one chip, by arithmetic: where there is no compiler, and to choose what is worth compiling."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh, Mesh
+
+from infimmr_jax.config import PhaseSection
+from infimmr_jax.grpo.step import needs_reference
+from infimmr_jax.model.config import ModelConfig
+from infimmr_jax.model.options import ModelOptions
+from infimmr_jax.model.qwen2_5_vl import abstract_params
+from infimmr_jax.parallel.mesh import AXES, mesh_sizes
+from infimmr_jax.plan.abstract import PlannedRun, StaticShapes, static_shapes
+from infimmr_jax.plan.cost import Memory, Part
+from infimmr_jax.training.programs import Programs
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """The sizes that costs are made of: of one chip, for one phase."""
+
+    model: ModelConfig
+    shapes: StaticShapes
+    prompts: float
+    group: int
+    response: int
+    fsdp: int
+    tensor: int
+    data: int
+    micros: int
+    updates: int
+    width: int
+
+    @property
+    def trunk_tokens(self) -> float:
+        return self.prompts * self.shapes.prompt
+
+    @property
+    def branch_tokens(self) -> float:
+        return self.prompts * self.group * self.response
+
+    @property
+    def layer_weights(self) -> int:
+        """Numbers in the matrices of one decoder layer."""
+        text = self.model.text
+        attention = text.hidden_size * text.head_dim * (2 * text.num_heads + 2 * text.num_kv_heads)
+        return attention + 3 * text.hidden_size * text.intermediate_size
+
+    @property
+    def vision_weights(self) -> int:
+        """Numbers in the matrices of one vision layer."""
+        vision = self.model.vision
+        return 4 * vision.hidden_size**2 + 3 * vision.hidden_size * vision.intermediate_size
+
+    @property
+    def cache_token(self) -> float:
+        """Bytes of keys and values of one token in all layers, on one chip."""
+        text = self.model.text
+        heads = text.num_kv_heads / (self.tensor if text.num_kv_heads % self.tensor == 0 else 1)
+        return text.num_layers * 2 * heads * text.head_dim * self.width
+
+
+def work_of(run: PlannedRun, phase: PhaseSection) -> Work:
+    """The sizes of a phase on one chip of the run's mesh."""
+    mesh = run.mesh.shape
+    return Work(
+        model=run.model,
+        shapes=static_shapes(run.config, run.model),
+        prompts=phase.prompts_per_step / (mesh["data"] * mesh["fsdp"]),
+        group=phase.group_size,
+        response=phase.max_response,
+        fsdp=mesh["fsdp"],
+        tensor=mesh["tensor"],
+        data=mesh["data"],
+        micros=phase.grpo.micro_batches,
+        updates=phase.grpo.updates_per_batch,
+        width=2 if run.options.compute_dtype == jax.numpy.bfloat16 else 4,
+    )
+
+
+_STATES: dict[tuple, tuple[float, float, float]] = {}
+
+
+def state_memory(run: PlannedRun) -> tuple[float, float, float]:
+    """Bytes of parameters, optimiser moments and the reference policy on one chip, from the trainer's own shardings."""
+    config = run.config
+    key = (run.model, str(run.options.param_dtype), tuple(run.mesh.shape.items()), config.optimizer.model_dump_json())
+    key += (keeps_reference(run),)
+    if key not in _STATES:
+        programs = Programs(run)
+        state, shardings = programs.abstract_state(), programs.shardings
+        _STATES[key] = (
+            bytes_on_a_chip(state.params, shardings.params),
+            bytes_on_a_chip(state.moments, shardings.moments),
+            bytes_on_a_chip(state.reference, shardings.reference),
+        )
+    return _STATES[key]
+
+
+def bytes_on_a_chip(tree: Any, shardings: Any) -> float:
+    """Bytes of the shards of one device."""
+    sizes = jax.tree.map(lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize, tree, shardings)
+    return float(sum(jax.tree.leaves(sizes)))
+
+
+def update_parts(work: Work, recomputed: bool, reference: bool) -> list[Part]:
+    """FLOPs, bytes and link bytes of the update; `recomputed`: every layer runs forward once more for its gradient."""
+    text, vision, t = work.model.text, work.model.vision, work.tensor
+    passes = (4 if recomputed else 3) + (1 if reference else 0)
+    gathers = (3 if recomputed else 2) + (1 if reference else 0)
+    micros, width = work.micros * work.updates, work.width
+    share = (work.fsdp - 1) / work.fsdp
+    layers = work.layer_weights * text.num_layers / t
+
+    def part(name: str, flops: float, weights: float, tokens: float, inner: float, reduced: float) -> Part:
+        # Per token and layer about 16 rows of the model's width and 8 of the feed-forward's go through memory.
+        traffic = passes * (weights * width * micros + inner * tokens * width) * work.updates
+        sent = gathers * weights * width * share * micros + weights * width * share * micros
+        if work.data > 1:
+            sent += 2 * weights / work.fsdp * 4 * (work.data - 1) / work.data * micros
+        sent += passes * reduced * 2 * (t - 1) / t * work.updates
+        return Part(name, passes * flops * work.updates, traffic, sent)
+
+    patches = work.prompts * work.shapes.images * work.shapes.patches
+    full = len(vision.fullatt_block_indexes)
+    seen = full * work.shapes.patches + (vision.depth - full) * vision.window_patches
+    vision_flops = 2 * work.vision_weights * vision.depth * patches + 4 * vision.hidden_size * patches * seen
+    attention = 4 * text.num_heads * text.head_dim * text.num_layers
+    inner = text.num_layers * (16 * text.hidden_size + 8 * text.intermediate_size / t)
+    rows = 2 * text.num_layers * text.hidden_size * width
+    parts = [
+        part(
+            "vision",
+            vision_flops / t,
+            work.vision_weights * vision.depth / t,
+            patches,
+            vision.depth * (16 * vision.hidden_size + 8 * vision.intermediate_size),
+            2 * vision.depth * vision.hidden_size * width * patches,
+        ),
+        part(
+            "trunk",
+            work.trunk_tokens * (2 * layers + attention / t * work.shapes.prompt / 2),
+            layers,
+            work.trunk_tokens,
+            inner,
+            rows * work.trunk_tokens,
+        ),
+        part(
+            "branch",
+            work.branch_tokens * (2 * layers + attention / t * (work.shapes.prompt + work.response / 2)),
+            layers,
+            work.branch_tokens,
+            inner,
+            rows * work.branch_tokens,
+        ),
+    ]
+    head = text.hidden_size * text.vocab_size / t
+    logits = 6 * text.vocab_size / t * 4
+    sent = 3 * head * 4 * share * micros
+    parts.append(
+        Part(
+            "head",
+            4 * 2 * head * work.branch_tokens * work.updates,
+            (logits * work.branch_tokens + 4 * head * width * micros) * work.updates,
+            sent,
+        )
+    )
+    numbers = parameter_count(work.model) / (work.fsdp * t)
+    parts.append(Part("optimizer", 0.0, 8 * 4 * numbers * work.updates, 0.0))
+    return parts
+
+
+def sampler_parts(work: Work) -> list[Part]:
+    """FLOPs, bytes and link bytes of sampling R tokens of every branch (none ends early)."""
+    text, vision, t, width = work.model.text, work.model.vision, work.tensor, work.width
+    share = (work.fsdp - 1) / work.fsdp
+    layers, head = work.layer_weights * text.num_layers / t, text.hidden_size * text.vocab_size / t
+    attention = 4 * text.num_heads * text.head_dim * text.num_layers / t
+    patches = work.prompts * work.shapes.images * work.shapes.patches
+    tower = work.vision_weights * vision.depth / t
+    prefill = work.trunk_tokens * (2 * layers + attention * work.shapes.prompt / 2) + 2 * tower * patches
+    rows = 2 * text.num_layers * text.hidden_size * width * 2 * (t - 1) / t
+    branches, R = work.prompts * work.group, work.response
+    every_token = (layers + head) * width + work.prompts * (work.shapes.prompt + work.group * R) * work.cache_token
+    decode = branches * R * (2 * (layers + head) + attention * (work.shapes.prompt + R))
+    return [
+        Part("prefill", prefill, (layers + tower) * width, (layers + tower) * width * share + rows * work.trunk_tokens),
+        Part("decode", decode, every_token * R, (layers + head) * width * share + rows * branches * R),
+    ]
+
+
+def update_memory(run: PlannedRun, phase: PhaseSection) -> Memory:
+    """Bytes that the update holds at its peak."""
+    work, text = work_of(run, phase), run.model.text
+    parameters, moments, reference = state_memory(run)
+    prompts = work.prompts / work.micros
+    tokens = prompts * (work.shapes.prompt + work.group * work.response)
+    width = work.width
+    kept = text.num_layers * text.hidden_size * width * tokens
+    if run.options.remat != "full":
+        kept += text.num_layers * (8 * text.hidden_size + 3 * text.intermediate_size) / work.tensor * width * tokens
+    # One layer at work, the chunk of logits (four float32 copies), the output matrix and its gradient.
+    layer = (12 * text.hidden_size + 6 * text.intermediate_size / work.tensor) * width * tokens
+    chunk = min(phase.grpo.logprob_chunk, prompts * work.group * work.response)
+    head = 4 * 4 * chunk * text.vocab_size / work.tensor
+    head += text.hidden_size * text.vocab_size / work.tensor * (width + 4)
+    trunk = 2 * prompts * work.shapes.prompt * work.cache_token
+    vision = run.model.vision.depth * run.model.vision.hidden_size * width * prompts
+    kept += vision * work.shapes.images * work.shapes.patches + trunk
+    copies = parameters * width / 4
+    gradients = parameters * (2 if work.micros > 1 else 1)
+    return Memory(parameters, moments, reference, gradients, 0.0, kept + max(layer, head) + copies)
+
+
+def sampler_memory(run: PlannedRun, phase: PhaseSection) -> Memory:
+    """Bytes that are held while sampling: the whole state, the gathered weights and the caches."""
+    work = work_of(run, phase)
+    parameters, moments, reference = state_memory(run)
+    gathered = 0.0
+    if work.fsdp > 1:
+        numbers = work.layer_weights * work.model.text.num_layers
+        numbers += work.model.text.hidden_size * work.model.text.vocab_size * (1 if _tied(work) else 2)
+        gathered = numbers * work.width / work.tensor
+    branches = work.prompts * work.group
+    logits = 6 * 4 * branches * work.model.text.vocab_size / work.tensor
+    return Memory(parameters, moments, reference, 0.0, caches(work), gathered + logits)
+
+
+def caches(work: Work) -> float:
+    """Bytes of keys and values of trunks and branches on one chip."""
+    return (work.trunk_tokens + work.branch_tokens) * work.cache_token
+
+
+def _tied(work: Work) -> bool:
+    return work.model.text.tie_word_embeddings
+
+
+@functools.lru_cache(maxsize=16)
+def parameter_count(model: ModelConfig) -> int:
+    """Numbers in all parameters."""
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(abstract_params(model, ModelOptions())))
+
+
+def keeps_reference(run: PlannedRun) -> bool:
+    """Whether any phase compares with a reference policy."""
+    return any(needs_reference(phase.grpo) for phase in run.config.phases)
+
+
+def described_mesh(section: Any, chips: int) -> AbstractMesh | Mesh:
+    """A mesh of `chips` devices that are nowhere."""
+    return AbstractMesh(mesh_sizes(section, chips), AXES)

@@ -1,0 +1,159 @@
+"""A plan as tables for people and as a tree for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from infimmr_jax.plan.chips import GIB
+from infimmr_jax.plan.cost import Memory, ProgramCost
+from infimmr_jax.plan.planner import Plan
+
+
+def as_tree(plan: Plan) -> dict[str, Any]:
+    """Everything of a plan as JSON types: bytes, FLOPs and seconds of one chip."""
+    chip = plan.topology.chip
+    return {
+        "config": plan.config,
+        "topology": plan.topology.name,
+        "chips": plan.topology.chips,
+        "chip": dataclasses.asdict(chip),
+        "mesh": plan.mesh,
+        "phase": plan.phase,
+        "shapes": plan.shapes,
+        "parameters": plan.parameters,
+        "method": "compiler" if plan.compiled else "arithmetic",
+        "fits": plan.fits,
+        "seconds_at_least": plan.seconds,
+        "tokens_per_second_at_most": plan.tokens_per_second,
+        "tokens_per_second_per_chip_at_most": plan.tokens_per_second / plan.topology.chips,
+        "flops_share_at_most": plan.flops_share,
+        "programs": [_program(program, plan) for program in plan.programs],
+        "failures": plan.failures,
+        "advice": plan.advice,
+    }
+
+
+def _program(program: ProgramCost, plan: Plan) -> dict[str, Any]:
+    chip = plan.topology.chip
+    parts = [
+        {
+            **dataclasses.asdict(part),
+            "seconds": part.seconds(chip),
+            "bound": part.bound(chip),
+        }
+        for part in program.parts
+    ]
+    return {
+        "name": program.name,
+        "memory": dataclasses.asdict(program.memory),
+        "peak": program.peak,
+        "fits": program.peak <= chip.usable,
+        "flops": program.flops,
+        "sent": program.sent,
+        "collectives": {kind: {"times": n, "sent": sent} for kind, (n, sent) in program.collectives.items()},
+        "seconds_at_least": program.least(chip),
+        "compile_seconds": program.compile_seconds,
+        "parts": parts,
+    }
+
+
+def show(plan: Plan, console: Console) -> None:
+    """Print the tables of a plan."""
+    chip = plan.topology.chip
+    how = "compiled ahead of time" if plan.compiled else "by arithmetic, nothing compiled"
+    axes = ", ".join(f"{name} {size}" for name, size in plan.mesh.items())
+    console.print(
+        f"[bold]{plan.config}[/] on {plan.topology.name}: {plan.topology.chips} chips, {axes}; {how}\n"
+        f"phase {plan.phase!r}: {plan.shapes}; {plan.parameters / 1e9:.2f} billion parameters"
+    )
+    if plan.programs:
+        console.print(_memory_table(plan))
+        for program in plan.programs:
+            console.print(_parts_table(program, plan))
+        console.print(
+            f"One step takes at least {plan.seconds:.1f} s (every resource at its peak), so at most "
+            f"{plan.tokens_per_second:,.0f} sampled tokens/s, {plan.tokens_per_second / plan.topology.chips:,.0f} a "
+            f"chip; {plan.flops_share:.0%} of the chips' FLOP/s. Chip numbers: {chip.source}"
+        )
+    for name, message in plan.failures.items():
+        console.print(f"[red]{name} does not fit:[/] {message}".replace("[/]", "[/]"), soft_wrap=True)
+    verdict = "[green]It fits.[/]" if plan.fits else "[red]It does not fit.[/]"
+    console.print(verdict)
+    for line in plan.advice:
+        console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _memory_table(plan: Plan) -> Table:
+    table = Table(title=f"GiB on one chip (of {plan.topology.chip.usable / GIB:.2f})", title_justify="left")
+    table.add_column("program")
+    fields = [field.name for field in dataclasses.fields(Memory)]
+    for name in (*fields, "peak"):
+        table.add_column(name, justify="right")
+    for program in plan.programs:
+        values = [getattr(program.memory, name) for name in fields]
+        table.add_row(program.name, *(f"{value / GIB:.2f}" for value in (*values, program.peak)))
+    return table
+
+
+def _parts_table(program: ProgramCost, plan: Plan) -> Table:
+    chip = plan.topology.chip
+    compiled = f", compiled in {program.compile_seconds:.0f} s" if program.compile_seconds is not None else ""
+    table = Table(title=f"{program.name}, one chip{compiled}", title_justify="left")
+    for name in ("part", "TFLOP", "GB memory", "GB links", "s compute", "s memory", "s links", "bound"):
+        table.add_column(name, justify="left" if name in ("part", "bound") else "right")
+    for part in program.parts:
+        times = part.seconds(chip)
+        if part.least(chip) < 1e-3:
+            continue
+        table.add_row(
+            part.name,
+            f"{part.flops / 1e12:,.1f}",
+            f"{part.bytes / 1e9:,.1f}",
+            f"{part.sent / 1e9:,.2f}",
+            *(f"{seconds:.2f}" for seconds in times.values()),
+            part.bound(chip),
+        )
+    return table
+
+
+def markdown(plan: Plan) -> str:
+    """The tables of a plan as Markdown, for docs/scaling.md."""
+    chip = plan.topology.chip
+    lines = [
+        f"### {plan.config} on {plan.topology.name} ({plan.topology.chips} chips)",
+        "",
+        f"Mesh {', '.join(f'{name} {size}' for name, size in plan.mesh.items())}; phase {plan.phase!r}: {plan.shapes}. "
+        f"{'Compiled ahead of time' if plan.compiled else 'By arithmetic'}. "
+        f"{'Fits' if plan.fits else 'Does not fit'} in {chip.usable / GIB:.2f} GiB.",
+        "",
+        "| program | parameters | optimiser | gradients | caches | activations | peak GiB | compile s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for program in plan.programs:
+        memory = program.memory
+        cells = (memory.parameters, memory.optimizer, memory.gradients, memory.caches, memory.activations, program.peak)
+        seconds = f"{program.compile_seconds:.0f}" if program.compile_seconds is not None else "-"
+        lines.append(f"| {program.name} | {' | '.join(f'{cell / GIB:.2f}' for cell in cells)} | {seconds} |")
+    lines += ["", "| part | TFLOP | GB memory | GB links | s compute | s memory | s links | bound |", "|" + "---|" * 8]
+    for program in plan.programs:
+        for part in program.parts:
+            if part.least(chip) < 1e-2:
+                continue
+            times = " | ".join(f"{seconds:.2f}" for seconds in part.seconds(chip).values())
+            lines.append(
+                f"| {program.name}: {part.name} | {part.flops / 1e12:,.1f} | {part.bytes / 1e9:,.1f} | "
+                f"{part.sent / 1e9:,.2f} | {times} | {part.bound(chip)} |"
+            )
+    if plan.programs:
+        lines += [
+            "",
+            f"At least {plan.seconds:.1f} s a step, at most {plan.tokens_per_second:,.0f} sampled tokens/s "
+            f"({plan.tokens_per_second / plan.topology.chips:,.0f} a chip).",
+        ]
+    lines += [f"- {name}: {message}" for name, message in plan.failures.items()]
+    lines += [f"- {line}" for line in plan.advice]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,37 @@
+"""Published sizes: parameter counts, and refusal of a directory of another size."""
+
+import dataclasses
+import math
+
+import jax
+import pytest
+
+from infimmr_jax.config import ConfigError
+from infimmr_jax.model.config import _from_hf, to_hf_config
+from infimmr_jax.model.options import ModelOptions
+from infimmr_jax.model.presets import PRESETS, check_preset
+from infimmr_jax.model.qwen2_5_vl import abstract_params
+
+# 3B and 7B: counted in the published checkpoints; 32B and 72B: by the architecture (their names round them).
+COUNTS = {
+    "qwen2.5-vl-3b": 3_754_622_976,
+    "qwen2.5-vl-7b": 8_292_166_656,
+    "qwen2.5-vl-32b": 33_452_718_336,
+    "qwen2.5-vl-72b": 73_410_777_344,
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameters_are_as_many_as_published(name):
+    tree = abstract_params(PRESETS[name], ModelOptions())
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)) == COUNTS[name]
+
+
+def test_a_directory_of_another_size_is_refused():
+    three = PRESETS["qwen2.5-vl-3b"]
+    check_preset(_from_hf(to_hf_config(three)), "qwen2.5-vl-3b", "models/a")
+    with pytest.raises(ConfigError, match=r"models/b is not the qwen2.5-vl-7b .* its text vocab_size is 151936, not"):
+        check_preset(three, "qwen2.5-vl-7b", "models/b")
+    odd = dataclasses.replace(three, vision=dataclasses.replace(three.vision, depth=8, fullatt_block_indexes=(7,)))
+    with pytest.raises(ConfigError, match="its vision depth is 8, not 32"):
+        check_preset(odd, "qwen2.5-vl-3b", "models/c")
