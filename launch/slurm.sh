@@ -76,7 +76,8 @@ checkout() { # the revision of the submission, beside the working tree that may 
 job() {
   local code coordinator status=0 asked=""
   code="$(checkout)"
-  coordinator="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
+  coordinator="$(scontrol show hostnames "$SLURM_JOB_NODELIST")"
+  coordinator="${coordinator%%$'\n'*}"
   export INFIMMR_COORDINATOR="$coordinator:$((20000 + SLURM_JOB_ID % 20000))" INFIMMR_PROCESSES="$SLURM_NNODES"
   export PYTHONPATH="$code${PYTHONPATH:+:$PYTHONPATH}" INFIMMR_PYTHON="${INFIMMR_PYTHON:-$root/.venv/bin/python}"
   cd "$code"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ FREE = (
     "data.root",
     "data.threads",
     "data.prefetch",
+    "data.workers",
     "model.path",
     "model.remat",
     "model.attention",
@@ -46,9 +49,8 @@ class Place:
     """Where a run stands on the host.
 
     `sft_step` and `grpo_step` are steps made; `evaluated` stages are evaluated; `phase` is the phase's name for people.
-    `data` is the state of the running Grain iterator, `key` the run's random key, `recent` the training accuracies that
-    the promotion of the running phase looks at, `rows` the lines of each JSONL file, `broken` the number of skipped
-    updates just before.
+    `data` is the state of the running Grain iterator, `key` the run's random key, `rows` the lines of each JSONL file,
+    `broken` the number of skipped updates just before.
     """
 
     sft_step: int = 0
@@ -57,7 +59,6 @@ class Place:
     phase: str = "cold start"
     data: dict[str, Any] | None = None
     key: tuple[int, ...] = ()
-    recent: tuple[float, ...] = ()
     rows: dict[str, int] = dataclasses.field(default_factory=dict)
     broken: int = 0
 
@@ -74,7 +75,7 @@ class Checkpoints:
         section = config.checkpoint
         self._model = _plain(dataclasses.asdict(model))
         self._config = config.model_dump(mode="json")
-        self._keeps_best = section.keep_best is not None
+        self._best = section.keep_best
         self._may_change = (*FREE, *section.may_change)
         self.directory = checkpoint_directory(section, config.output)
         _check_shared(self.directory)
@@ -93,10 +94,9 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """Number of the best checkpoint by `checkpoint.keep_best`; None without that key or before an evaluation."""
-        if not self._keeps_best or not self._manager.all_steps():
-            return None
-        step = self._manager.best_step()
-        return step if step is not None and self._manager.metrics(step) is not None else None
+        step = self._manager.best_step() if self._best is not None else None
+        measured = step is not None and math.isfinite(self._manager.metrics(step)[self._best.metric])
+        return step if measured else None
 
     def save(self, place: Place, state: TrainState, metrics: dict[str, float] | None = None) -> None:
         """Start saving; the arrays are copied before this returns, so the next step may overwrite them.
@@ -105,7 +105,10 @@ class Checkpoints:
         """
         facts = {"place": dataclasses.asdict(place), "model": self._model, "config": self._config}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts))
-        self._manager.save(place.step, args=items, metrics=metrics)
+        if self._best is not None:
+            # Without a number Orbax warns at every save: what was not evaluated is worse than all that was.
+            metrics = metrics or {self._best.metric: math.inf if self._best.mode == "min" else -math.inf}
+        self._manager.save(place.step, args=items, metrics=metrics if self._best is not None else None)
 
     def wait(self) -> None:
         """Return when the save under way is complete on disk."""
@@ -161,8 +164,7 @@ class Checkpoints:
                     advice += "; to go on with the change, name the key in checkpoint.may_change"
                 shown = "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if len(different) > 5 else "")
                 raise ConfigError(f"checkpoint {self.directory / str(step)} is of another {name} ({shown}): {advice}")
-        lists = {name: tuple(facts["place"].get(name, ())) for name in ("key", "recent")}
-        return Place(**{**facts["place"], **lists})
+        return Place(**{**facts["place"], "key": tuple(facts["place"]["key"])})
 
 
 def checkpoint_directory(section: CheckpointSection, output: Path) -> epath.Path:
@@ -218,8 +220,10 @@ def _check_shared(directory: epath.Path) -> None:
         )
 
 
-def _below(key: str, prefixes: tuple[str, ...] | list[str]) -> bool:
-    return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
+def _below(key: str, prefixes: tuple[str, ...]) -> bool:
+    # A phase may have its own `grpo` section.
+    keys = (key, re.sub(r"^phases\.\d+\.(?=grpo\.)", "", key))
+    return any(name == prefix or name.startswith(prefix + ".") for name in keys for prefix in prefixes)
 
 
 def _first_line(error: BaseException) -> str:

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import psutil
 from rich.console import Console
 
-from infimmr_jax.parallel.startup import cache_directory
+from infimmr_jax.config import ConfigError
+from infimmr_jax.parallel.startup import cache_directory, find_job
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.verdict import Question
 from infimmr_jax.training.provenance import environment
@@ -30,6 +31,7 @@ def examine(console: Console) -> bool:
     """Run every check and print a line for each; returns whether all passed."""
     checks: dict[str, Callable[[], str]] = {
         "versions": _versions,
+        "job": _job,
         "devices": _devices,
         "arithmetic": _arithmetic,
         "memory": _memory,
@@ -53,6 +55,14 @@ def _versions() -> str:
     if missing:
         raise TroubleError(f"{', '.join(missing)} not installed: run `pip install -e .` in the project")
     return f"Python {sys.version.split()[0]}, " + ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def _job() -> str:
+    """How `infimmr train` would start here; nobody is joined."""
+    try:
+        return find_job().words
+    except ConfigError as error:
+        raise TroubleError(str(error)) from None
 
 
 def _devices() -> str:
@@ -98,7 +108,7 @@ def _cache() -> str:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / ".writable").touch()
     except OSError as error:
-        raise Trouble(
+        raise TroubleError(
             f"{directory} can not be written ({error.strerror}): set INFIMMR_CACHE to another place"
         ) from None
     size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
