@@ -49,8 +49,9 @@ class Place:
     """Where a run stands on the host.
 
     `sft_step` and `grpo_step` are steps made; `evaluated` stages are evaluated; `phase` is the phase's name for people.
-    `data` is the state of the running Grain iterator, `key` the run's random key, `rows` the lines of each JSONL file,
-    `broken` the number of skipped updates just before.
+    `data` is the state of the running Grain iterator, `key` the run's random key, `recent` the training accuracies that
+    the promotion of the running phase looks at, `rows` the lines of each JSONL file, `broken` the number of skipped
+    updates just before.
     """
 
     sft_step: int = 0
@@ -59,6 +60,7 @@ class Place:
     phase: str = "cold start"
     data: dict[str, Any] | None = None
     key: tuple[int, ...] = ()
+    recent: tuple[float, ...] = ()
     rows: dict[str, int] = dataclasses.field(default_factory=dict)
     broken: int = 0
 
@@ -164,7 +166,8 @@ class Checkpoints:
                     advice += "; to go on with the change, name the key in checkpoint.may_change"
                 shown = "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if len(different) > 5 else "")
                 raise ConfigError(f"checkpoint {self.directory / str(step)} is of another {name} ({shown}): {advice}")
-        return Place(**{**facts["place"], "key": tuple(facts["place"]["key"])})
+        lists = {name: tuple(facts["place"].get(name, ())) for name in ("key", "recent")}
+        return Place(**{**facts["place"], **lists})
 
 
 def checkpoint_directory(section: CheckpointSection, output: Path) -> epath.Path:
