@@ -91,11 +91,12 @@ def planned_run(config: RunConfig, mesh: Mesh, attention: str) -> PlannedRun:
 def check_divides(config: RunConfig, mesh: Any) -> None:
     """Raise ConfigError when the prompts of a phase can not be divided over the devices and micro-batches."""
     for index, phase in enumerate(config.phases):
-        divisor = batch_divisor(mesh) * phase.grpo.micro_batches
+        parts = phase.grpo.micro_batches * phase.grpo.minibatches
+        divisor = batch_divisor(mesh) * parts
         if phase.prompts_per_step % divisor:
             raise ConfigError(
                 f"phases.{index}.prompts_per_step: {phase.prompts_per_step} can not be divided over "
-                f"{batch_divisor(mesh)} devices and {phase.grpo.micro_batches} micro-batches; use a multiple of "
+                f"{batch_divisor(mesh)} devices and {parts} micro-batches; use a multiple of "
                 f"{divisor}"
             )
 

@@ -11,6 +11,7 @@ import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from infimmr_jax.config import PhaseSection
+from infimmr_jax.grpo.micro import micro_batches
 from infimmr_jax.grpo.step import needs_reference
 from infimmr_jax.model.config import ModelConfig
 from infimmr_jax.model.options import ModelOptions
@@ -23,7 +24,10 @@ from infimmr_jax.training.programs import Programs
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """The sizes that costs are made of: of one chip, for one phase."""
+    """The sizes that costs are made of: of one chip, for one phase.
+
+    `micros` micro-batches and `steps` optimiser steps are made of one pass over a batch, `passes` passes of it.
+    """
 
     model: ModelConfig
     shapes: StaticShapes
@@ -34,7 +38,8 @@ class Work:
     tensor: int
     data: int
     micros: int
-    updates: int
+    steps: int
+    passes: int
     width: int
 
     @property
@@ -68,18 +73,23 @@ class Work:
 
 def work_of(run: PlannedRun, phase: PhaseSection) -> Work:
     """The sizes of a phase on one chip of the run's mesh."""
-    mesh = run.mesh.shape
+    mesh, grpo = run.mesh.shape, phase.grpo
+    shapes = static_shapes(run.config, run.model)
+    prompts = phase.prompts_per_step / (mesh["data"] * mesh["fsdp"])
+    of_a_step = int(prompts) // grpo.minibatches
+    micros = micro_batches(grpo, of_a_step, shapes.prompt, phase.group_size, phase.max_response)
     return Work(
         model=run.model,
-        shapes=static_shapes(run.config, run.model),
-        prompts=phase.prompts_per_step / (mesh["data"] * mesh["fsdp"]),
+        shapes=shapes,
+        prompts=prompts,
         group=phase.group_size,
         response=phase.max_response,
         fsdp=mesh["fsdp"],
         tensor=mesh["tensor"],
         data=mesh["data"],
-        micros=phase.grpo.micro_batches,
-        updates=phase.grpo.updates_per_batch,
+        micros=micros * grpo.minibatches,
+        steps=grpo.minibatches,
+        passes=grpo.updates_per_batch,
         width=2 if run.options.compute_dtype == jax.numpy.bfloat16 else 4,
     )
 
@@ -114,18 +124,18 @@ def update_parts(work: Work, recomputed: bool, reference: bool) -> list[Part]:
     text, vision, t = work.model.text, work.model.vision, work.tensor
     passes = (4 if recomputed else 3) + (1 if reference else 0)
     gathers = (3 if recomputed else 2) + (1 if reference else 0)
-    micros, width = work.micros * work.updates, work.width
+    micros, width = work.micros * work.passes, work.width
     share = (work.fsdp - 1) / work.fsdp
     layers = work.layer_weights * text.num_layers / t
 
     def part(name: str, flops: float, weights: float, tokens: float, inner: float, reduced: float) -> Part:
         # Per token and layer about 16 rows of the model's width and 8 of the feed-forward's go through memory.
-        traffic = passes * (weights * width * micros + inner * tokens * width) * work.updates
+        traffic = passes * (weights * width * micros + inner * tokens * width * work.passes)
         sent = gathers * weights * width * share * micros + weights * width * share * micros
         if work.data > 1:
             sent += 2 * weights / work.fsdp * 4 * (work.data - 1) / work.data * micros
-        sent += passes * reduced * 2 * (t - 1) / t * work.updates
-        return Part(name, passes * flops * work.updates, traffic, sent)
+        sent += passes * reduced * 2 * (t - 1) / t * work.passes
+        return Part(name, passes * flops * work.passes, traffic, sent)
 
     patches = work.prompts * work.shapes.images * work.shapes.patches
     full = len(vision.fullatt_block_indexes)
@@ -166,13 +176,13 @@ def update_parts(work: Work, recomputed: bool, reference: bool) -> list[Part]:
     parts.append(
         Part(
             "head",
-            4 * 2 * head * work.branch_tokens * work.updates,
-            (logits * work.branch_tokens + 4 * head * width * micros) * work.updates,
+            4 * 2 * head * work.branch_tokens * work.passes,
+            logits * work.branch_tokens * work.passes + 4 * head * width * micros,
             sent,
         )
     )
     numbers = parameter_count(work.model) / (work.fsdp * t)
-    parts.append(Part("optimizer", 0.0, 8 * 4 * numbers * work.updates, 0.0))
+    parts.append(Part("optimizer", 0.0, 8 * 4 * numbers * work.passes * work.steps, 0.0))
     return parts
 
 

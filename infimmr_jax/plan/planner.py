@@ -57,8 +57,12 @@ class Plan:
 
 
 def largest_phase(config: RunConfig) -> PhaseSection:
-    """The phase with the most tokens a step: what fits it fits all."""
-    return max(config.phases, key=lambda phase: phase.prompts_per_step * phase.group_size * phase.max_response)
+    """The phase with the most tokens a step (of equals one with pictures): what fits it fits all."""
+
+    def size(phase: PhaseSection) -> tuple[int, bool]:
+        return phase.prompts_per_step * phase.group_size * phase.max_response, phase.modality != "text"
+
+    return max(config.phases, key=size)
 
 
 def make_plan(config: RunConfig, topology: Topology, compiled: bool, search: bool = True) -> Plan:
@@ -95,7 +99,7 @@ def _measure(config: RunConfig, topology: Topology, compiled: bool) -> Plan:
     shapes = static_shapes(config, run.model)
     described = (
         f"{phase.prompts_per_step} prompts of {shapes.prompt} tokens and {shapes.images} x {shapes.patches} patches, "
-        f"{phase.group_size} responses of {phase.max_response}, {phase.grpo.micro_batches} micro-batches"
+        f"{phase.group_size} responses of {phase.max_response}, {arithmetic.work_of(run, phase).micros} micro-batches"
     )
     return Plan(
         config=config.name,
@@ -156,7 +160,8 @@ def candidates(config: RunConfig, chips: int) -> Iterator[dict[str, object]]:
     )
     remats = [config.model.remat] if config.model.remat == "full" else [config.model.remat, "full"]
     for mesh, remat, micro, chunk in itertools.product(meshes, remats, micros, chunks):
-        yield {**mesh, "model.remat": remat, "grpo.micro_batches": micro, "grpo.logprob_chunk": chunk}
+        change = {**mesh, "model.remat": remat, "grpo.micro_batches": micro, "grpo.logprob_chunk": chunk}
+        yield change | ({"grpo.micro_batch_tokens": None} if phase.grpo.micro_batch_tokens else {})
 
 
 def _search(config: RunConfig, topology: Topology, compiled: bool, tries: int = 3) -> tuple[str, ...]:
@@ -205,8 +210,11 @@ def _flags(config: RunConfig, changes: dict[str, object]) -> str:
         "model.remat": config.model.remat,
         "grpo.micro_batches": largest_phase(config).grpo.micro_batches,
         "grpo.logprob_chunk": largest_phase(config).grpo.logprob_chunk,
+        "grpo.micro_batch_tokens": largest_phase(config).grpo.micro_batch_tokens,
     }
-    different = [f"--set {key}={value}" for key, value in changes.items() if now[key] != value]
+    different = [
+        f"--set {key}={'null' if value is None else value}" for key, value in changes.items() if now[key] != value
+    ]
     return " ".join(different) or "no change"
 
 
