@@ -84,15 +84,16 @@ def apply_gradient(
     optimizer: optax.GradientTransformation,
     learning_rate: Float[Array, ""],
     factors: Factors | None = None,
+    loss: Float[Array, ""] | float = 0.0,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One optimiser step; a gradient that is not finite leaves parameters and moments as they are, and is reported.
+    """One optimiser step; a gradient or `loss` that is not finite leaves parameters and moments as they are.
 
     `factors` on the learning rate, by `trainable.learning_factors`; where they are 0, parameters (weight decay
-    included) and moments stay exactly as they are.
+    included) and moments stay exactly as they are. `policy/skipped` reports a step that was left out.
     """
     factors = jax.tree.map(lambda _: 1.0, gradient) if factors is None else factors
     norm = optax.global_norm(gradient)
-    finite = jnp.isfinite(norm)
+    finite = jnp.isfinite(norm) & jnp.isfinite(loss)
     gradient = jax.tree.map(lambda g: jnp.where(finite, g, 0), gradient)
     updates, moments = optimizer.update(gradient, state.moments, state.params)
     moments = moved_moments(moments, state.moments, factors)

@@ -153,7 +153,7 @@ def grpo_update(
 
         micros = _split(mini, grpo.micro_batches)
         gradient, loss, metrics = _whole_gradient(loss_of, state.params, micros, grpo.micro_batches)
-        state, moved = apply_gradient(state, gradient, optimizer, learning_rate, factors)
+        state, moved = apply_gradient(state, gradient, optimizer, learning_rate, factors, loss)
         return state, {"loss": loss, **moved, **finish_metrics(metrics)}
 
     state, report = move(dataclasses.replace(state, estimator=estimator), 0, True)

@@ -161,5 +161,5 @@ def sft_step(
         return -jnp.sum(jnp.where(batch.mask, log_probs, 0.0)) / jnp.sum(batch.mask)
 
     loss, gradient = jax.value_and_grad(loss_of)(state.params)
-    state, metrics = apply_gradient(state, gradient, optimizer, learning_rate, factors)
+    state, metrics = apply_gradient(state, gradient, optimizer, learning_rate, factors, loss)
     return state, {"loss": loss, **metrics}

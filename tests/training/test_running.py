@@ -1,0 +1,102 @@
+"""A run's bookkeeping: updates without a number are counted, and too many in a row stop it with its state saved."""
+
+import json
+import signal
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny import tiny_config
+
+from infimmr_jax.grpo.state import TrainState, apply_gradient
+from infimmr_jax.training.checkpoints import Place
+from infimmr_jax.training.guards import StoppedError
+from infimmr_jax.training.running import Preempted, Run
+
+
+class Recorder:
+    """Stands for the parts of a run that only take notes; `log` has the calls in order."""
+
+    def __init__(self, log):
+        self._log = log
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            self._log.append((name, *arguments))
+            return {}
+
+        return call
+
+
+@pytest.fixture
+def run(tmp_path):
+    log = []
+    setup = SimpleNamespace(config=tiny_config(tmp_path, "guards.max_nonfinite=2"), run_dir=tmp_path)
+    parts = {"programs": None, "pool": None, "compilations": None, "state": None}
+    made = Run(
+        setup=setup,
+        sinks=Recorder(log),
+        progress=Recorder(log),
+        checkpoints=Recorder(log),
+        guard=Recorder(log),
+        place=Place(),
+        **parts,
+    )
+    made.log = log
+    return made
+
+
+def row(step, loss=1.0, skipped=0.0):
+    return {"kind": "grpo", "step": step, "loss": loss, "policy/skipped": skipped}
+
+
+def evidence():
+    return {"batch": np.arange(3)}, {"problems": ["a"]}
+
+
+def test_a_single_broken_update_is_counted_and_forgotten(run):
+    run.end_step(row(0, loss=float("nan")), evidence)
+    assert run.place.broken == 1
+    run.end_step(row(1), evidence)
+    assert run.place.broken == 0
+    assert [call[0] for call in run.log] == ["metrics", "update", "beat"] * 2
+    assert not (run.setup.run_dir / "nonfinite").exists()
+
+
+def test_too_many_in_a_row_stop_with_the_evidence_and_the_state(run):
+    run.end_step(row(0, skipped=1.0), evidence)
+    with pytest.raises(StoppedError, match=r"of 2 updates in a row .* grpo step 1: they were skipped, the state is"):
+        run.end_step(row(1, loss=float("inf")), evidence)
+    assert run.place.broken == 0
+    assert [call[0] for call in run.log][-4:] == ["update", "position", "save", "wait"]
+    where = run.setup.run_dir / "nonfinite" / "grpo-000001-process-0"
+    assert json.loads((where / "row.json").read_text())["problems"] == ["a"]
+    with np.load(where / "arrays.npz", allow_pickle=False) as saved:
+        assert saved["batch"].tolist() == [0, 1, 2]
+
+
+def test_a_signal_saves_and_stops(run):
+    run.advance(grpo_step=1)
+    run.after_step()
+    assert "save" not in [call[0] for call in run.log]
+    run.stopping.append(signal.SIGTERM)
+    with pytest.raises(Preempted) as stopped:
+        run.after_step()
+    assert stopped.value.code == 75
+    assert [call[0] for call in run.log] == ["position", "save", "wait", "note"]
+
+
+@pytest.mark.parametrize(
+    ("gradient", "loss", "moves"), [(1.0, 1.0, True), (1.0, np.nan, False), (np.nan, 1.0, False), (1.0, np.inf, False)]
+)
+def test_a_loss_or_gradient_that_is_no_number_changes_nothing(gradient, loss, moves):
+    optimizer = optax.scale_by_adam()
+    params = {"kernel": jnp.ones(3)}
+    state = TrainState(step=jnp.int32(0), params=params, moments=optimizer.init(params), estimator=())
+    found = {"kernel": jnp.asarray([1.0, gradient, 0.5])}
+    after, report = apply_gradient(state, found, optimizer, jnp.float32(0.1), loss=jnp.float32(loss))
+    assert bool((after.params["kernel"] != 1.0).any()) is moves
+    assert bool((after.moments.mu["kernel"] != 0.0).any()) is moves
+    assert float(report["policy/skipped"]) == (not moves)
