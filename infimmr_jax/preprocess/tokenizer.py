@@ -113,6 +113,9 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:
     if not any((directory / name).exists() for name in ("tokenizer.json", "vocab.json")):
         raise ConfigError(f"{directory} holds no tokenizer: expected tokenizer.json (or vocab.json and merges.txt)")
     tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
+    # How it was loaded is no property of it, and would be saved with it.
+    for name in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(name, None)
     # The published Qwen2.5-VL directories carry a text-only template beside the tokenizer and the real one here.
     processor_template = directory / "chat_template.json"
     if processor_template.exists():
