@@ -56,10 +56,11 @@ def train(
     settings = load_config(config, overrides)
     from infimmr_jax.parallel.startup import join_processes, use_compilation_cache
 
-    use_compilation_cache()
-    join_processes()
+    # Before the processes meet: they wait for each other only half a minute in their first collectives.
     from infimmr_jax.training.run import run_and_report
 
+    use_compilation_cache()
+    join_processes()
     run_and_report(settings, "auto" if auto_resume else resume)
 
 

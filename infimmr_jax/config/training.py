@@ -51,12 +51,26 @@ class SftSection(Section):
 
 
 class EvaluationSection(Section):
-    """Held-out evaluation between the phases (greedy decoding)."""
+    """Held-out evaluation between the phases, and inside them every `every_steps` steps (greedy decoding).
+
+    Inside phases the first `problems_inside` problems of each set are asked (null: all of them); their accuracies are
+    metrics of the step, `heldout/MODALITY`.
+    """
 
     sources: dict[Modality, tuple[SourceSection, ...]] = Field(default_factory=dict)
     problems: PositiveInt = 256
     batch_size: PositiveInt = 128
     max_response: PositiveInt | None = None
+    every_steps: PositiveInt | None = None
+    problems_inside: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _inside(self) -> EvaluationSection:
+        if self.problems_inside is not None and self.every_steps is None:
+            raise ValueError("`problems_inside` belongs to evaluations inside phases; set `every_steps` as well")
+        if self.every_steps is not None and not self.sources:
+            raise ValueError("`every_steps` needs `sources`: there is nothing to evaluate on")
+        return self
 
 
 class KeepBestSection(Section):

@@ -150,5 +150,5 @@ def disk_trouble(error: BaseException) -> str | None:
 def lost_host(error: BaseException) -> bool:
     """Whether an error of the runtime says that another process of the job is gone."""
     text = str(error)
-    signs = ("heartbeat", "Connection reset", "Connection closed", "Gloo", "UNAVAILABLE", "coordination service")
+    signs = ("heartbeat", "timed out", "Connection reset", "Connection closed", "Gloo", "UNAVAILABLE")
     return type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and any(sign in text for sign in signs)

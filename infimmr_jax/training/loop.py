@@ -40,9 +40,8 @@ def train(config: RunConfig, resume: bool | Literal["auto"] = False) -> list[dic
     go on (its message says what to do). With `resume` the run in `config.output` goes on from its newest checkpoint, to
     the same numbers as an unbroken run; "auto" starts a run where there is none.
     """
-    goes_on = check_directory(config, resume)
     with translated(config.output):
-        return _train(config, config.output, goes_on)
+        return _train(config, config.output, check_directory(config, resume))
 
 
 def _train(config: RunConfig, run_dir: Path, resume: bool) -> list[dict[str, Any]]:
