@@ -312,6 +312,26 @@ def bench(
 
 
 @app.command()
+def plan(
+    config: ConfigOption,
+    topology: Annotated[
+        str, typer.Option("--topology", "-t", help="v5e:4x4, v5p:2x2x2, v6e:2x4, .. (TPU slices), gpu:h100x8, ..")
+    ],
+    overrides: SetOption = [],  # noqa: B006
+    no_compile: Annotated[bool, typer.Option("--no-compile", help="Estimate by arithmetic only: seconds.")] = False,
+    thorough: Annotated[bool, typer.Option("--thorough", help="Compile with the effort of a run: minutes.")] = False,
+    no_search: Annotated[bool, typer.Option("--no-search", help="Do not look for changes that fit.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Also write everything to this JSON file.")] = None,
+) -> None:
+    """Say, without the machine, whether a run fits it, what bounds it and what to change; compiles for TPUs."""
+    settings = load_config(config, overrides)
+    from infimmr_jax.plan.command import plan as make
+
+    effort: Literal["none", "quick", "thorough"] = "none" if no_compile else "thorough" if thorough else "quick"
+    raise typer.Exit(0 if make(settings, topology, effort, not no_search, json, Console()) else 1)
+
+
+@app.command()
 def doctor() -> None:
     """Say what this machine and installation can do: versions, devices, memory, caches, grader processes."""
     from infimmr_jax.training.doctor import examine

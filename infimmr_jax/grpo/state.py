@@ -78,6 +78,7 @@ def _name(path: tuple) -> str:
     return str(path[-1].key)
 
 
+@jax.named_scope("optimizer")
 def apply_gradient(
     state: TrainState,
     gradient: Params,

@@ -144,6 +144,7 @@ def final_norm(params: dict, x: Float[Array, "*lead E"], config: TextConfig) -> 
     return apply(RMSNorm(config.rms_norm_eps), params["norm"], x)
 
 
+@jax.named_scope("trunk")
 def trunk_layers(
     params: dict,
     config: TextConfig,
@@ -163,6 +164,7 @@ def trunk_layers(
     return x, k, v
 
 
+@jax.named_scope("branch")
 def branch_layers(
     params: dict, config: TextConfig, options: ModelOptions, trunk: Trunk, inputs: Int[Array, "P G R"]
 ) -> Float[Array, "P G R E"]:
@@ -188,6 +190,7 @@ def layer_inputs(params: dict, config: TextConfig, trunk: Trunk) -> LayerInputs:
     return tuple(layer_slice((params["layers"], trunk.k, trunk.v), index) for index in range(config.num_layers))
 
 
+@jax.named_scope("decode")
 def decode_layers(
     params: dict,
     config: TextConfig,

@@ -80,6 +80,7 @@ def _of_chunk_backward(temperature: float, kept: tuple, gradients: tuple[Array, 
 _of_chunk.defvjp(_of_chunk_forward, _of_chunk_backward)
 
 
+@jax.named_scope("head")
 def token_logprobs(
     hidden: Float[Array, "P G R E"],
     kernel: Float[Array, "E V"],

@@ -99,6 +99,7 @@ def init_vision(key: Array, config: VisionConfig, options: ModelOptions) -> dict
     }
 
 
+@jax.named_scope("vision")
 def vision_forward(
     params: dict,
     config: VisionConfig,

@@ -19,12 +19,11 @@ from infimmr_jax.plan.cost import Memory, Part, ProgramCost, merged
 
 # The first pattern found in the name of an operation says which part of the program it belongs to.
 PARTS: tuple[tuple[str, str], ...] = (
-    (r"VisionBlock|PatchMerger|PatchEmbed", "vision"),
-    (r"DecoderLayer\.trunk", "trunk"),
-    (r"DecoderLayer\.branch", "branch"),
-    (r"DecoderLayer\.decode", "decode"),
+    (r"\bvision\b|VisionBlock|PatchMerger", "vision"),
+    (r"\btrunk\b|DecoderLayer\.trunk", "trunk"),
+    (r"\bbranch\b|DecoderLayer\.branch", "branch"),
+    (r"\bdecode\b|DecoderLayer\.decode", "decode"),
     (r"\bhead\b|ev->\.\.\.v", "head"),
-    (r"\bchoose\b", "choose"),
     (r"\boptimizer\b", "optimizer"),
 )
 
@@ -74,7 +73,8 @@ def _compiled(name: str, lowered: Any, run: PlannedRun, expected: Memory) -> tup
         expected.caches,
         max(0.0, peak + beside - held),
     )
-    return ProgramCost(name, parts, memory, peak + beside, collectives, seconds), text
+    kernels = text.count('custom_call_target="tpu_custom_call"')
+    return ProgramCost(name, parts, memory, peak + beside, collectives, seconds, kernels), text
 
 
 def read_costs(text: str, run: PlannedRun) -> tuple[tuple[Part, ...], dict[str, tuple[float, float]]]:

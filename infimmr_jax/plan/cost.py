@@ -53,14 +53,18 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class ProgramCost:
-    """One program: its parts, its memory, its collectives by kind (times, bytes sent), seconds to compile (or None)."""
+    """One program: its parts, its memory, its collectives by kind (times, bytes sent).
+
+    `compile_seconds` and `kernels`, the Pallas kernels in it, are of a compiled one.
+    """
 
     name: str
     parts: tuple[Part, ...]
     memory: Memory
     peak: float
     collectives: dict[str, tuple[float, float]]
-    compile_seconds: float | None
+    compile_seconds: float | None = None
+    kernels: int | None = None
 
     def least(self, chip: Chip) -> float:
         """Seconds at least."""

@@ -124,7 +124,7 @@ def estimated(name: str, run: PlannedRun, phase: PhaseSection) -> ProgramCost:
         recomputed = run.options.remat == "full"
         parts = arithmetic.update_parts(work, recomputed, arithmetic.keeps_reference(run))
         memory = arithmetic.update_memory(run, phase)
-    return ProgramCost(name, tuple(parts), memory, memory.total, {}, None)
+    return ProgramCost(name, tuple(parts), memory, memory.total, {})
 
 
 def changed(config: RunConfig, changes: dict[str, object]) -> RunConfig:

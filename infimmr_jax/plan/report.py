@@ -57,6 +57,7 @@ def _program(program: ProgramCost, plan: Plan) -> dict[str, Any]:
         "collectives": {kind: {"times": n, "sent": sent} for kind, (n, sent) in program.collectives.items()},
         "seconds_at_least": program.least(chip),
         "compile_seconds": program.compile_seconds,
+        "kernels": program.kernels,
         "parts": parts,
     }
 

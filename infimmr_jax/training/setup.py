@@ -20,6 +20,7 @@ from infimmr_jax.data.records import Problem
 from infimmr_jax.data.selection import SourceReport, select_problems
 from infimmr_jax.model.config import ModelConfig, TokenIds, config_from_shape, read_config, vision_layout
 from infimmr_jax.model.options import ModelOptions
+from infimmr_jax.model.presets import PRESETS, check_preset
 from infimmr_jax.parallel.hosts import RowShare, row_share
 from infimmr_jax.parallel.mesh import batch_divisor, make_mesh
 from infimmr_jax.preprocess import tokenizer as tokenizers
@@ -177,7 +178,7 @@ def by_modality(sources: dict[Modality, Any]) -> list[tuple[Modality, Any]]:
 
 def model_options(section: ModelSection) -> ModelOptions:
     """How the configuration wants the model computed; few layers are faster unrolled, many compile faster scanned."""
-    layers = section.shape.num_layers if section.path is None else None
+    layers = section.shape.num_layers if section.path is None and section.preset is None else None
     return ModelOptions(
         compute_dtype=jnp.dtype(section.compute_dtype),
         param_dtype=jnp.dtype(section.param_dtype),
@@ -191,6 +192,8 @@ def _policy(config: RunConfig, run_dir: Path) -> tuple[Any, ModelConfig]:
     """Tokenizer and architecture: of the given model directory, or of a model made from scratch for these sources."""
     if config.model.path is not None:
         model = read_config(config.model.path)
+        if config.model.preset is not None:
+            check_preset(model, config.model.preset, str(config.model.path))
         return tokenizers.load_tokenizer(config.model.path), model
     saved = run_dir / "tokenizer"
     if saved.exists():
@@ -206,6 +209,8 @@ def _policy(config: RunConfig, run_dir: Path) -> tuple[Any, ModelConfig]:
         image=ids[tokenizers.IMAGE_PAD],
         video=ids[tokenizers.VIDEO_PAD],
     )
+    if config.model.preset is not None:
+        return tokenizer, dataclasses.replace(PRESETS[config.model.preset], tokens=tokens)
     # Rows of the embedding in multiples of 16, so that a mesh can divide them.
     return tokenizer, config_from_shape(config.model.shape, -(-len(tokenizer) // 16) * 16, tokens)
 

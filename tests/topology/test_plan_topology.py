@@ -51,6 +51,12 @@ def test_the_3b_model_fits_16_v5e_chips(plan):
         assert 0 < program(plan, name)["peak"] < 15.75 * GIB
 
 
+def test_attention_is_made_by_kernels(plan):
+    """Vision, trunk and branch: forward, again for the gradient, and two backward, each on every chip for its rows."""
+    assert program(plan, "update")["kernels"] >= 3 * 3
+    assert program(plan, "sampler")["kernels"] >= 2
+
+
 def test_weights_cross_the_links_once_a_layer_and_logits_never(plan):
     update = program(plan, "update")
     # Gathered in bfloat16 forward, again for the gradient, and reduced once, for each of 16 micro-batches; a sum over
