@@ -68,7 +68,7 @@ def caption(
         make = functools.partial(_described, maker, sampling, batch_size)
     else:
         make = functools.partial(_copied, maker)
-    for source, modality in _sources(config, ("image", "caption"), heldout=True):
+    for source, _ in _sources(config, ("image", "caption"), heldout=True):
         problems = _problems(source, "image", config)
         own = sum(problem.caption is not None for problem in problems)
         wanted = problems if replace else [problem for problem in problems if problem.caption is None]
@@ -88,7 +88,7 @@ def caption(
             flags = ", ".join(f"{len(ids)} flagged: {flag}" for flag, ids in report["flags"].items())
             name = annotation_name(source, config.data, "captions")
             _say(say, f"{source_name(source)}: {made} captions made, {len(rows)} in all{f'; {flags}' if flags else ''}")
-            _say(say, f"  use them with `captions: {name}` in the source, as {modality}")
+            _say(say, f"  use them with `captions: {name}` in the source")
 
 
 def difficulty(
@@ -137,8 +137,16 @@ def _described(policy: Policy, sampling: Sampling, rows: int, problems: Sequence
     for problem, (text,), (finished,) in zip(problems, answers.texts, answers.finished, strict=True):
         for token in special:  # spelled out letter by letter, it would make the prompt of phase 2 unusable
             text = text.replace(token, "")
-        rows_made.append(caption_row(problem, text, policy.name, bool(finished)))
+        rows_made.append(caption_row(problem, _spoken(text), policy.name, bool(finished)))
     return rows_made
+
+
+def _spoken(text: str) -> str:
+    """What a policy that thinks first says after its thoughts; nothing when they do not end."""
+    _, ended, said = text.rpartition("</think>")
+    if not ended and text.lstrip().startswith("<think>"):
+        return ""
+    return said
 
 
 def _caption_plan(policy: Policy, problem: Problem) -> PromptPlan:

@@ -208,3 +208,17 @@ def test_a_caption_file_with_a_fault_names_the_row(tmp_path, line, reason):
     (tmp_path / "c.jsonl").write_text('{"id": "a", "caption": "x"}\n' + line + "\n")
     with pytest.raises(DataError, match=reason):
         CaptionFile(tmp_path / "c.jsonl")
+
+
+def test_thoughts_and_control_tokens_are_no_part_of_a_caption(model, tree, monkeypatch):
+    texts = [["<think>I see 2</think>\nTwo <|im_end|>dots."], ["Three dots. "], ["<think>without an end"], ["x"]]
+
+    def says(policy, plans, settings, rows, seed):
+        assert all("How many" not in plan.text for plan in plans)  # the question is not shown
+        return Answers(texts, np.ones((4, 1), bool), np.full((4, 1), 5))
+
+    monkeypatch.setattr(annotate, "answer", says)
+    config = parse_config(tree)
+    caption(config, load_policy(config, model), SHORT, 4, lambda line: None)
+    assert [row["caption"] for row in rows_of(tree)] == ["Two dots.", "Three dots.", "", "x"]
+    assert rows_of(tree)[2]["flags"] == ["empty"]
