@@ -7,8 +7,8 @@ Sections (and sections inside them) are merged key by key; every other value, li
 0) or its name, its values are keys of a phase; the more specific one wins, in this order. As a list it replaces them.
 
 `scales` holds further values, merged right after those of its own file: `small` for a model made from scratch,
-`published` for a given checkpoint (`model.path`). Recipes keep there what depends on the size of the model: learning
-rates, batch sizes and everything counted in tokens.
+`published` for a checkpoint or a published size (`model.path`, `model.preset`). Recipes keep there what depends on the
+size of the model: learning rates, batch sizes and everything counted in tokens.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def load_config(paths: Path | Sequence[Path], overrides: list[str] | None = None
     overrides = overrides or []
     # Which scale is meant depends on the model, which a later file or an override may name.
     model = apply_overrides(merge_layers(layers, RunConfig, "small"), overrides).get("model")
-    made = not isinstance(model, dict) or model.get("path") is None
+    made = not isinstance(model, dict) or (model.get("path") is None and model.get("preset") is None)
     tree = merge_layers(layers, RunConfig, "small" if made else "published")
     return parse_config(apply_overrides(tree, overrides), " + ".join(name for name, _ in layers))
 

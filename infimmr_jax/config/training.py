@@ -27,19 +27,38 @@ class SftStage(Section):
     final_share: Share = 0.1
 
 
+class ConversationSource(Section):
+    """A JSONL file below `data.root` of demonstrations in the messages form (see `data.conversations`)."""
+
+    path: str
+    size: PositiveInt | None = None
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
 class SftSection(Section):
     """Supervised cold start on demonstrations, before the first phase.
 
-    `sources` are drawn from by weight, whatever their modality. `worked_share` of a stage is the share that shows the
-    chain of thought; the rest, and problems without a `solution`, answer directly.
+    `sources` and `conversations` are drawn from by weight, whatever their modality. `worked_share` of a stage is the
+    share of problems that show the chain of thought; the rest, and problems without a `solution`, answer directly.
+    Conversations are shown as they are, with a loss on every turn of the assistant. `max_response` bounds the tokens of
+    one such turn. With `packed_length` several demonstrations share a row of that many tokens, without seeing each
+    other: the same loss with less padding; conversations of several turns need it.
     """
 
     stages: tuple[SftStage, ...] = Field(min_length=1)
-    sources: dict[Modality, tuple[SourceSection, ...]] = Field(min_length=1)
+    sources: dict[Modality, tuple[SourceSection, ...]] = Field(default_factory=dict)
+    conversations: tuple[ConversationSource, ...] = ()
+    packed_length: PositiveInt | None = None
     batch_size: PositiveInt = 64
     max_response: PositiveInt = 48
     learning_rate: Annotated[float, Field(gt=0)] = 4e-3
     warmup_steps: Annotated[int, Field(ge=0)] = 20
+
+    @model_validator(mode="after")
+    def _has_demonstrations(self) -> SftSection:
+        if not any(self.sources.values()) and not self.conversations:
+            raise ValueError("there is nothing to learn from: give `sources` (problems) or `conversations`")
+        return self
 
     @model_validator(mode="after")
     def _warms_up(self) -> SftSection:

@@ -67,15 +67,19 @@ def trunk_attention(
     v: Float[Array, "P K S D"],
     mask: Bool[Array, "P S"],
     implementation: str = "xla",
+    segments: Int[Array, "P S"] | None = None,
 ) -> Float[Array, "P S H D"]:
-    """Causal attention of the prompt over itself; `mask` is True on real tokens (padding is on the right)."""
+    """Causal attention of the prompt over itself; `mask` is True on real tokens (padding is on the right).
+
+    With `segments` a row holds several sequences, which do not see each other (cuDNN leaves these to XLA).
+    """
     P, S, H, D = q.shape
     # The kernels need no mask: padding is on the right, so no real token sees it, and nobody reads what padding sees.
     if implementation == "splash" and S >= SHORTEST_FOR_KERNELS:
         from infimmr_jax.model import splash  # Pallas takes a second to import, and only TPUs need it.
 
-        return splash.trunk_attention(q, k, v)
-    if implementation == "cudnn" and S >= SHORTEST_FOR_KERNELS:
+        return splash.trunk_attention(q, k, v, segments)
+    if implementation == "cudnn" and S >= SHORTEST_FOR_KERNELS and segments is None:
         keys, values = k.swapaxes(1, 2), v.swapaxes(1, 2)
         return jax.nn.dot_product_attention(q, keys, values, is_causal=True, implementation="cudnn")
 
@@ -83,6 +87,10 @@ def trunk_attention(
         q = q.reshape(P, -1, k.shape[1], H // k.shape[1], D)
         scores = jnp.einsum("pskqd,pktd->pkqst", q, k, preferred_element_type=jnp.float32) * D**-0.5
         visible = (jnp.arange(S) <= rows[:, None]) & mask[:, None, :]
+        if segments is not None:
+            # Rows beyond S are padding of the blocks of queries.
+            own = jnp.take(segments, rows, axis=1, mode="clip")
+            visible &= own[:, :, None] == segments[:, None, :]
         weights = jax.nn.softmax(jnp.where(visible[:, None, None], scores, MASKED), axis=-1)
         return jnp.einsum("pkqst,pktd->pskqd", weights.astype(v.dtype), v).reshape(P, -1, H, D)
 

@@ -68,12 +68,16 @@ class DecoderLayer(nn.Module):
         return x + self.mlp(self.post_norm(x))
 
     def trunk(
-        self, x: Float[Array, "P S E"], rope: Rope, mask: Bool[Array, "P S"]
+        self,
+        x: Float[Array, "P S E"],
+        rope: Rope,
+        mask: Bool[Array, "P S"],
+        segments: Int[Array, "P S"] | None = None,
     ) -> tuple[Array, tuple[Array, Array]]:
-        """The prompts; also returns their keys and values [P, K, S, D]."""
+        """The prompts, or rows of several sequences; also returns their keys and values [P, K, S, D]."""
         q, k, v = self._project(x, rope)
         k, v = k.swapaxes(-2, -3), v.swapaxes(-2, -3)
-        return self._finish(x, trunk_attention(q, k, v, mask, self.attention)), (k, v)
+        return self._finish(x, trunk_attention(q, k, v, mask, self.attention, segments)), (k, v)
 
     def branch(
         self,
@@ -162,6 +166,25 @@ def trunk_layers(
 
     x, (k, v) = run_layers(step, x, params["layers"], np.zeros(config.num_layers, bool), options)
     return x, k, v
+
+
+def packed_layers(
+    params: dict,
+    config: TextConfig,
+    options: ModelOptions,
+    x: Float[Array, "B T E"],
+    positions: Int[Array, "B T 3"],
+    segments: Int[Array, "B T"],
+) -> Float[Array, "B T E"]:
+    """Final hidden states (after the norm) of rows of several sequences; segment 0 is padding."""
+    rope = decoder_rope(positions, config)
+    layer = DecoderLayer(config, options)
+
+    def step(x: Array, layer_params: dict, _: Array, __: None) -> tuple[Array, None]:
+        return apply(layer, layer_params, x, rope, segments > 0, segments, method=DecoderLayer.trunk)[0], None
+
+    x, _ = run_layers(step, x, params["layers"], np.zeros(config.num_layers, bool), options)
+    return final_norm(params, x, config)
 
 
 @jax.named_scope("branch")

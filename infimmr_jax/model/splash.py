@@ -60,13 +60,16 @@ def vision_attention(
 
 
 def trunk_attention(
-    q: Float[Array, "P S H D"], k: Float[Array, "P K S D"], v: Float[Array, "P K S D"]
+    q: Float[Array, "P S H D"],
+    k: Float[Array, "P K S D"],
+    v: Float[Array, "P K S D"],
+    segments: Int[Array, "P S"] | None = None,
 ) -> Float[Array, "P S H D"]:
     """As `attention.trunk_attention`: causal, with all padding on the right."""
     P, S = q.shape[:2]
     size = _padded(S)
     queries, keys, values = (_pad(x, 2, size) for x in (q.swapaxes(1, 2), k, v))
-    segments = jnp.ones((P, size), jnp.int32)
+    segments = jnp.ones((P, size), jnp.int32) if segments is None else _pad(segments, 1, size)
     out = _attend(masks.CausalMask((size, size)), queries, keys, values, segments, segments)
     return out[:, :, :S].swapaxes(1, 2)
 

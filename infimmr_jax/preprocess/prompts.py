@@ -28,6 +28,19 @@ INSTRUCTIONS: dict[str, str] = {
     "boxed": (
         "Give the final answer inside \\boxed{}; for a multiple-choice question give only the letter of the option."
     ),
+    "think_answer": (
+        "Reason step by step inside <think></think> first. Then give only the final answer inside <answer></answer>; "
+        "for a multiple-choice question this is the letter of the option."
+    ),
+    "think_answer_boxed": (
+        "Reason step by step inside <think></think> first. Then answer inside <answer></answer>, with the final answer "
+        "inside \\boxed{}; for a multiple-choice question box only the letter of the option."
+    ),
+    "observe_think_answer": (
+        "Describe what matters in the image inside <observe></observe> first, then reason step by step inside "
+        "<think></think>. Then give only the final answer inside <answer></answer>; for a multiple-choice question "
+        "this is the letter of the option."
+    ),
 }
 
 
@@ -199,14 +212,14 @@ def plan_text(
     turns: list[Any] = [] if system is None else [{"role": "system", "content": system}]
     turns.append({"role": "user", "content": parts})
     rendered = cast(str, tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    return _lay_out(name, rendered, visuals, tokenizer, layout)
+    return lay_out(name, rendered, tokenizer.encode(rendered, add_special_tokens=False), visuals, layout)
 
 
-def _lay_out(
-    name: str, text: str, visuals: Sequence[Visual], tokenizer: PreTrainedTokenizerBase, layout: VisionLayout
+def lay_out(
+    name: str, text: str, tokens_of_text: Sequence[int], visuals: Sequence[Visual], layout: VisionLayout
 ) -> PromptPlan:
-    """Expand the place-holders of a rendered prompt by the grids of its visuals; lay out positions and slots."""
-    ids = np.asarray(tokenizer.encode(text, add_special_tokens=False), np.int32)
+    """Expand the place-holders of a rendered text by the grids of its visuals; lay out positions and slots."""
+    ids = np.asarray(tokens_of_text, np.int32)
     places = np.flatnonzero((ids == layout.image_token_id) | (ids == layout.video_token_id))
     videos = [visual for visual in visuals if isinstance(visual, VideoPlan)]
     kinds = [layout.video_token_id if isinstance(visual, VideoPlan) else layout.image_token_id for visual in visuals]

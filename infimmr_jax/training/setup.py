@@ -14,10 +14,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from infimmr_jax.config import ConfigError, Modality, ModelSection, RunConfig, SourceSection
+from infimmr_jax.data.conversations import read_conversations
 from infimmr_jax.data.curriculum import Curriculum, build_curriculum, heldout
-from infimmr_jax.data.readers import read_source
+from infimmr_jax.data.readers import below_root, read_source
 from infimmr_jax.data.records import Problem
-from infimmr_jax.data.selection import SourceReport, select_problems
+from infimmr_jax.data.selection import SourceReport
 from infimmr_jax.model.config import ModelConfig, TokenIds, config_from_shape, read_config, vision_layout
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.presets import PRESETS, check_preset
@@ -28,7 +29,8 @@ from infimmr_jax.preprocess.batching import PromptBatch, choose_bucket, collate,
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, EncodedPrompt, PromptPlan, encode_prompt, plan_prompt, user_text
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rollout.vocabulary import allowed_tokens
-from infimmr_jax.training.sft import DemonstrationBatcher, DemonstrationPool, demonstration, encode_response
+from infimmr_jax.training.cold_start import Planner, build_demonstrations
+from infimmr_jax.training.sft import DemonstrationBatcher, demonstration
 
 TOKENIZER_PROBLEMS = 1000
 BUCKET_PROBES = 256
@@ -124,32 +126,20 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
         reports += found
     batcher = None
     if config.sft is not None:
-        limit = config.sft.max_response
-
-        def check_both(problem: Problem, modality: Modality) -> None:
-            check(problem, modality)
-            text = demonstration(problem, True, config.prompt.format)
-            encode_response(text, tokenizer, model.tokens.eos, limit, problem.id)
-
-        pools: list[DemonstrationPool] = []
-        for modality, sources in by_modality(config.sft.sources):
-            for source in sources:
-                kept, report = select_problems(source, modality, config.data, phase="cold start", check=check_both)
-                pools.append(DemonstrationPool(modality, source.weight, kept))
-                reports.append(report)
-        batcher = DemonstrationBatcher(
+        planner = Planner(config.sft, config.data, config.prompt, tokenizer, layout, model.tokens.eos)
+        make = functools.partial(
+            DemonstrationBatcher,
             sft=config.sft,
-            pools=tuple(pools),
-            encode=encode,
+            plan=planner,
+            pixels=planner.pixels,
             collate=collate_all,
-            tokenizer=tokenizer,
-            eos=model.tokens.eos,
             pad=model.tokens.pad,
-            response_format=config.prompt.format,
             seed=config.seed,
             share=share,
             measure=elsewhere,
         )
+        batcher, found = build_demonstrations(config, planner, shapes.see, make, batch_divisor(mesh))
+        reports += found
     shapes.choose(min(phase.prompts_per_step for phase in config.phases))
     return Setup(
         config=config,
@@ -228,6 +218,11 @@ def _texts(config: RunConfig) -> Iterator[str]:
                 yield f"Image description: {problem.caption}\n"
             if problem.solution:
                 yield demonstration(problem, True, config.prompt.format)
+    for given in config.sft.conversations if config.sft is not None else ():
+        path = below_root(given.path, config.data, "sft.conversations")
+        limits = config.data.max_images, config.data.image
+        for conversation in read_conversations(path, *limits, TOKENIZER_PROBLEMS)[0]:
+            yield from (f"{turn.role}\n{turn.text.replace(IMAGE_MARK, ' ')}" for turn in conversation.turns)
 
 
 def _first_problems(source: SourceSection, modality: Modality, config: RunConfig) -> Iterator[Problem]:

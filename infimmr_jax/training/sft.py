@@ -15,6 +15,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from infimmr_jax.config import Modality, SftSection, TrainableSection
+from infimmr_jax.data.conversations import Conversation
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.grpo.state import TrainState, apply_gradient
 from infimmr_jax.grpo.trainable import EVERYTHING, frozen_stopped, learning_factors
@@ -25,6 +26,10 @@ from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.qwen2_5_vl import branch_forward, trunk_forward
 from infimmr_jax.parallel.hosts import RowShare
 from infimmr_jax.preprocess.batching import PromptBatch
+from infimmr_jax.preprocess.prompts import IMAGE_MARK, EncodedPrompt, PromptPlan
+from infimmr_jax.training.encoding import DemonstrationPlan, split_plan
+from infimmr_jax.training.packed import packed_loss
+from infimmr_jax.training.packing import PackedBatch, PackedShape, collate_packed, needed_shape, pack
 
 
 @struct.dataclass
@@ -37,15 +42,23 @@ class SftBatch:
 
 
 def demonstration(problem: Problem, worked: bool, response_format: str) -> str:
-    """The text of a demonstrated response: worked (chain of thought, then the answer) or the answer alone."""
-    answer = f"\\boxed{{{problem.answer}}}"
+    """The text of a demonstrated response: worked (chain of thought, then the answer) or the answer alone.
+
+    A problem observed is its caption; without one, its question.
+    """
+    boxed = f"\\boxed{{{problem.answer}}}"
+    answer = {
+        "think_answer": f"<answer>{problem.answer}</answer>",
+        "think_answer_boxed": f"<answer>{boxed}</answer>",
+        "observe_think_answer": f"<answer>{problem.answer}</answer>",
+    }.get(response_format, boxed)
     if not worked or not problem.solution:
         return answer
-    return (
-        f"<think> {problem.solution}</think>{answer}"
-        if response_format == "think_boxed"
-        else f"{problem.solution} {answer}"
-    )
+    if response_format == "boxed":
+        return f"{problem.solution} {answer}"
+    seen = problem.caption or problem.question.replace(IMAGE_MARK, "").strip()
+    observed = f"<observe> {seen}</observe>" if response_format == "observe_think_answer" else ""
+    return f"{observed}<think> {problem.solution}</think>{answer}"
 
 
 def encode_response(text: str, tokenizer: Any, eos: int, limit: int, problem_id: str) -> np.ndarray:
@@ -82,30 +95,43 @@ def total_steps(sft: SftSection) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class DemonstrationPool:
-    """Problems of one source, shown in one modality, and how often they are drawn."""
+    """Problems of one source, shown in one modality, or conversations (no modality); and how often they are drawn."""
 
-    modality: Modality
+    modality: Modality | None
     weight: float
-    problems: Sequence[Problem]
+    problems: Sequence[Problem] | Sequence[Conversation]
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """One demonstration of a step: a problem shown in a modality, worked or not, or a whole conversation."""
+
+    item: Problem | Conversation
+    modality: Modality | None
+    worked: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class DemonstrationBatcher:
-    """Makes the batch of one optimiser step from the step's number alone: that number is the whole data state."""
+    """Makes the batch of one optimiser step from the step's number alone: that number is the whole data state.
+
+    `plan` lays a demonstration out as one text, `pixels` decodes a plan's images. With `shape` the demonstrations of a
+    step are packed, in rows of that shape or, when a step needs more of something, of more.
+    """
 
     sft: SftSection
     pools: tuple[DemonstrationPool, ...]
-    encode: Callable[[Problem, Modality], Any]
+    plan: Callable[[Drawn], DemonstrationPlan]
+    pixels: Callable[[PromptPlan], EncodedPrompt]
     collate: Callable[..., PromptBatch]
-    tokenizer: Any
-    eos: int
     pad: int
-    response_format: str
     seed: int
     share: RowShare
-    measure: Callable[[Problem, Modality], Any] | None
+    measure: Callable[[Problem, Modality], PromptPlan | None] | None = None
+    shape: PackedShape | None = None
 
-    def __call__(self, step: int) -> SftBatch:
+    def draw(self, step: int) -> list[Drawn]:
+        """The demonstrations of a step, on every process the same."""
         rng = np.random.default_rng((self.seed, 7, step))
         sft = self.sft
         share = np.asarray([pool.weight for pool in self.pools])
@@ -113,24 +139,49 @@ class DemonstrationBatcher:
         chosen = rng.choice(len(self.pools), sft.batch_size, p=share / share.sum())
         places = rng.random(sft.batch_size)
         worked = rng.random(sft.batch_size) < worked_share
-        prompts, responses = [], np.full((sft.batch_size, 1, sft.max_response), self.pad, np.int32)
+        drawn = []
+        for number, place, shows in zip(chosen, places, worked, strict=True):
+            pool = self.pools[number]
+            drawn.append(Drawn(pool.problems[int(place * len(pool.problems))], pool.modality, bool(shows)))
+        return drawn
+
+    def __call__(self, step: int) -> SftBatch | PackedBatch:
+        drawn = self.draw(step)
+        return self._rows(drawn) if self.shape is None else self._packed(drawn, self.shape)
+
+    def _rows(self, drawn: Sequence[Drawn]) -> SftBatch:
+        """One demonstration a row: its prompt as a trunk, its response as the one branch."""
+        prompts, others = [], []
+        responses = np.full((len(drawn), 1, self.sft.max_response), self.pad, np.int32)
         mask = np.zeros(responses.shape, bool)
-        mine = self.share.rows(sft.batch_size)
-        others = []
-        for row in range(sft.batch_size):
-            pool = self.pools[chosen[row]]
-            problem = pool.problems[int(places[row] * len(pool.problems))]
+        mine = self.share.rows(len(drawn))
+        for row, one in enumerate(drawn):
             if row not in mine:
                 if self.measure is not None:
-                    others.append(self.measure(problem, pool.modality))
+                    others.append(self._elsewhere(one))
                 continue
-            prompts.append(self.encode(problem, pool.modality))
-            text = demonstration(problem, bool(worked[row]), self.response_format)
-            ids = encode_response(text, self.tokenizer, self.eos, sft.max_response, problem.id)
+            prompt, ids = split_plan(self.plan(one))
+            prompts.append(self.pixels(prompt))
             responses[row, 0, : len(ids)] = ids
             mask[row, 0, : len(ids)] = True
         rows = slice(mine.start, mine.stop)
         return SftBatch(self.collate(prompts, others), responses[rows], mask[rows])
+
+    def _elsewhere(self, one: Drawn) -> PromptPlan | None:
+        assert self.measure is not None
+        if isinstance(one.item, Conversation) or one.modality is None:
+            return split_plan(self.plan(one))[0]
+        return self.measure(one.item, one.modality)
+
+    def _packed(self, drawn: Sequence[Drawn], shape: PackedShape) -> PackedBatch:
+        """Several demonstrations a row. Every process packs them all and decodes its share of the images."""
+        rows = self.packed_rows(drawn, shape.tokens)
+        return collate_packed(rows, self.pixels, shape.grown(needed_shape(rows, shape.tokens)), self.share)
+
+    def packed_rows(self, drawn: Sequence[Drawn], tokens: int) -> list[list[DemonstrationPlan]]:
+        """The demonstrations of a step, planned and put into rows of `tokens`."""
+        plans = [self.plan(one) for one in drawn]
+        return [[plans[i] for i in row] for row in pack([plan.length for plan in plans], tokens)]
 
 
 def demonstrations(batcher: DemonstrationBatcher) -> grain.MapDataset:
@@ -140,7 +191,7 @@ def demonstrations(batcher: DemonstrationBatcher) -> grain.MapDataset:
 
 def sft_step(
     state: TrainState,
-    batch: SftBatch,
+    batch: SftBatch | PackedBatch,
     allowed: Bool[Array, "V"],
     learning_rate: Float[Array, ""],
     config: ModelConfig,
@@ -154,6 +205,8 @@ def sft_step(
 
     def loss_of(params: dict) -> Array:
         params = frozen_stopped(params, factors)
+        if isinstance(batch, PackedBatch):
+            return packed_loss(params, batch, allowed, config, options, chunk)
         trunk = trunk_forward(params, config, options, batch.prompts)
         hidden = branch_forward(params, config, options, trunk, batch.responses)
         kernel = head_kernel(params["decoder"], config.text)
