@@ -6,11 +6,13 @@ import math
 import jax
 import pytest
 
-from infimmr_jax.config import ConfigError
+from infimmr_jax.config import ConfigError, parse_config
 from infimmr_jax.model.config import _from_hf, to_hf_config
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.presets import PRESETS, check_preset
 from infimmr_jax.model.qwen2_5_vl import abstract_params
+from infimmr_jax.plan.abstract import planned_model
+from infimmr_jax.training.setup import model_options
 
 # 3B and 7B: counted in the published checkpoints; 32B and 72B: by the architecture (their names round them).
 COUNTS = {
@@ -35,3 +37,21 @@ def test_a_directory_of_another_size_is_refused():
     odd = dataclasses.replace(three, vision=dataclasses.replace(three.vision, depth=8, fullatt_block_indexes=(7,)))
     with pytest.raises(ConfigError, match="its vision depth is 8, not 32"):
         check_preset(odd, "qwen2.5-vl-3b", "models/c")
+
+
+def test_a_preset_is_a_shape_and_takes_no_other():
+    phases = [{"name": "a", "modality": "text", "steps": 1, "sources": [{"reader": "jsonl", "path": "a"}]}]
+    model = {"preset": "qwen2.5-vl-3b", "shape": {"hidden_size": 48}}
+    with pytest.raises(ConfigError, match="give either `preset`"):
+        parse_config({"phases": phases, "model": model})
+    with pytest.raises(ConfigError, match="preset"):
+        parse_config({"phases": phases, "model": {"preset": "qwen2.5-vl-4b"}})
+    config = parse_config({"phases": phases, "model": {"preset": "qwen2.5-vl-7b"}})
+    assert planned_model(config) == PRESETS["qwen2.5-vl-7b"]
+    assert model_options(config.model).scan
+
+
+def test_a_directory_that_is_not_here_needs_a_preset():
+    phases = [{"name": "a", "modality": "text", "steps": 1, "sources": [{"reader": "jsonl", "path": "a"}]}]
+    with pytest.raises(ConfigError, match="models/none is not here; to plan without the weights, name the size"):
+        planned_model(parse_config({"phases": phases, "model": {"path": "models/none"}}))
