@@ -1,6 +1,6 @@
 """How many planted copies of benchmark problems `prepare` finds, and how many other problems it takes for copies.
 
-    python studies/curation_recall.py DATA [--model DIR] [--cosine 0.9]
+    python studies/curation_recall.py DATA [--model DIR] [--cosine 0.9] [--others 300]
 
 DATA holds folders with train.jsonl, val.jsonl and images (README, "Your own data"). The val files play the benchmark.
 Copies of their texts are edited by words, or rewritten: other words for common ones, sentences in another order, words
@@ -126,16 +126,17 @@ def text_rows(data: Path) -> Iterator[str]:
     yield f"| none: the training problems | {' | '.join(flagged)} |"
 
 
-def picture_rows(data: Path, section: CurationSection, embed: Embed | None) -> Iterator[str]:
-    """A table row a kind of change: found under another question / under an edited one, for each set."""
+def picture_rows(data: Path, section: CurationSection, embed: Embed | None, others: int) -> Iterator[str]:
+    """A table row a kind of change: found under another question / (by the hash) under an edited one, for each set."""
     sets = {
-        name: (problems(data / name / "val.jsonl", 40), problems(data / name / "train.jsonl", 300)) for name in PICTURES
+        name: (problems(data / name / "val.jsonl", 40), problems(data / name / "train.jsonl", others))
+        for name in PICTURES
     }
     for change, make in CHANGES.items():
         cells = []
         for benchmark, clean in sets.values():
             found = []
-            for own_text in (False, True):
+            for own_text in (False, True) if embed is None else (False,):
                 chooser = random.Random(0)
                 planted = []
                 for n, problem in enumerate(benchmark):
@@ -164,6 +165,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--cosine", type=float, default=0.9)
+    parser.add_argument("--others", type=int, default=300, help="training pictures of each set")
     options = parser.parse_args()
     if options.model is None:
         print(f"| edit of the text | {' | '.join(TEXTS)} |\n|---|---|---|")
@@ -177,7 +179,7 @@ def main() -> None:
         embed = vision_embedder(parse_config({"phases": [phase]}), options.model)
         section = CurationSection(image_cosine=options.cosine, copied_image=0, similar_image=0, text_overlap=1)
     print(f"\n| change of the picture | {' | '.join(PICTURES)} |\n|---|---|---|---|")
-    for row in picture_rows(options.data, section, embed):
+    for row in picture_rows(options.data, section, embed, options.others):
         print(row, flush=True)
 
 
