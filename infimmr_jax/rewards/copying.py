@@ -1,7 +1,7 @@
 r"""Whether an answer is a formula of the question: the problem itself copied into the box.
 
 "Factor $t^2-49$" is answered by $(t-7)(t+7)$. The question's own $t^2-49$ equals that by every rule of algebra, and a
-policy that finds out need not learn to factor. Of the 3,300 MATH problems tried, about 100 could be answered so.
+policy that finds out need not learn to factor: 94 of 4,300 MATH and AIME problems could be answered so.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ _DROPPED = {
     "an ellipsis": re.compile(r"\\[lcdv]?dots[a-z]?(?![a-zA-Z])|\.\.|…|⋯"),
     "a prime": re.compile(r"'|\\prime(?![a-zA-Z])"),
     "an approximate relation": re.compile(r"\\(?:approx|sim|simeq|cong)(?![a-zA-Z])"),
+    "a factor of 1": re.compile(r"[a-zA-Z)}]\s*1$"),
     "a subscript on a number": re.compile(r"[0-9)\]}]\s*_"),
     "a sign over a formula": re.compile(
         r"\\(?:overline|bar|d{1,3}ot|tilde|widetilde|mathring|check|breve)(?![a-zA-Z])(?!\s*\{[A-Z]{2,4}\})"

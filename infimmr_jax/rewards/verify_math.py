@@ -171,6 +171,8 @@ def decide(gold: str, answer: str, options: Options = Options()) -> Verdict | No
 def _based(gold: str, answer: str) -> Verdict | None:
     """`1011_2`: equal digits, and equal bases where both name one; a number in a base is never converted."""
     left, right = _BASE.fullmatch(solid(gold)), _BASE.fullmatch(solid(strip_label(answer)))
+    if left and (left[2] or left[3]) and not right:
+        return Verdict(0.0, "no digits in a base")  # the parser would drop every base
     if not left or not right or not (left[2] or left[3] or right[2] or right[3]):
         return None
     bases = {base for base in (left[2], left[3], right[2], right[3]) if base}
