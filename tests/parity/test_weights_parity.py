@@ -18,6 +18,7 @@ from infimmr_jax.model.config import read_config
 from infimmr_jax.model.hf import load_params, save_params
 from infimmr_jax.model.hf_table import hub_name, hub_tensors, leaf_paths, transformers_name
 from infimmr_jax.model.options import ModelOptions
+from infimmr_jax.model.presets import check_preset
 from infimmr_jax.model.qwen2_5_vl import abstract_params
 from infimmr_jax.parallel.mesh import make_mesh
 
@@ -83,27 +84,28 @@ def test_what_transformers_saves_is_loaded(which, names, request, tmp_path):
         assert np.array_equal(np.asarray(ours), theirs), path
 
 
+# width, layers, heads, key/value heads, feed-forward width, vocabulary, tied, the tower's feed-forward width; then
+# parameters, those of the tower, tensors.
 REAL = {
-    "3B": (
-        {"hidden_size": 2048, "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2},
-        {"intermediate_size": 11008, "vocab_size": 151936, "tie_word_embeddings": True},
-        (3_754_622_976, 668_684_288, 824),
-    ),
-    "7B": (
-        {"hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4},
-        {"intermediate_size": 18944, "vocab_size": 152064, "tie_word_embeddings": False},
-        (8_292_166_656, 676_550_144, 729),
-    ),
+    "3b": ((2048, 36, 16, 2, 11008, 151936, True, 3420), (3_754_622_976, 668_684_288, 824)),
+    "7b": ((3584, 28, 28, 4, 18944, 152064, False, 3420), (8_292_166_656, 676_550_144, 729)),
+    "32b": ((5120, 64, 40, 8, 27648, 152064, False, 3456), (33_452_718_336, 688_841_984, 1161)),
+    "72b": ((8192, 80, 64, 8, 29568, 152064, False, 3456), (73_410_777_344, 704_573_696, 1353)),
 }
 
 
 @pytest.mark.parametrize("size", REAL)
 def test_the_real_trees_match_the_models_on_the_meta_device(size, tmp_path):
-    widths, rest, (parameters, visual_parameters, tensors) = REAL[size]
+    (width, layers, heads, kv_heads, hidden, vocabulary, tied, visual_hidden), counted = REAL[size]
     tree = {
         "model_type": "qwen2_5_vl",
-        **widths,
-        **rest,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "intermediate_size": hidden,
+        "vocab_size": vocabulary,
+        "tie_word_embeddings": tied,
         "rope_theta": 1e6,
         "rms_norm_eps": 1e-6,
         "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
@@ -118,10 +120,10 @@ def test_the_real_trees_match_the_models_on_the_meta_device(size, tmp_path):
             "depth": 32,
             "hidden_act": "silu",
             "hidden_size": 1280,
-            "intermediate_size": 3420,
+            "intermediate_size": visual_hidden,
             "num_heads": 16,
             "in_chans": 3,
-            "out_hidden_size": widths["hidden_size"],
+            "out_hidden_size": width,
             "patch_size": 14,
             "spatial_merge_size": 2,
             "spatial_patch_size": 14,
@@ -133,12 +135,12 @@ def test_the_real_trees_match_the_models_on_the_meta_device(size, tmp_path):
     }
     (tmp_path / "config.json").write_text(json.dumps(tree))
     config = read_config(tmp_path)
+    check_preset(config, f"qwen2.5-vl-{size}", str(tmp_path))
     with torch.device("meta"):
         theirs = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_pretrained(tmp_path))
     shapes = {hub_name(name): tuple(p.shape) for name, p in theirs.named_parameters()}
     ours = {tensor.name: tensor.shape for tensor in hub_tensors(config)}
     assert ours == shapes
     leaves = dict(leaf_paths(abstract_params(config, ModelOptions())))
-    assert sum(leaf.size for leaf in leaves.values()) == parameters
-    assert sum(leaf.size for path, leaf in leaves.items() if path[0] == "visual") == visual_parameters
-    assert len(ours) == tensors
+    visual = sum(leaf.size for path, leaf in leaves.items() if path[0] == "visual")
+    assert (sum(leaf.size for leaf in leaves.values()), visual, len(ours)) == counted
