@@ -19,7 +19,7 @@ def test_help_names_every_command_without_loading_jax():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     shown = infimmr("--help")
     assert shown.returncode == 0
-    for command in ("train", "report", "grade", "doctor"):
+    for command in ("train", "report", "grade", "doctor", "caption", "difficulty", "prepare"):
         assert command in shown.stdout
 
 
