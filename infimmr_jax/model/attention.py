@@ -115,15 +115,16 @@ def branch_attention(
         return splash.branch_attention(q, k, v, trunk_k, trunk_v, trunk_mask)
 
     def attend(q: Float[Array, "P G t H D"], rows: Int[Array, "t"]) -> Float[Array, "P G t H D"]:
-        q = q.reshape(P, G, -1, K, H // K, D)
-        above = jnp.einsum("pgrkqd,pksd->pgkqrs", q, trunk_k, preferred_element_type=jnp.float32) * D**-0.5
-        own = jnp.einsum("pgrkqd,pgktd->pgkqrt", q, k, preferred_element_type=jnp.float32) * D**-0.5
+        # In this order of axes the trunk's part is one product a prompt and key head, for all of its branches.
+        q = q.reshape(P, G, -1, K, H // K, D).transpose(0, 3, 1, 2, 4, 5) * D**-0.5
+        above = jnp.einsum("pkgrqd,pksd->pkgrqs", q, trunk_k, preferred_element_type=jnp.float32)
+        own = jnp.einsum("pkgrqd,pgktd->pkgrqt", q, k, preferred_element_type=jnp.float32)
         above = jnp.where(trunk_mask[:, None, None, None, None, :], above, MASKED)
-        own = jnp.where(jnp.arange(R) <= rows[:, None], own, MASKED)
-        weights = jax.nn.softmax(jnp.concatenate([above, own], axis=-1), axis=-1).astype(v.dtype)
-        out = jnp.einsum("pgkqrs,pksd->pgrkqd", weights[..., :S], trunk_v)
-        out += jnp.einsum("pgkqrt,pgktd->pgrkqd", weights[..., S:], v)
-        return out.reshape(P, G, -1, H, D)
+        own = jnp.where((jnp.arange(R) <= rows[:, None])[:, None], own, MASKED)
+        above, own, total = _exponentials(above, own)
+        out = jnp.einsum("pkgrqs,pksd->pkgrqd", above.astype(v.dtype), trunk_v, preferred_element_type=jnp.float32)
+        out += jnp.einsum("pkgrqt,pgktd->pkgrqd", own.astype(v.dtype), v, preferred_element_type=jnp.float32)
+        return (out / total).astype(v.dtype).transpose(0, 2, 3, 1, 4, 5).reshape(P, G, -1, H, D)
 
     return _by_query_blocks(attend, q, axis=2, scores_per_query=G * (S + R))
 
@@ -139,16 +140,41 @@ def decode_attention(
 ) -> Float[Array, "P G H D"]:
     """One token of every branch over the shared trunk and its own cache up to and including slot `last`."""
     P, G, H, D = q.shape
-    S, R = trunk_k.shape[2], k.shape[3]
-    q = q.reshape(P, G, trunk_k.shape[1], -1, D)
-    above = jnp.einsum("pgkqd,pksd->pgkqs", q, trunk_k, preferred_element_type=jnp.float32) * D**-0.5
-    own = jnp.einsum("pgkqd,pgktd->pgkqt", q, k, preferred_element_type=jnp.float32) * D**-0.5
-    above = jnp.where(trunk_mask[:, None, None, None, :], above, MASKED)
-    own = jnp.where(jnp.arange(R) <= last, own, MASKED)
-    weights = jax.nn.softmax(jnp.concatenate([above, own], axis=-1), axis=-1).astype(v.dtype)
-    out = jnp.einsum("pgkqs,pksd->pgkqd", weights[..., :S], trunk_v)
-    out += jnp.einsum("pgkqt,pgktd->pgkqd", weights[..., S:], v)
-    return out.reshape(P, G, H, D)
+    R, K = k.shape[3], trunk_k.shape[1]
+    q = q.reshape(P, G, K, -1, D) * D**-0.5
+    # All branches of a prompt are the rows of one product with its trunk; the two parts' softmaxes are merged after.
+    shared = q.swapaxes(1, 2).reshape(P, K, -1, D)
+    above = jnp.einsum("pknd,pksd->pkns", shared, trunk_k, preferred_element_type=jnp.float32)
+    own = jnp.einsum("pgkqd,pgktd->pgkqt", q, k, preferred_element_type=jnp.float32)
+    above, above_top = _numerators(jnp.where(trunk_mask[:, None, None, :], above, MASKED))
+    own, own_top = _numerators(jnp.where(jnp.arange(R) <= last, own, MASKED))
+    mixed_above = jnp.einsum("pkns,pksd->pknd", above.astype(v.dtype), trunk_v, preferred_element_type=jnp.float32)
+    mixed_own = jnp.einsum("pgkqt,pgktd->pgkqd", own.astype(v.dtype), v, preferred_element_type=jnp.float32)
+
+    def by_branch(x: Float[Array, "P K GQ X"]) -> Float[Array, "P G K Q X"]:
+        return x.reshape(P, K, G, -1, x.shape[-1]).swapaxes(1, 2)
+
+    above_sum, above_top = by_branch(jnp.sum(above, axis=-1, keepdims=True)), by_branch(above_top)
+    top = jnp.maximum(above_top, own_top)
+    weight_above, weight_own = jnp.exp(above_top - top), jnp.exp(own_top - top)
+    total = weight_above * above_sum + weight_own * jnp.sum(own, axis=-1, keepdims=True)
+    out = (weight_above * by_branch(mixed_above) + weight_own * mixed_own) / total
+    return out.astype(v.dtype).reshape(P, G, H, D)
+
+
+def _numerators(scores: Float[Array, "*lead T"]) -> tuple[Float[Array, "*lead T"], Float[Array, "*lead 1"]]:
+    """Exponentials of scores less their maximum, and that maximum."""
+    top = jnp.max(scores, axis=-1, keepdims=True)
+    return jnp.exp(scores - top), top
+
+
+def _exponentials(
+    above: Float[Array, "*lead S"], own: Float[Array, "*lead R"]
+) -> tuple[Float[Array, "*lead S"], Float[Array, "*lead R"], Float[Array, "*lead 1"]]:
+    """Numerators of one softmax over two parts, and their common sum: the parts never lie in one array."""
+    top = jnp.maximum(jnp.max(above, axis=-1), jnp.max(own, axis=-1))[..., None]
+    above, own = (jnp.exp(part - jax.lax.stop_gradient(top)) for part in (above, own))
+    return above, own, (jnp.sum(above, axis=-1) + jnp.sum(own, axis=-1))[..., None]
 
 
 def _by_query_blocks(

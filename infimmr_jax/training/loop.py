@@ -31,6 +31,7 @@ from infimmr_jax.training.running import Preempted, Run
 from infimmr_jax.training.setup import prepare
 from infimmr_jax.training.sft import demonstrations, learning_rate_at, total_steps
 from infimmr_jax.training.sinks import open_sinks
+from infimmr_jax.training.warm_up import warm_up
 
 
 def train(config: RunConfig, resume: bool | Literal["auto"] = False) -> list[dict[str, Any]]:
@@ -58,6 +59,7 @@ def _train(config: RunConfig, run_dir: Path, resume: bool) -> list[dict[str, Any
         checkpoints = stack.enter_context(Checkpoints(config, setup.model))
         compilations = Compilations()
         programs = Programs(setup)
+        warm_up(setup, programs)
         found = checkpoints.resume(programs.restore_target()) if resume else None
         if found is None:
             place = Place(key=tuple(jax.random.key_data(jax.random.key(config.seed)).tolist()))
