@@ -141,6 +141,41 @@ def convert(
     hf.convert(source, target, dtype, names)
 
 
+@app.command("rejection-sample")
+def rejection_sample(
+    config: ConfigOption,
+    out: Annotated[Path, typer.Option(help="Folder for the demonstrations; below data.root, `sft` can read them.")],
+    model: Annotated[Path | None, typer.Option(help="Model directory, such as RUN/model; default model.path.")] = None,
+    keep: Annotated[Literal["shortest", "all"], typer.Option(help="Right answers of a problem to keep.")] = "shortest",
+    samples: Annotated[int, typer.Option(min=1, help="Answers a problem.")] = 8,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 1024,
+    temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1.0)] = 1.0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Problems at once, over all devices.")] = 16,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first problems of each source.")] = None,
+    seed: int = 0,
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Turn a model's own right answers into demonstrations for `sft.conversations`; resumable."""
+    settings = load_config(config, overrides)
+    from infimmr_jax.parallel.startup import join_processes, use_compilation_cache
+
+    use_compilation_cache()
+    join_processes()
+    from infimmr_jax.rewards.pool import GraderPool
+    from infimmr_jax.training.annotate import Sampling
+    from infimmr_jax.training.answers import load_policy
+    from infimmr_jax.training.rejection import rejection_sample as sample
+
+    policy = load_policy(settings, model)
+    sampling = Sampling(samples, max_tokens, temperature, top_p, seed)
+    reward = settings.reward
+    with GraderPool(reward.workers, reward.deadline_seconds, reward.memory_mb) as pool:
+        counts = sample(settings, policy, pool, sampling, out, keep, batch_size, print, limit)
+    kept = f"{counts['demonstrations']} demonstrations in {out / 'demonstrations.jsonl'}"
+    print(f"{counts['solved']} of {counts['problems']} problems solved, {kept}")
+
+
 @app.command()
 def prepare(
     config: ConfigOption,

@@ -1,6 +1,6 @@
 """How much packing saves in the cold start: useful tokens, seconds a step and the first losses, padded and packed.
 
-    python -m studies.packing [--config configs/nano.yaml] [--lengths 128 256] [--steps 10]
+    python -m studies.packing [--config configs/nano.yaml] [--lengths 128 256] [--steps 10] [--set a.b=c]
 
 Useful are the tokens of demonstrations (prompt and response), computed are the slots of the batch's arrays.
 """
@@ -64,12 +64,14 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path("configs/nano.yaml"))
     parser.add_argument("--lengths", type=int, nargs="+", default=[128, 256])
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--set", nargs="+", default=[], dest="overrides", help="changes of the configuration")
     options = parser.parse_args()
     print("| rows | useful tokens of those computed | image slots | ms a step | useful tokens/s | first losses |")
     print("|---|---|---|---|---|---|", flush=True)
-    print(measure(options.config, [], options.steps), flush=True)
+    print(measure(options.config, options.overrides, options.steps), flush=True)
     for length in options.lengths:
-        print(measure(options.config, [f"sft.packed_length={length}"], options.steps), flush=True)
+        packed = [*options.overrides, f"sft.packed_length={length}"]
+        print(measure(options.config, packed, options.steps), flush=True)
 
 
 if __name__ == "__main__":
