@@ -51,6 +51,21 @@ def test_every_step_and_stage_is_recorded(unbroken):
     assert {row["modality"] for row in shown} == {"text", "caption", "image"}
 
 
+def test_held_out_accuracy_is_measured_inside_phases(unbroken):
+    grpo = [row for row in rows(unbroken) if row["kind"] == "grpo"]
+    assert [row["step"] for row in grpo if "heldout/text" in row] == [1, 3, 5]
+    # The last step of a phase and the stage after it are of the same policy.
+    after = {(row["stage"], row["modality"]): row["accuracy"] for row in rows(unbroken, "evals")}
+    for row in grpo[1::2]:
+        for modality in ("text", "image"):
+            assert row[f"heldout/{modality}"] == after[row["phase"], modality]
+
+
+def test_distributions_count_every_response(unbroken):
+    for row in (row for row in rows(unbroken) if row["kind"] == "grpo"):
+        assert sum(row["histogram/length"]["counts"]) == sum(row["histogram/reward"]["counts"]) == 16
+
+
 def test_sampler_and_trainer_agree_on_every_log_probability(unbroken):
     mismatch = [row["policy/mismatch_max"] for row in rows(unbroken) if row["kind"] == "grpo"]
     assert max(mismatch) < 2e-5

@@ -49,6 +49,7 @@ def tiny_tree(output: Path) -> dict[str, Any]:
         "evaluation": {
             "problems": 8,
             "batch_size": 8,
+            "every_steps": 2,
             "sources": {"text": [source(split="heldout")], "image": [source(split="heldout")]},
         },
         "checkpoint": {"every_steps": 2},
