@@ -12,11 +12,13 @@ from typing import Any, Literal
 import grain
 import jax
 
-from infimmr_jax.config import RunConfig
+from infimmr_jax.config import ConfigError, RunConfig
 from infimmr_jax.config.training import EVALUATED
 from infimmr_jax.model.hf import save_params
 from infimmr_jax.parallel.hosts import wait_for_hosts
 from infimmr_jax.preprocess.tokenizer import save_tokenizer
+from infimmr_jax.rewards.components import check_components
+from infimmr_jax.rewards.loading import LoadError
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rollout.sampler import Rollouts, SampleSettings
 from infimmr_jax.training.checkpoints import Checkpoints, Place
@@ -47,6 +49,11 @@ def train(config: RunConfig, resume: bool | Literal["auto"] = False) -> list[dic
 
 def _train(config: RunConfig, run_dir: Path, resume: bool) -> list[dict[str, Any]]:
     reward = config.reward
+    for phase in config.phases:
+        try:
+            check_components(phase.reward)
+        except LoadError as error:
+            raise ConfigError(str(error)) from error
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(GraderPool(reward.workers, reward.deadline_seconds, reward.memory_mb))
         setup = prepare(config, run_dir, pool)

@@ -75,7 +75,7 @@ def test_the_gradient_is_that_of_plain_grpo_with_a_prompt_for_every_response():
         {"aggregation": "sequence_mean", "kl": {"coefficient": 0.1}},
         {"kl": {"coefficient": 0.1, "place": "reward"}, "estimator": "rloo"},
         {"aggregation": "constant", "objective": "cispo", "entropy": {"coefficient": 0.01}},
-        {"updates_per_batch": 3, "perception": {"coefficient": 0.02}, "objective": "gspo"},
+        {"updates_per_batch": 2, "minibatches": 2, "perception": {"coefficient": 0.02}, "objective": "gspo"},
     ],
 )
 def test_micro_batches_do_not_change_the_update(section):

@@ -26,3 +26,19 @@ def policy_directory(tmp_path_factory) -> Path:
     params["decoder"] = jax.tree.map(lambda x: 8 * x if x.ndim > 1 else x, params["decoder"])
     save_params(params, setup.model, run / "model", setup.tokenizer, dtype="float32")
     return run / "model"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_each_program_once(tmp_path_factory):
+    """These tests make the same tiny run again and again: its programs are compiled once, then read from the disk."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    directory = tmp_path_factory.getbasetemp() / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(directory))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
