@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +18,9 @@ from infimmr_jax.data.synthetic import SyntheticSource
 from infimmr_jax.data.workers import WorkerIterator
 from infimmr_jax.rewards.pool import GraderPool
 
-Encode = Callable[..., Any]
+Encode = Callable[[Problem, Modality], Any]
 Collate = Callable[..., Any]
-Check = Callable[..., object]
+Check = Callable[[Problem, Modality], object]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +102,7 @@ def build_curriculum(
     `measure`, `collate(prompts, others)` is also given what it makes of the other processes' problems: processes that
     choose a batch's shape must choose from all of it. Before training every problem passes `check` (default: `encode`;
     a cheaper `plan_prompt` does), which rejects by raising DataError, and gold answers are parsed by the graders of
-    `pool`. All three take a problem and a modality; for a phase with a prompt section of its own also `prompt=`.
+    `pool`.
     Raises DataError when a source is empty, ConfigError when a step can not be divided over the processes.
     """
     if not 0 <= process_index < process_count:
@@ -118,23 +117,11 @@ def build_curriculum(
                 f"phases.{phase_index}.prompts_per_step: {phase.prompts_per_step} problems can not be divided over "
                 f"{process_count} processes; use a multiple"
             )
-        own = {} if phase.prompt == config.prompt else {"prompt": phase.prompt}
-        encode_here: Encode = functools.partial(encode, **own)
-        check_here: Check = functools.partial(check or encode, **own)
-        measure_here: Encode | None = None if measure is None else functools.partial(measure, **own)
-        problems, phase_reports = _mixed_problems(phase, phase_index, config.seed, config.data, check_here, golds)
+        problems, phase_reports = _mixed_problems(phase, phase_index, config.seed, config.data, check or encode, golds)
         reports += phase_reports
         batches = problems.batch(phase.prompts_per_step, batch_fn=list).slice(slice(0, draws_of(phase)))
         maker = _StepMaker(
-            phase,
-            phase_index,
-            first_step,
-            config.seed,
-            encode_here,
-            collate,
-            process_index,
-            process_count,
-            measure_here,
+            phase, phase_index, first_step, config.seed, encode, collate, process_index, process_count, measure
         )
         built.append(batches.map_with_index(maker))
         first_step += draws_of(phase)
