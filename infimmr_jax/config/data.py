@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from infimmr_jax.config.base import Modality, PositiveInt, Section, Share
 from infimmr_jax.config.grpo import GrpoSection, RolloutSection
-from infimmr_jax.config.model import ImageSection
+from infimmr_jax.config.model import ImageSection, PromptSection
 from infimmr_jax.config.optimizer import OptimizerSection, TrainableSection
 from infimmr_jax.config.reward import RewardSection
 
@@ -115,8 +115,9 @@ class PhaseSection(Section):
 
     `modality` says what the prompt shows: `text` no image, `caption` image and caption, `image` the image alone.
     `caption_dropout` is the share of a caption phase's problems that are shown without their caption, at its first and
-    at its last step (linear in between). `reward`, `grpo`, `rollout`, `optimizer` and `trainable` hold what differs
-    from the run's sections of these names (see `config.phases`); read, they are the phase's whole sections.
+    at its last step (linear in between). `prompt` (the template's instruction and system text), `reward`, `grpo`,
+    `rollout`, `optimizer` and `trainable` hold what differs from the run's sections of these names (see
+    `config.phases`); read, they are the phase's whole sections.
     `promotion` can end the phase before its `steps`.
     """
 
@@ -130,6 +131,7 @@ class PhaseSection(Section):
     prompts_per_step: PositiveInt = 32
     group_size: Annotated[int, Field(ge=2)] = 8
     max_response: PositiveInt = 48
+    prompt: PromptSection = PromptSection()
     reward: RewardSection = RewardSection()
     grpo: GrpoSection = GrpoSection()
     rollout: RolloutSection = RolloutSection()

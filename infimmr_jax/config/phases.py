@@ -1,8 +1,9 @@
 """What a phase changes of the run's sections: partial trees, merged key by key and validated as the merged whole.
 
-A phase may hold parts of the sections `reward`, `grpo`, `rollout`, `optimizer` and `trainable`. Sections inside them
-are merged key by key; every other value, lists and free mappings such as `reward.weights` among them, is replaced as a
-whole. A phase that changes `grpo.objective` takes that objective's published clip bounds unless it names its own.
+A phase may hold parts of the sections `prompt`, `reward`, `grpo`, `rollout`, `optimizer` and `trainable`. Sections
+inside them are merged key by key; every other value, lists and free mappings such as `reward.weights` among them, is
+replaced as a whole. A phase that changes `grpo.objective` takes that objective's published clip bounds unless it names
+its own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from infimmr_jax.config.base import Section
 from infimmr_jax.config.grpo import GrpoSection, RolloutSection
+from infimmr_jax.config.model import PromptSection
 from infimmr_jax.config.optimizer import OptimizerSection, TrainableSection
 from infimmr_jax.config.reward import RewardSection
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 Tree = dict[str, Any]
 INHERITED: dict[str, type[Section]] = {
+    "prompt": PromptSection,
     "reward": RewardSection,
     "grpo": GrpoSection,
     "rollout": RolloutSection,
@@ -100,6 +103,8 @@ def phase_mistakes(config: RunConfig) -> str | None:
             return (
                 f"{where}.promotion: kind 'accuracy' needs held-out problems: give evaluation.sources.{phase.modality}"
             )
+        if phase.prompt.format != config.prompt.format:
+            return f"{where}.prompt.format: held-out sets are graded by one format after every phase; set prompt.format"
         if phase.optimizer.kind != config.optimizer.kind:
             return f"{where}.optimizer.kind: moments are kept from phase to phase; set optimizer.kind for the run"
         if phase.grpo.kl.coefficient and phase.grpo.kl.reference == "initial" and moved_reference is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -18,9 +19,9 @@ from infimmr_jax.data.synthetic import SyntheticSource
 from infimmr_jax.data.workers import WorkerIterator
 from infimmr_jax.rewards.pool import GraderPool
 
-Encode = Callable[[Problem, Modality], Any]
+Encode = Callable[..., Any]
 Collate = Callable[..., Any]
-Check = Callable[[Problem, Modality], object]
+Check = Callable[..., object]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +103,7 @@ def build_curriculum(
     `measure`, `collate(prompts, others)` is also given what it makes of the other processes' problems: processes that
     choose a batch's shape must choose from all of it. Before training every problem passes `check` (default: `encode`;
     a cheaper `plan_prompt` does), which rejects by raising DataError, and gold answers are parsed by the graders of
-    `pool`.
+    `pool`. All three take a problem and a modality; for a phase with a prompt section of its own also `prompt=`.
     Raises DataError when a source is empty, ConfigError when a step can not be divided over the processes.
     """
     if not 0 <= process_index < process_count:
@@ -117,11 +118,23 @@ def build_curriculum(
                 f"phases.{phase_index}.prompts_per_step: {phase.prompts_per_step} problems can not be divided over "
                 f"{process_count} processes; use a multiple"
             )
-        problems, phase_reports = _mixed_problems(phase, phase_index, config.seed, config.data, check or encode, golds)
+        own = {} if phase.prompt == config.prompt else {"prompt": phase.prompt}
+        encode_here: Encode = functools.partial(encode, **own)
+        check_here: Check = functools.partial(check or encode, **own)
+        measure_here: Encode | None = None if measure is None else functools.partial(measure, **own)
+        problems, phase_reports = _mixed_problems(phase, phase_index, config.seed, config.data, check_here, golds)
         reports += phase_reports
         batches = problems.batch(phase.prompts_per_step, batch_fn=list).slice(slice(0, draws_of(phase)))
         maker = _StepMaker(
-            phase, phase_index, first_step, config.seed, encode, collate, process_index, process_count, measure
+            phase,
+            phase_index,
+            first_step,
+            config.seed,
+            encode_here,
+            collate,
+            process_index,
+            process_count,
+            measure_here,
         )
         built.append(batches.map_with_index(maker))
         first_step += draws_of(phase)

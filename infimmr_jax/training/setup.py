@@ -104,11 +104,11 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
     common = {"tokenizer": tokenizer, "layout": layout, "data": config.data, "prompt": config.prompt}
     encode = functools.partial(_encode, **common)
 
-    def check(problem: Problem, modality: Modality) -> None:
-        shapes.see(plan_prompt(problem, modality, **common), modality)
+    def check(problem: Problem, modality: Modality, **own: Any) -> None:
+        shapes.see(plan_prompt(problem, modality, **common | own), modality)
 
-    def measure(problem: Problem, modality: Modality) -> PromptPlan | None:
-        return None if shapes.single else plan_prompt(problem, modality, **common)
+    def measure(problem: Problem, modality: Modality, **own: Any) -> PromptPlan | None:
+        return None if shapes.single else plan_prompt(problem, modality, **common | own)
 
     def collate_all(prompts: Sequence[EncodedPrompt], others: Sequence[PromptPlan | None] = ()) -> PromptBatch:
         return _collate(prompts, len(prompts), shapes, others)

@@ -171,6 +171,25 @@ def test_the_seed_changes_the_order_and_nothing_else_does(tmp_path):
     assert ids(build(tmp_path, one)) != ids(build(tmp_path, one, seed=1))
 
 
+def test_a_phase_may_have_a_template_of_its_own(tmp_path):
+    source = rows(tmp_path, "a", 8)
+    phases = [phase("one", [source], 1), phase("two", [source], 1) | {"prompt": {"instruction": "Be brief."}}]
+    config = parse_config({"data": {"root": str(tmp_path)}, "prompt": {"system": "Think."}, "phases": phases})
+    checked = []
+
+    def encode(problem, modality, prompt=config.prompt):
+        return prompt.system, prompt.instruction
+
+    def check(problem, modality, prompt=config.prompt):
+        checked.append(prompt.instruction)
+
+    built = build_curriculum(config, encode, list, check=check)
+    assert [batch.prompts[0] for batch in iterate(built)] == [("Think.", None), ("Think.", "Be brief.")]
+    assert checked == [None] * 8 + ["Be brief."] * 8
+    with pytest.raises(ConfigError, match=r"phases\.1\.prompt\.format"):
+        parse_config({"phases": [phases[0], phases[1] | {"prompt": {"format": "boxed"}}]})
+
+
 def test_a_step_must_divide_over_the_hosts(tmp_path):
     with pytest.raises(ConfigError, match=r"phases\.0\.prompts_per_step: 6 .* 4 processes"):
         build(tmp_path, phase("one", [rows(tmp_path, "a", 8)], size=6), process_count=4)
