@@ -84,7 +84,7 @@ def read_costs(text: str, run: PlannedRun) -> tuple[tuple[Part, ...], dict[str, 
     full = len(vision.fullatt_block_indexes) / vision.depth
     parts = []
     kinds: dict[str, list[float]] = collections.defaultdict(lambda: [0.0, 0.0])
-    for instruction, computation, times in hlo.walk(module, (1 - full, full)):
+    for instruction, computation, times in hlo.walk(module, (1 - full, full), r"\bdecode\b"):
         found = hlo.collective(instruction, computation)
         sent = 0.0
         if found is not None and found.group > 1:

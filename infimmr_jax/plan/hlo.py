@@ -121,30 +121,44 @@ def _closing(text: str, opening: int) -> int:
     raise ValueError(f"unbalanced parentheses in {text[:80]!r}")
 
 
-def walk(module: Module, shares: tuple[float, ...] | None = None) -> Iterator[tuple[Instruction, Computation, float]]:
+Row = tuple[Instruction, Computation, float]
+
+
+def walk(module: Module, shares: tuple[float, ...] | None = None, one_counter: str | None = None) -> Iterator[Row]:
     """Every instruction that runs as one step of the device, its computation, and how often it runs.
 
-    Fusions are one step. The branches of a conditional are weighted by `shares` (evenly without).
+    Fusions are one step. The branches of a conditional are weighted by `shares` (evenly without). Outermost loops that
+    hold operations whose scope matches `one_counter` go on counting where the one before them stopped: a token loop
+    that is continued in other shapes makes each token once.
     """
-    yield from _walk(module, module.entry, 1.0, shares)
+    counted = 0
+    for instruction, computation, times in _walk(module, module.entry, 1.0, shares, enter=one_counter is None):
+        if instruction.opcode != "while":
+            yield instruction, computation, times
+            continue
+        trips, body = trip_count(module, instruction), instruction.called("body")[0]
+        if any(re.search(one_counter or "", item.scope) for item in module.computations[body].values()):
+            trips, counted = max(0, trips - counted), max(counted, trips)
+        yield from _walk(module, body, times * trips, shares)
 
 
 def _walk(
-    module: Module, name: str, times: float, shares: tuple[float, ...] | None
-) -> Iterator[tuple[Instruction, Computation, float]]:
+    module: Module, name: str, times: float, shares: tuple[float, ...] | None, enter: bool = True
+) -> Iterator[Row]:
+    """As `walk`; without `enter`, loops are yielded as they stand."""
     computation = module.computations[name]
     for instruction in computation.values():
-        if instruction.opcode == "while":
+        if instruction.opcode == "while" and enter:
             trips = trip_count(module, instruction)
             yield from _walk(module, instruction.called("body")[0], times * trips, shares)
         elif instruction.opcode == "conditional":
             branches = instruction.called("branch_computations")
             weights = shares if shares and len(shares) == len(branches) else (1 / len(branches),) * len(branches)
             for branch, weight in zip(branches, weights, strict=True):
-                yield from _walk(module, branch, times * weight, shares)
+                yield from _walk(module, branch, times * weight, shares, enter)
         elif instruction.opcode in ("call", "async-start"):
             for callee in instruction.called("to_apply") or instruction.called("calls"):
-                yield from _walk(module, callee, times, shares)
+                yield from _walk(module, callee, times, shares, enter)
         else:
             yield instruction, computation, times
 

@@ -135,3 +135,23 @@ ENTRY %main (a: f32[1,8,3], b: f32[3,3,5]) -> f32[1,8,5] {
 )
 def test_groups_are_read_in_every_notation(groups, size):
     assert hlo.group_size(groups) == size
+
+
+def test_loops_with_one_counter_make_every_turn_once():
+    def run(x):
+        for limit in (4, 9, 9):
+            with jax.named_scope("decode"):
+                state = (jnp.int32(0), x)
+                more = lambda s, limit=limit: s[0] < limit  # noqa: E731
+                x = jax.lax.while_loop(more, lambda s: (s[0] + 1, jnp.tanh(s[1] @ s[1])), state)[1]
+        return x
+
+    module = hlo.parse_module(jax.jit(run).lower(jax.ShapeDtypeStruct((E, E), jnp.float32)).compile().as_text())
+
+    def products(**options):
+        rows = hlo.walk(module, **options)
+        return sum(hlo.flops(module, i, c) * times for i, c, times in rows) / (2 * E**3)
+
+    assert products() == 4 + 9 + 9
+    assert products(one_counter="decode") == 9
+    assert products(one_counter="something else") == 4 + 9 + 9
