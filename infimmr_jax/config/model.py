@@ -59,11 +59,14 @@ class ModelSection(Section):
 
 
 class ImageSection(Section):
-    """Pixel budget of an image, in pixels of the resized image (multiples of 28 x 28)."""
+    """Pixel budget of an image, in pixels of the resized image (multiples of 28 x 28).
+
+    A file of more than `max_file_pixels` is refused by its header; Pillow itself refuses more than the greatest value.
+    """
 
     min_pixels: PositiveInt = 56 * 56
     max_pixels: PositiveInt = 1280 * 28 * 28
-    max_file_pixels: PositiveInt = 64_000_000
+    max_file_pixels: Annotated[int, Field(gt=0, le=178_956_970)] = 64_000_000
 
     @model_validator(mode="after")
     def _ordered(self) -> ImageSection:

@@ -218,3 +218,10 @@ def test_every_bad_file_is_named_in_one_sentence(tmp_path):
 def test_a_pixel_budget_in_the_wrong_order_is_refused():
     with pytest.raises(ValueError, match="min_pixels 4000 is above max_pixels 3000"):
         ImageSection(min_pixels=4000, max_pixels=3000)
+
+
+def test_the_greatest_limit_of_a_file_is_pillows_own():
+    greatest = 2 * Image.MAX_IMAGE_PIXELS
+    assert ImageSection(max_file_pixels=greatest).max_file_pixels == greatest
+    with pytest.raises(ValueError, match="less than or equal to 178956970"):
+        ImageSection(max_file_pixels=greatest + 1)
