@@ -60,8 +60,7 @@ def planned(
     size: str, machine: str, topology: str, overrides: tuple[str, ...], method: str, out: Path
 ) -> dict[str, Any]:
     """One plan as `infimmr plan` writes it; the compiler gets a process of its own."""
-    files = [CONFIGS / "infimmr_3b.yaml", *([CONFIGS / f"{size}.yaml"] if size != "infimmr_3b" else [])]
-    files.append(CONFIGS / "machines" / f"{machine}.yaml")
+    files = [CONFIGS / f"{size}.yaml", CONFIGS / "machines" / f"{machine}.yaml"]
     if method == "arithmetic":
         return as_tree(make_plan(load_config(files, list(overrides)), parse_topology(topology), False, search=False))
     if not out.exists():

@@ -16,8 +16,8 @@ THREE_B = 3_754_622_976
 
 
 def config(*machine, size="3b", overrides=()):
-    files = [CONFIGS / "infimmr_3b.yaml", *([CONFIGS / "infimmr_7b.yaml"] if size == "7b" else [])]
-    return load_config([*files, *(CONFIGS / "machines" / f"{name}.yaml" for name in machine)], list(overrides))
+    files = [CONFIGS / f"infimmr_{size}.yaml", *(CONFIGS / "machines" / f"{name}.yaml" for name in machine)]
+    return load_config(files, list(overrides))
 
 
 def test_the_state_is_split_over_the_chips():
