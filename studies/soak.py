@@ -190,7 +190,7 @@ def _count(run: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def _left(token: str, seconds: float = 10.0) -> list[int]:
+def _left(token: str, seconds: float = 90.0) -> list[int]:
     """Processes of a killed run that are still there after some seconds."""
     end = time.monotonic() + seconds
     while True:

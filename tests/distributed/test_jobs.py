@@ -6,8 +6,10 @@ import signal
 
 import numpy as np
 import pytest
-from jobs import finish, process_id, rows, start_job, train_alone, wait_for_rows, write_config
+from jobs import environment, finish, process_id, rows, start_job, train_alone, wait_for_rows, write_config
 from safetensors.numpy import load_file
+
+from studies.soak import soak
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
@@ -92,16 +94,17 @@ def test_one_process_with_another_mesh_goes_on_where_two_stopped(killed, alone):
     assert_same(folder / "copy", alone)
 
 
-def test_four_processes_follow_the_curve_of_one(alone, tmp_path):
-    job = start_job(write_config(tmp_path / "config.yaml", tmp_path / "run"), 4, tmp_path / "logs")
-    said = finish(job)
-    assert job.returncode == 0, said + (tmp_path / "logs" / "process-1.log").read_text()
-    assert_same(tmp_path / "run", alone)
-
-
-def test_a_mesh_whose_rows_lie_on_several_processes_gives_the_same_curve(alone, tmp_path):
+def test_four_processes_follow_the_curve_of_one_also_where_two_hold_the_same_rows(alone, tmp_path):
     config = write_config(tmp_path / "config.yaml", tmp_path / "run")
-    job = start_job(config, 2, tmp_path / "logs", arguments=("--set", "mesh.data=1", "--set", "mesh.tensor=4"))
+    job = start_job(config, 4, tmp_path / "logs", arguments=("--set", "mesh.data=2", "--set", "mesh.tensor=4"))
     said = finish(job)
     assert job.returncode == 0, said + (tmp_path / "logs" / "process-1.log").read_text()
     assert_same(tmp_path / "run", alone)
+
+
+def test_a_run_that_is_killed_three_times_is_the_unbroken_run_bit_by_bit(alone, tmp_path):
+    config = write_config(tmp_path / "config.yaml", tmp_path / "run")
+    found = soak(["--config", str(config)], alone, tmp_path, kills=3, seed=0, env=environment(4))
+    assert found.kills == 3
+    assert found.finished >= 1
+    assert found.faults == []

@@ -1,6 +1,7 @@
 """Checkpoints: newest, best, never half-written or damaged, and refused when they are of another run."""
 
 import shutil
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ from infimmr_jax.config import ConfigError, RunConfig
 from infimmr_jax.grpo.state import TrainState
 from infimmr_jax.model.config import TokenIds, config_from_shape
 from infimmr_jax.training.checkpoints import Checkpoints, Place, checkpoint_directory, has_checkpoint
+from infimmr_jax.training.directory import translated
+from infimmr_jax.training.guards import StoppedError
 
 BEST = "checkpoint.keep_best={metric: image/accuracy, mode: max}"
 
@@ -177,3 +180,34 @@ def test_the_directory_may_be_elsewhere(tmp_path):
 def test_what_can_not_be_is_refused(tmp_path, override, sentence):
     with pytest.raises(ConfigError, match=sentence):
         tiny_config(tmp_path, override)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of two megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"mounting is not permitted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_stops_the_run_with_a_sentence_and_keeps_what_is_complete(small_disk):
+    config = tiny_config(small_disk)
+    saved(config, {1: None})
+    params = {"kernel": jax.random.normal(jax.random.key(0), (1024, 1024))}
+    large = TrainState(step=jnp.int32(2), params=params, moments=(), estimator=())
+
+    def fill():
+        checkpoints = opened(config)
+        checkpoints.save(Place(grpo_step=2, key=(1, 2)), large)
+        checkpoints.wait()
+
+    with pytest.raises(StoppedError, match="the disk is full while writing"), translated(small_disk):
+        fill()
+    with opened(config) as checkpoints:
+        assert checkpoints.resume(abstract())[0].grpo_step == 1
