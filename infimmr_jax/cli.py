@@ -100,7 +100,11 @@ def generate(
     video: Annotated[list[Path], typer.Option(help="A video file or a folder of frames. Repeatable.")] = [],  # noqa: B006
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 1024,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
+    top_k: Annotated[int, typer.Option(min=0, help="0: all tokens.")] = 0,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
+    min_p: Annotated[float, typer.Option(min=0.0, help="Least share of the likeliest token's probability.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1: tokens that were there become rarer.")] = 1.0,
+    stop: Annotated[list[str], typer.Option(help="End the answer with this text. Repeatable.")] = [],  # noqa: B006
     seed: int = 0,
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default by device.")] = None,
 ) -> None:
@@ -118,7 +122,11 @@ def generate(
         video,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
+        top_k=top_k,
         top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        stop=stop,
         seed=seed,
     )
     for piece in pieces:

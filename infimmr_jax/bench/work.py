@@ -25,7 +25,7 @@ from infimmr_jax.preprocess.batching import PromptBatch, collate
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, EncodedPrompt, encode_plan, plan_picture, plan_text
 from infimmr_jax.rollout.vocabulary import allowed_tokens
 
-QUESTION = "Question: what is the area of the triangle in the image? Choices: (A) 3 (B) 4 (C) 5 (D) 6 "
+QUESTION = "Question: what is the area of the triangle in the image? Choices: (A) 3 (B) 4 (C) 5 (D) 6"
 SMALL = ModelShape(
     hidden_size=256,
     num_layers=6,
@@ -198,13 +198,14 @@ def prompt_texts(size: Size, config: ModelConfig, tokenizer: Any) -> list[tuple[
             picture = Image.fromarray(pixels)
         body = QUESTION
         if _length(body, picture, config, tokenizer) > size.prompt_tokens:
-            body = "Question: "
+            body = "Question:"
         missing = size.prompt_tokens - _length(body, picture, config, tokenizer)
         if missing < 0:
             raise ConfigError(
                 f"a prompt with a picture of {size.image_size} pixels has at least {size.prompt_tokens - missing} "
                 f"tokens, not {size.prompt_tokens}; ask for more tokens or a smaller picture"
             )
+        # No space before a digit: the two would be one token.
         found.append((body + "".join(str(digit) for digit in rng.integers(0, 10, missing)), picture))
     return found
 

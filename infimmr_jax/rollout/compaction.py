@@ -1,8 +1,8 @@
 """Rows that are still being sampled, gathered into smaller static shapes, so that few wait for the longest answer.
 
 A shape (P', G') holds P' bundles of up to G' branches of one prompt each. A prompt with more branches left than G' has
-several bundles, each with a copy of the prompt's keys and values; no shape has more than twice the prompts' number of
-bundles, or it has one branch a bundle. Where prompts are spread over devices, each device compacts its own rows.
+several bundles, each with a copy of the prompt's keys and values; their number is bounded. Where prompts are spread
+over devices, each device compacts its own rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from flax import struct
 from jaxtyping import Array, Bool, Int
 
 # The step from a shape to the next: smaller steps waste fewer rows and cost more programs.
-RATIOS = 0.35, 0.75
+RATIOS = 0.35, 0.82
+# Bundles a prompt at most: copies of its keys and values are read with every token. Who asks for many shapes wants few
+# wasted rows, and 4 pack tighter than 2.
+BUNDLES, BUNDLES_OF_MANY, MANY = 2, 4, 6
 
 
 @struct.dataclass
@@ -34,11 +37,12 @@ def compacted_shapes(P: int, G: int, count: int) -> tuple[tuple[int, int], ...]:
     log-normal lengths most rows are saved by the first shapes (`tests/rollout/test_compaction.py` has the shares).
     """
     ratio = min(max((P * G) ** (-1 / (count + 2)), RATIOS[0]), RATIOS[1])
+    bundles = BUNDLES_OF_MANY if count >= MANY else BUNDLES
     shapes: list[tuple[int, int]] = []
     before = P * G
     for number in range(1, count + 1):
         wanted = max(1, round(P * G * ratio**number))
-        branches = -(-wanted // (2 * P))
+        branches = -(-wanted // (bundles * P))
         shape = -(-wanted // branches), branches
         if shape[0] * shape[1] < before:
             shapes.append(shape)

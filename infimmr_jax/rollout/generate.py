@@ -75,12 +75,16 @@ def generate(
     temperature: float = 0.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    stop: Sequence[str] = (),
     seed: int = 0,
 ) -> Iterator[str]:
     """Yield the answer to a question, piece by piece, until the model ends it or `max_new_tokens` are out.
 
     `<image>` marks in the question say where the images and then the videos (files or folders of frames) go; without
-    marks all come first. Temperature 0 is greedy. Questions of similar size share their compiled programs.
+    marks all come first. Temperature 0 is greedy. The answer also ends with the piece that completes one of `stop`.
+    Questions of similar size share their compiled programs.
     Raises ConfigError or DataError, before the first piece, for what can not be shown or is too long.
     """
     if max_new_tokens < 1:
@@ -89,6 +93,10 @@ def generate(
         raise ConfigError(
             f"temperature {temperature} and top_k {top_k} must not be negative, top_p {top_p} must lie in (0, 1]"
         )
+    if not 0 <= min_p < 1 or repetition_penalty <= 0 or not all(stop):
+        raise ConfigError(
+            f"min_p {min_p} must lie in [0, 1), repetition_penalty {repetition_penalty} above 0, and no stop be empty"
+        )
     plan = plan_question(generator, question, images, videos, system)
     longest = generator.config.text.max_position_embeddings
     if plan.length + 1 + max_new_tokens > longest:
@@ -96,11 +104,13 @@ def generate(
             f"a prompt of {plan.length + 1} tokens and an answer of {max_new_tokens} are more than the model's "
             f"{longest} positions; ask for fewer tokens, or show fewer or smaller images"
         )
-    settings = SampleSettings(1, round_up(max_new_tokens, 64), temperature, top_k, top_p)
+    settings = SampleSettings(
+        1, round_up(max_new_tokens, 64), temperature, top_k, top_p, min_p, repetition_penalty=repetition_penalty
+    )
     batch = bucket_batch(generator, plan)
     tokens = stream_tokens(generator, batch, settings, max_new_tokens, seed)
     stream = TextStream(generator.tokenizer)
-    return _texts(tokens, stream)
+    return _until(_texts(tokens, stream), tuple(stop))
 
 
 def plan_question(
@@ -195,6 +205,17 @@ def _texts(tokens: Iterator[int], stream: TextStream) -> Iterator[str]:
     rest = stream.finish()
     if rest:
         yield rest
+
+
+def _until(pieces: Iterator[str], stops: tuple[str, ...]) -> Iterator[str]:
+    """The pieces up to the one that completes a stop."""
+    longest, tail = max(map(len, stops), default=0), ""
+    for piece in pieces:
+        yield piece
+        tail += piece
+        if any(stop in tail for stop in stops):
+            return
+        tail = tail[max(0, len(tail) - longest) :]
 
 
 def _stops(directory: Path, config: ModelConfig) -> frozenset[int]:

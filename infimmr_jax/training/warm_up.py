@@ -23,7 +23,7 @@ def warm_up(setup: Setup, programs: Programs) -> int:
     shapes = setup.shapes
     if len(shapes.prompts) * len(shapes.images) == 1:
         return 0
-    phases = {}
+    phases: dict[tuple, PhaseSection] = {}
     for phase in setup.curriculum.phases:
         known = programs.phase_settings(phase), programs.update_settings(phase), phase.prompts_per_step
         phases.setdefault(known, phase)

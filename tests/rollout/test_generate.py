@@ -7,11 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
+from typer.testing import CliRunner
 
-from infimmr_jax.config import ConfigError, ModelShape, VideoSection
+from infimmr_jax.cli import app
+from infimmr_jax.config import ConfigError, DataSection, ModelShape, VideoSection
 from infimmr_jax.data.records import DataError
 from infimmr_jax.model.config import TokenIds, config_from_shape
 from infimmr_jax.model.hf import save_params
@@ -32,7 +35,7 @@ def tokenizer():
 
 
 @pytest.fixture(scope="module")
-def generator(tokenizer, tmp_path_factory):
+def directory(tokenizer, tmp_path_factory):
     def token(name):
         return tokenizer.convert_tokens_to_ids(f"<|{name}|>")
 
@@ -55,6 +58,11 @@ def generator(tokenizer, tmp_path_factory):
     params = jax.tree.map(leaf, abstract_params(config, ModelOptions()))
     directory = tmp_path_factory.mktemp("generate") / "model"
     save_params(params, config, directory, tokenizer, "float32")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def generator(directory):
     return load_generator(directory, video=VideoSection(min_pixels=28 * 28, max_pixels=56 * 56))
 
 
@@ -203,6 +211,52 @@ def test_what_can_not_be_answered_is_said_before_the_first_piece(generator, tmp_
         generate(generator, "<image> <image>", pictures[0][:1])
 
 
+def test_the_commands_convert_a_model_and_answer_with_it(directory, pictures, tmp_path, monkeypatch):
+    """`infimmr convert` to the other names and another dtype and back again, then `infimmr generate`."""
+    monkeypatch.setattr("infimmr_jax.parallel.startup.use_compilation_cache", lambda: None)
+
+    def infimmr(*arguments):
+        done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    infimmr("convert", directory, tmp_path / "live", "--names", "transformers")
+    assert any(name.startswith("model.visual.") for name in load_file(tmp_path / "live" / "model.safetensors"))
+    infimmr("convert", tmp_path / "live", tmp_path / "back")
+    one, other = (load_file(path / "model.safetensors") for path in (directory, tmp_path / "back"))
+    assert one.keys() == other.keys()
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+
+    (first, second), frames = pictures
+    shown = ["--image", first, "--image", second, "--video", frames, "--max-new-tokens", 6]
+    ask = ["generate", "--model", tmp_path / "live"]
+    data, video = DataSection(), VideoSection()
+    generator = load_generator(directory, data=data, video=video)
+    expected = generate(generator, "how many cats", (first, second), (frames,), max_new_tokens=6)
+    assert infimmr(*ask, *shown, "how many cats") == "".join(expected) + "\n"
+    text_only = generate(generator, "how many cats", max_new_tokens=6)
+    assert infimmr(*ask, "--max-new-tokens", 6, "how many cats") == "".join(text_only) + "\n"
+
+
 def test_round_up():
     assert [round_up(n, 1) for n in range(1, 10)] == [1, 2, 3, 4, 6, 6, 8, 8, 12]
     assert [round_up(n, 64) for n in (1, 64, 65, 97, 129, 200)] == [64, 64, 96, 128, 192, 256]
+
+
+def test_an_answer_ends_with_the_piece_that_completes_a_stop():
+    pieces = ["<th", "ink> a", "b", "ab", " </ans", "wer> and", " more"]
+    assert list(generating._until(iter(pieces), ("</answer>",))) == pieces[:-1]
+    assert list(generating._until(iter(pieces), ("bab", "zz"))) == pieces[:4]
+    assert list(generating._until(iter(pieces), ())) == pieces
+
+
+def test_penalty_and_min_p_change_the_answer_and_bad_ones_are_refused(generator):
+    def answer(**settings):
+        return "".join(generate(generator, "how many cats", max_new_tokens=12, **settings))
+
+    assert answer(repetition_penalty=1.5) != answer()
+    # Only the likeliest token is left: sampling is greedy.
+    assert answer(temperature=1.0, min_p=0.9999) == answer()
+    for settings in ({"min_p": 1.0}, {"repetition_penalty": 0.0}, {"stop": [""]}):
+        with pytest.raises(ConfigError, match="min_p"):
+            generate(generator, "how", **settings)
