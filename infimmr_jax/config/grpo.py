@@ -49,8 +49,8 @@ class RolloutSection(Section):
 
     `stop` are texts that end a response when it has written them. `compactions` is how many smaller shapes unfinished
     responses are gathered into while others finish, each a program more; null: none for answers of up to 64 tokens,
-    which are sampled sooner than the programs are compiled, else 3. `cache_sizes` is how many sizes the cache of a
-    batch's answers grows through, of which every token reads the whole; null: 1 up to 64 tokens, else 2.
+    which are sampled sooner than the programs are compiled, else 2. `cache_sizes` is how many sizes the cache of a
+    batch's answers grows through, of which every token reads the whole; each is a token loop more to compile.
     """
 
     temperature: Annotated[float, Field(ge=0.0)] = 1.0
@@ -60,20 +60,14 @@ class RolloutSection(Section):
     repetition_penalty: Annotated[float, Field(gt=0.0)] = 1.0
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     compactions: Annotated[int, Field(ge=0, le=16)] | None = None
-    cache_sizes: Annotated[int, Field(ge=1, le=16)] | None = None
+    cache_sizes: Annotated[int, Field(ge=1, le=16)] = 1
     draws: DrawsSection = DrawsSection()
 
     def compactions_for(self, max_response: int) -> int:
         """The number of smaller shapes for answers of at most `max_response` tokens."""
         if self.compactions is not None:
             return self.compactions
-        return 0 if max_response <= 64 else 3
-
-    def cache_sizes_for(self, max_response: int) -> int:
-        """The number of sizes of the cache for answers of at most `max_response` tokens."""
-        if self.cache_sizes is not None:
-            return self.cache_sizes
-        return 1 if max_response <= 64 else 2
+        return 0 if max_response <= 64 else 2
 
 
 class CoefficientSection(Section):

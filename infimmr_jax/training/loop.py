@@ -181,7 +181,7 @@ def _evaluate(run: Run, stage_index: int, stage: str) -> list[dict[str, Any]]:
 
 def _evaluation_settings(config: RunConfig) -> SampleSettings:
     length = config.evaluation.max_response or max(phase.max_response for phase in config.phases)
-    return SampleSettings(1, length, temperature=0.0)
+    return SampleSettings(1, length, temperature=0.0, compactions=config.rollout.compactions_for(length))
 
 
 @contextlib.contextmanager

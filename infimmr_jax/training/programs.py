@@ -270,7 +270,7 @@ class Programs:
             repetition_penalty=rollout.repetition_penalty,
             stop=rollout.stop,
             compactions=rollout.compactions_for(phase.max_response),
-            cache_sizes=rollout.cache_sizes_for(phase.max_response),
+            cache_sizes=rollout.cache_sizes,
         )
 
 
