@@ -47,7 +47,8 @@ def row_share(mesh: Mesh, process: int | None = None) -> RowShare:
     """
     process = jax.process_index() if process is None else process
     parts: dict[int, set[int]] = {}
-    for device, (rows, *_) in batch_sharding(mesh).devices_indices_map((batch_divisor(mesh),)).items():
+    held: dict[Any, Any] = dict(batch_sharding(mesh).devices_indices_map((batch_divisor(mesh),)))
+    for device, (rows, *_) in held.items():
         parts.setdefault(device.process_index, set()).add(rows.start or 0)
     different = sorted({tuple(sorted(part)) for part in parts.values()})
     if [row for part in different for row in part] != list(range(batch_divisor(mesh))) or (

@@ -65,8 +65,8 @@ def find_job(
     if given:
         return _explicit(environ, names, given)
     if "SLURM_PROCID" in environ and int(environ.get("SLURM_NTASKS", "1")) > 1:
-        index, count = environ["SLURM_PROCID"], environ["SLURM_NTASKS"]
-        return Job(f"SLURM job {environ.get('SLURM_JOB_ID', '?')}: process {index} of {count}", {})
+        task = f"process {environ['SLURM_PROCID']} of {environ['SLURM_NTASKS']}"
+        return Job(f"SLURM job {environ.get('SLURM_JOB_ID', '?')}: {task}", {})
     hosts = environ.get("TPU_PROCESS_ADDRESSES") or environ.get("TPU_WORKER_HOSTNAMES") or ""
     slices = int(environ.get("MEGASCALE_NUM_SLICES") or 1)
     if len(hosts.split(",")) * slices > 1 and tpu_machine():

@@ -97,8 +97,9 @@ class Checkpoints:
     def best(self) -> int | None:
         """Number of the best checkpoint by `checkpoint.keep_best`; None without that key or before an evaluation."""
         step = self._manager.best_step() if self._best is not None else None
-        measured = step is not None and math.isfinite(self._manager.metrics(step)[self._best.metric])
-        return step if measured else None
+        if step is None or self._best is None:
+            return None
+        return step if math.isfinite(self._manager.metrics(step)[self._best.metric]) else None
 
     def save(self, place: Place, state: TrainState, metrics: dict[str, float] | None = None) -> None:
         """Start saving; the arrays are copied before this returns, so the next step may overwrite them.

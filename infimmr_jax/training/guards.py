@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -61,7 +61,7 @@ def write_evidence(directory: Path, row: dict[str, Any], arrays: Any, words: dic
     target.mkdir(parents=True, exist_ok=True)
     leaves = jax.tree_util.tree_leaves_with_path(arrays)
     named = {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
-    np.savez_compressed(target / "arrays.npz", **named)
+    np.savez_compressed(target / "arrays.npz", **cast(Any, named))
     numbers = {key: value if not isinstance(value, float) or np.isfinite(value) else None for key, value in row.items()}
     text = json.dumps({"row": numbers, **words}, indent=1, ensure_ascii=False, allow_nan=False)
     (target / "row.json").write_text(text + "\n", encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import time
 from collections.abc import Iterator
@@ -124,6 +125,10 @@ def _export(run: Run, params: Any, name: str) -> None:
     )
 
 
+def _evidence(batch: Any) -> tuple[Any, dict[str, Any]]:
+    return batch, {}
+
+
 def _cold_start(run: Run, index: int, end: int) -> None:
     setup, sft = run.setup, run.setup.config.sft
     assert sft is not None
@@ -150,7 +155,7 @@ def _cold_start(run: Run, index: int, end: int) -> None:
         row |= {"tokens_per_second": float(batch.mask.sum()) * jax.process_count() / seconds}
         row |= {"compile/count": run.compilations.count, "compile/seconds": run.compilations.seconds}
         run.advance(sft_step=step + 1, data=batches.get_state())
-        run.end_step(row, lambda batch=batch: (batch, {}))
+        run.end_step(row, functools.partial(_evidence, batch))
         if step + 1 < end:
             run.after_step()
     if end == total_steps(sft):
