@@ -14,15 +14,12 @@ size of the model: learning rates, batch sizes and everything counted in tokens.
 from __future__ import annotations
 
 import copy
-import types
-import typing
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from pydantic import BaseModel
-
 from infimmr_jax.config.base import ConfigError, Modality, Section
 from infimmr_jax.config.data import PhaseSection
+from infimmr_jax.config.phases import merge
 
 Tree = dict[str, Any]
 SCALES = ("small", "published")
@@ -47,7 +44,7 @@ def merge_layers(layers: Sequence[tuple[str, Tree]], root: type[Section], scale:
 
 def _with_phases(tree: Tree, change: Tree, root: type[Section], name: str) -> Tree:
     rest = {key: value for key, value in change.items() if key != "phases"}
-    merged = _merge(tree, rest, root)
+    merged = merge(tree, rest, root)
     phases = change.get("phases")
     if isinstance(phases, dict):
         merged["phases"] = _change_phases(tree.get("phases"), phases, name)
@@ -80,7 +77,8 @@ def _change_phases(phases: Any, changes: Tree, name: str) -> list[Any]:
     phases = list(phases)
     for _, places, value in sorted(steps, key=lambda step: step[0]):
         for place in places:
-            phases[place] = _merge(phases[place], value, PhaseSection)
+            if isinstance(phases[place], dict):  # what is malformed is left to the validation
+                phases[place] = merge(phases[place], value, PhaseSection)
     return phases
 
 
@@ -97,25 +95,3 @@ def _places(phases: list[Any], key: str) -> tuple[int, list[int]]:
 
 def _of(phase: Any, key: str) -> Any:
     return phase.get(key) if isinstance(phase, dict) else None
-
-
-def _merge(tree: Any, change: Tree, section: type[BaseModel]) -> Tree:
-    merged = dict(tree) if isinstance(tree, dict) else {}
-    for key, value in change.items():
-        field = section.model_fields.get(key)
-        below = _section_of(field.annotation) if field is not None else None
-        if below is not None and isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = _merge(merged[key], value, below)
-        else:
-            merged[key] = copy.deepcopy(value)
-    return merged
-
-
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    """The Section that a field is, or may be; None for free mappings, lists and single values."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        found = [_section_of(argument) for argument in get_args(annotation)]
-        return next((section for section in found if section is not None), None)
-    return None
