@@ -212,7 +212,7 @@ def test_what_can_not_be_answered_is_said_before_the_first_piece(generator, tmp_
 
 
 def test_the_commands_convert_a_model_and_answer_with_it(directory, pictures, tmp_path, monkeypatch):
-    """`infimmr convert` to the other names and another dtype and back again, then `infimmr generate`."""
+    """`infimmr convert` to the other names and back, then `infimmr generate`: pictures, a video, text alone."""
     monkeypatch.setattr("infimmr_jax.parallel.startup.use_compilation_cache", lambda: None)
 
     def infimmr(*arguments):
