@@ -21,7 +21,8 @@ from infimmr_jax.rewards.verify_string import clean_text
 ROUNDING_DIGITS = 6
 
 _LABEL = re.compile(
-    r"^(?:[A-Za-z](?:_\{?[A-Za-z0-9]{1,3}\}?)?'?|[A-Z]{2,3}|"
+    r"^(?!.*\b(?:[Nn]ot|[Nn]ever|[Cc]annot|[Ww]rong|[Ff]alse|[Ii]ncorrect)\b)"
+    r"(?:[A-Za-z](?:_\{?[A-Za-z0-9]{1,3}\}?)?'?|[A-Z]{2,3}|"
     r"[a-zA-Z]?\([a-zA-Z](?:, ?[a-zA-Z]){0,3}\)|m?\\angle ?[A-Z0-9]{1,3}"
     r"|\\[a-z]{2,7} ?|(?:\\text\{)?[A-Za-z ]{3,30}\}?)\s*(?:=|\\approx)\s*(?=[^=<>]*$)"
 )
