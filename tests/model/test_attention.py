@@ -36,6 +36,16 @@ def trunk_case(S=20):
     return (q, k, v), np.arange(S) < lengths[:, None]
 
 
+def packed_case(S=20):
+    """Two sequences in every row, and padding behind the second row's."""
+    args, mask = trunk_case(S)
+    return args, np.where(mask, 1 + (np.arange(S) >= S // 3), 0).astype(np.int32)
+
+
+def packed_attention(q, k, v, segments, implementation="xla"):
+    return attention.trunk_attention(q, k, v, segments > 0, implementation, segments)
+
+
 def branch_case(S=20, R=7):
     (_, trunk_k, trunk_v), mask = trunk_case(S)
     q = numbers(P, G, R, H, D, seed=3)
@@ -64,6 +74,18 @@ def test_trunk_is_the_formula():
         for h in range(H):
             expected = float64_attention(q[p, :, h], k[p, h // Q], v[p, h // Q], causal & mask[p])
             np.testing.assert_allclose(out[p, :, h], expected, atol=2e-6)
+
+
+def test_packed_sequences_are_the_formula_of_each_alone():
+    (q, k, v), segments = packed_case()
+    out = packed_attention(q, k, v, segments)
+    for p in range(P):
+        for own in (1, 2):
+            here = segments[p] == own
+            for h in range(H):
+                causal = np.tril(np.ones((here.sum(), here.sum()), bool))
+                expected = float64_attention(q[p, here, h], k[p, h // Q][here], v[p, h // Q][here], causal)
+                np.testing.assert_allclose(out[p, here, h], expected, atol=2e-6)
 
 
 def test_branches_are_the_formula_and_decoding_is_their_last_row():
@@ -97,6 +119,7 @@ def assert_same(one, other, bound):
 CASES = {
     "vision": (vision_case, attention.vision_attention, lambda mask: mask[:, :, None, None]),
     "trunk": (trunk_case, attention.trunk_attention, lambda mask: mask[:, :, None, None]),
+    "packed": (packed_case, packed_attention, lambda segments: (segments > 0)[:, :, None, None]),
     "branch": (branch_case, attention.branch_attention, lambda mask: 1.0),
 }
 
