@@ -59,7 +59,7 @@ def test_what_does_not_fit_is_mended():
 
 
 def test_what_can_not_be_mended_is_said():
-    large = config("7b_v5p-16", size="7b", overrides=["model.preset=qwen2.5-vl-72b"])
+    large = config("7b_v5p-16", size="7b", overrides=["model.preset=qwen2.5-vl-72b", "mesh.fsdp=4"])
     plan = make_plan(large, parse_topology("v5e:2x2"), False)
     assert not plan.fits
     assert "the least is" in plan.advice[0]
