@@ -76,7 +76,7 @@ def accuracy(runs: Sequence[Outcome], modality: str, stage: int | None) -> str:
 
 def last_table(outcomes: Sequence[Outcome]) -> str:
     """Accuracy after the last phase, and what it cost."""
-    head = ["recipe", "changes", *MODALITIES, "length, image", "responses", "tokens", "seconds a step"]
+    head = ["recipe", "changes", *MODALITIES, "length, image", "sampled responses", "trained tokens", "seconds a step"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for recipe in ("cold", "infi_mmr", *(name for name in CHANGES if name != "infi_mmr")):
         runs = [outcome for outcome in outcomes if outcome.recipe == recipe]
@@ -87,8 +87,7 @@ def last_table(outcomes: Sequence[Outcome]) -> str:
         cells.append(f"{np.mean([row['length'] for row in image]):.1f}")
         steps = [row for run in runs for row in run.steps]
         if steps:
-            sampled = sum(row.get("rollout/responses", 0) for row in steps) / len(runs)
-            cells.append(f"{sampled / 1e3:,.1f} k" if sampled else "–")
+            cells.append(f"{sum(row['grading/graded'] for row in steps) / len(runs) / 1e3:,.1f} k")
             cells.append(f"{sum(row['rollout/tokens'] for row in steps) / len(runs) / 1e3:,.0f} k")
             cells.append(f"{np.median([row['time/step'] for row in steps]):.1f}")
         else:
