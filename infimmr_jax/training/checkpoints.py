@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from pydantic import ValidationError
 
 from infimmr_jax.config import CheckpointSection, ConfigError, RunConfig
 from infimmr_jax.grpo.state import TrainState
@@ -159,7 +160,7 @@ class Checkpoints:
     def _place(self, step: int) -> Place:
         facts = self._manager.restore(step, args=ocp.args.Composite(facts=ocp.args.JsonRestore()))["facts"]
         for name, here, free in (("model", self._model, ()), ("configuration", self._config, self._may_change)):
-            saved = facts["model" if name == "model" else "config"]
+            saved = facts["model"] if name == "model" else _with_new_keys(facts["config"])
             different = [text for key, text in _differences(saved, here) if not _below(key, free)]
             if different:
                 advice = "use the configuration it was made with, or another output directory"
@@ -228,6 +229,14 @@ def _below(key: str, prefixes: tuple[str, ...]) -> bool:
     # A phase may have its own `grpo` section.
     keys = (key, re.sub(r"^phases\.\d+\.(?=grpo\.)", "", key))
     return any(name == prefix or name.startswith(prefix + ".") for name in keys for prefix in prefixes)
+
+
+def _with_new_keys(saved: dict[str, Any]) -> dict[str, Any]:
+    """A saved configuration with the defaults of keys that the program did not have when it was saved."""
+    try:
+        return RunConfig.model_validate(saved).model_dump(mode="json")
+    except ValidationError:
+        return saved
 
 
 def _first_line(error: BaseException) -> str:

@@ -49,7 +49,7 @@ def tree(output: Path) -> dict:
         "optimizer": {"learning_rate": 1e-3},
         "reward": {"weights": {"letters:early": 1.0, "caption_check": 0.1}},
         "evaluation": {"problems": 11, "batch_size": 8, "sources": {"image": [source(split="heldout")]}},
-        "checkpoint": {"every_steps": 1, "keep_last": 3},
+        "checkpoint": {"every_steps": 1, "keep_last": 12},
         "logging": {"tensorboard": False, "transcripts_every": 1, "transcript_groups": 3},
     }
 

@@ -94,11 +94,17 @@ def test_one_process_with_another_mesh_goes_on_where_two_stopped(killed, alone):
     assert_same(folder / "copy", alone)
 
 
-def test_four_processes_follow_the_curve_of_one_also_where_two_hold_the_same_rows(alone, tmp_path):
+def test_four_processes_go_on_with_the_curve_of_one_also_where_two_hold_the_same_rows(alone, tmp_path):
+    shutil.copytree(alone, tmp_path / "run")
+    for later in (tmp_path / "run" / "checkpoints").iterdir():
+        if int(later.name) > 3:  # the cold start is made and evaluated
+            shutil.rmtree(later)
+    shutil.rmtree(tmp_path / "run" / "model")
     config = write_config(tmp_path / "config.yaml", tmp_path / "run")
     job = start_job(config, 4, tmp_path / "logs", arguments=("--set", "mesh.data=2", "--set", "mesh.tensor=4"))
     said = finish(job)
     assert job.returncode == 0, said + (tmp_path / "logs" / "process-1.log").read_text()
+    assert "resumed from checkpoint 3 " in said
     assert_same(tmp_path / "run", alone)
 
 

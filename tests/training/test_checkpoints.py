@@ -1,5 +1,6 @@
 """Checkpoints: newest, best, never half-written or damaged, and refused when they are of another run."""
 
+import json
 import shutil
 import subprocess
 
@@ -142,6 +143,19 @@ def test_a_checkpoint_of_another_configuration_is_refused_by_the_key(tmp_path):
     )
     with opened(allowed) as checkpoints:
         assert checkpoints.resume(abstract())[0].grpo_step == 1
+
+
+def test_a_checkpoint_of_an_older_program_lacks_the_newer_keys(tmp_path):
+    saved(tiny_config(tmp_path), {1: None})
+    (file,) = (path for path in (tmp_path / "checkpoints" / "1" / "facts").rglob("*") if path.name == "metadata")
+    facts = json.loads(file.read_text())
+    del facts["config"]["rollout"], facts["config"]["data"]["max_images"]
+    file.write_text(json.dumps(facts))
+    with opened(tiny_config(tmp_path)) as checkpoints:
+        assert checkpoints.resume(abstract())[0].grpo_step == 1
+    changed = tiny_config(tmp_path, "data.max_images=2")
+    with opened(changed) as checkpoints, pytest.raises(ConfigError, match=r"data\.max_images is 1 there and 2 here"):
+        checkpoints.resume(abstract())
 
 
 def test_what_does_not_change_the_numbers_may_differ(tmp_path):
