@@ -85,18 +85,28 @@ def moved_only(new: Any, old: Any, factor: Any) -> Any:
 
 def moved_moments(new: Any, old: Any, factors: Factors) -> Any:
     """Optimiser moments of frozen parameters stay as they are: they lie in dicts at their parameters' paths."""
-    at = {_path(path): factor for path, factor in jax.tree_util.tree_leaves_with_path(factors)}
+    at = {_path(path, factors): factor for path, factor in jax.tree_util.tree_leaves_with_path(factors)}
 
     def one(path: tuple, new: Any, old: Any) -> Any:
-        factor = at.get(_path(path))
+        factor = at.get(_path(path, factors))
         return new if factor is None or np.shape(new) == () else moved_only(new, old, factor)
 
     return jax.tree_util.tree_map_with_path(one, new, old)
 
 
-def _path(path: tuple) -> tuple[str, ...]:
-    return tuple(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))
+def _path(path: tuple, factors: Factors) -> tuple[str, ...]:
+    """The path of a parameter inside a tree of moments; what lies above it are the names of optimisers."""
+    names = [str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)]
+    return tuple(names[next((i for i, name in enumerate(names) if name in factors), 0) :])
 
 
 __all__ = [
-    "EVERYTHING", "frozen_stopped", "learning_factors", "moved_moments", "moved_only", "moves", "part_of", "thaws"]
+    "EVERYTHING",
+    "frozen_stopped",
+    "learning_factors",
+    "moved_moments",
+    "moved_only",
+    "moves",
+    "part_of",
+    "thaws",
+]

@@ -13,11 +13,11 @@ def rewards(*rows):
     return Rewards(total, {"accuracy": (total >= 1).astype(np.float32)}, np.zeros(len(rows), np.int32))
 
 
-DRAWN = [rewards([0, 0], [1, 0], [1.1, 1.0]), rewards([1, 1], [3, 0], [0.4, 0.3])]
+DRAWN = [rewards([0, 0], [1, 0], [1.2, 1.0]), rewards([1, 1], [3, 0], [0.4, 0.3])]
 
 
 def places(**keys):
-    return kept_groups(DRAWN, DrawsSection(at_most=3, **keys))
+    return kept_groups(DRAWN, DrawsSection(**{"at_most": 3} | keys))
 
 
 def test_groups_of_equal_rewards_are_dropped():
@@ -34,7 +34,7 @@ def test_groups_that_are_all_right_or_all_wrong_are_dropped_by_accuracy():
 
 
 def test_those_with_the_largest_spread_come_first():
-    assert places(at_least=2, keep="spread")[0][:2] == [(1, 1), (0, 1)]
+    assert places(at_least=2, at_most=2, keep="spread")[0][:2] == [(1, 1), (0, 1)]
     assert places(drop="equal", keep="spread")[0] == [(1, 1), (0, 1), (0, 2), (1, 2)]
 
 
