@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from infimmr_jax.bench import counts
+from infimmr_jax.bench import command, counts
 from infimmr_jax.bench.command import bench
 from infimmr_jax.bench.parts import Ask, hash_rewards
 from infimmr_jax.bench.timing import Timer, matmul_rate
-from infimmr_jax.bench.work import Size, load_work, lognormal_limits
+from infimmr_jax.bench.work import Size, exact_prompts, load_work, lognormal_limits
 from infimmr_jax.config import ConfigError
 from infimmr_jax.model.qwen2_5_vl import branch_forward, logits, trunk_forward
 
@@ -33,7 +33,7 @@ def test_prompts_have_exactly_the_tokens_asked_for(work):
     assert sum(prompt.tokens.tolist().count(work.config.tokens.image) for prompt in work.prompts) == 2 * 16
     assert not work.allowed[work.config.tokens.eos]
     with pytest.raises(ConfigError, match="at least"):
-        load_work(dataclasses.replace(SIZE, prompt_tokens=20))
+        exact_prompts(dataclasses.replace(SIZE, prompt_tokens=20), work.config, work.tokenizer)
 
 
 def test_counted_operations_are_the_compilers(work):
@@ -69,7 +69,8 @@ def test_rewards_are_a_fixed_hash_between_0_and_1():
     np.testing.assert_allclose(rewards, [[14 / 97, 10 / 97]])
 
 
-def test_one_object_with_times_rates_and_memory(work):
+def test_one_object_with_times_rates_and_memory(work, monkeypatch):
+    monkeypatch.setattr(command, "load_work", lambda *_, **__: work)
     found = json.loads(json.dumps(bench("prefill", SIZE, Ask(repeats=2))))
     part = found["parts"]["prefill"]
     assert part["wall_seconds"]["repeats"] == 2

@@ -31,23 +31,30 @@ def log_normal_lengths(P: int, G: int, longest: int, seed: int = 0) -> np.ndarra
     return np.maximum(1, np.round(longest * np.exp(spread * (draws - draws.max())))).astype(np.int32)
 
 
-def run(settings: SampleSettings, batch, limits=None, allowed=NO_END, shards: int = 1):
-    function = functools.partial(sample, config=ONE, options=OPTIONS, settings=settings, shards=shards)
+@functools.cache
+def sampler(settings: SampleSettings, shards: int):
+    return jax.jit(functools.partial(sample, config=ONE, options=OPTIONS, settings=settings, shards=shards))
+
+
+def run(settings: SampleSettings, batch, limits, allowed=NO_END, shards: int = 1):
     key = jax.random.key(3)
-    return jax.device_get(jax.jit(function)(PARAMS, batch=batch, allowed=allowed, key=key, limits=limits))
+    return jax.device_get(sampler(settings, shards)(PARAMS, batch=batch, allowed=allowed, key=key, limits=limits))
+
+
+PLAIN = SampleSettings(4, 32, temperature=2.0, repetition_penalty=1.2, entropies=True, gaps=True)
+COMPACTED = dataclasses.replace(PLAIN, compactions=2, cache_sizes=3)
 
 
 @pytest.fixture(scope="module")
 def plain():
     """Sampled responses of log-normal lengths without compaction, with everything recorded."""
-    settings = SampleSettings(4, 32, repetition_penalty=1.2, entropies=True, gaps=True)
     batch, limits = prompts(4), log_normal_lengths(4, 4, 32)
-    return settings, batch, limits, run(settings, batch, limits)
+    return batch, limits, run(PLAIN, batch, limits)
 
 
 def test_compaction_changes_nothing_but_the_work(plain):
-    settings, batch, limits, expected = plain
-    found = run(dataclasses.replace(settings, compactions=2, cache_sizes=3), batch, limits, shards=2)
+    batch, limits, expected = plain
+    found = run(COMPACTED, batch, limits, shards=2)
     for name in ("tokens", "mask", "finished"):
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name
     for name in ("logprobs", "behaviour", "entropies", "gaps"):
@@ -58,10 +65,10 @@ def test_compaction_changes_nothing_but_the_work(plain):
 
 
 def test_answers_that_end_by_themselves_survive_compaction():
-    settings = SampleSettings(4, 40, temperature=2.0)
     batch = dataclasses.replace(prompts(4), row_mask=np.asarray([True, True, False, True]))
-    expected = run(settings, batch, allowed=ALLOWED)
-    found = run(dataclasses.replace(settings, compactions=1), batch, allowed=ALLOWED)
+    limits = np.full((4, 4), 32, np.int32)
+    expected = run(PLAIN, batch, limits, allowed=ALLOWED)
+    found = run(COMPACTED, batch, limits, allowed=ALLOWED, shards=2)
     assert np.array_equal(found.tokens, expected.tokens)
     assert np.array_equal(found.finished, expected.finished)
     assert expected.finished.any()
