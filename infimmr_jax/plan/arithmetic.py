@@ -100,8 +100,10 @@ _STATES: dict[tuple, tuple[float, float, float]] = {}
 def state_memory(run: PlannedRun) -> tuple[float, float, float]:
     """Bytes of parameters, optimiser moments and the reference policy on one chip, from the trainer's own shardings."""
     config = run.config
-    key = (run.model, str(run.options.param_dtype), tuple(run.mesh.shape.items()), config.optimizer.model_dump_json())
-    key += (keeps_reference(run),)
+    key = (
+        *(run.model, str(run.options.param_dtype), tuple(run.mesh.shape.items())),
+        *(config.optimizer.model_dump_json(), keeps_reference(run)),
+    )
     if key not in _STATES:
         programs = Programs(run)
         state, shardings = programs.abstract_state(), programs.shardings
