@@ -3,15 +3,17 @@
 import dataclasses
 import sys
 from pathlib import Path
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from infimmr_jax.config import GrpoSection, OptimizerSection, SftSection
+from infimmr_jax.config import GrpoSection, OptimizerSection, PromptSection, SftSection
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.grpo.state import make_optimizer
+from infimmr_jax.preprocess.prompts import INSTRUCTIONS
 from infimmr_jax.rewards.format import format_error
 from infimmr_jax.training.sft import SftBatch, demonstration, encode_response, learning_rate_at, sft_step, stage_of
 
@@ -34,6 +36,13 @@ def test_a_worked_demonstration_has_the_format_that_is_rewarded():
     assert format_error(demonstration(PROBLEM, True, "think_boxed"), "think_boxed") is None
     assert format_error(demonstration(PROBLEM, False, "think_boxed"), "think_boxed") is not None
     assert format_error(demonstration(PROBLEM, True, "boxed"), "boxed") is None
+
+
+@pytest.mark.parametrize("response_format", get_args(PromptSection.model_fields["format"].annotation))
+def test_every_format_that_can_be_asked_for_can_be_demonstrated(response_format):
+    assert format_error(demonstration(PROBLEM, True, response_format), response_format) is None
+    assert "2" in demonstration(PROBLEM, False, response_format)
+    assert response_format in INSTRUCTIONS
 
 
 def test_a_problem_without_solution_answers_directly():
