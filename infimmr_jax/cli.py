@@ -285,14 +285,32 @@ def evaluate(
     ] = "published",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first problems.")] = None,
     judge: Annotated[str | None, typer.Option(help="Your own judge, module:attribute.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Problems at once, over all devices.")] = 8,
+    dtype: Annotated[
+        Literal["float32", "bfloat16"] | None, typer.Option(help="Default: bfloat16 on an accelerator.")
+    ] = None,
+    fsdp: Annotated[int, typer.Option(min=1, help="Devices that share the weights row by row.")] = 1,
+    tensor: Annotated[int, typer.Option(min=1, help="Devices that share every matrix product.")] = 1,
 ) -> None:
-    """Ask a model a benchmark's questions and score them by its published rules; resumable."""
-    from infimmr_jax.parallel.startup import use_compilation_cache
+    """Ask a model a benchmark's questions and score them by its published rules; resumable, on one or many hosts."""
+    from infimmr_jax.parallel.startup import join_processes, use_compilation_cache
 
     use_compilation_cache()
+    join_processes()
     from infimmr_jax.evaluation import command
 
-    asking = command.Asking(samples, max_new_tokens, temperature, top_p, seed, style)
+    asking = command.Asking(
+        samples,
+        max_new_tokens,
+        temperature,
+        top_p,
+        seed,
+        style,
+        batch_size=batch_size,
+        dtype=dtype,
+        fsdp=fsdp,
+        tensor=tensor,
+    )
     command.evaluate(
         benchmark,
         data,

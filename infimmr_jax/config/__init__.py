@@ -31,7 +31,15 @@ from infimmr_jax.config.reward import (
     RewardSection,
     SecondPassSection,
 )
-from infimmr_jax.config.run import RunConfig, apply_overrides, dump_config, dump_phases, load_config, parse_config
+from infimmr_jax.config.run import (
+    PolicyConfig,
+    RunConfig,
+    apply_overrides,
+    dump_config,
+    dump_phases,
+    load_config,
+    parse_config,
+)
 from infimmr_jax.config.training import (
     CheckpointSection,
     EvaluationSection,
@@ -72,6 +80,7 @@ __all__ = [
     "OverlongSection",
     "PerceptionSection",
     "PhaseSection",
+    "PolicyConfig",
     "PositiveInt",
     "PromotionSection",
     "PromptSection",

@@ -29,6 +29,15 @@ from infimmr_jax.config.training import (
 )
 
 
+class PolicyConfig(Section):
+    """What a policy needs to answer outside of a run: its model, the limits and words of prompts, the devices."""
+
+    model: ModelSection
+    data: DataSection = DataSection()
+    prompt: PromptSection = PromptSection()
+    mesh: MeshSection = MeshSection()
+
+
 class RunConfig(Section):
     """Everything a run is made of."""
 

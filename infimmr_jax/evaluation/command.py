@@ -8,12 +8,20 @@ import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
-import numpy as np
 
-from infimmr_jax.config import ConfigError, DataSection, ImageSection, Modality, PromptSection
+from infimmr_jax.config import (
+    ConfigError,
+    DataSection,
+    ImageSection,
+    MeshSection,
+    Modality,
+    ModelSection,
+    PolicyConfig,
+    PromptSection,
+)
 from infimmr_jax.data.records import Problem
 from infimmr_jax.evaluation.benchmarks import benchmark_named
 from infimmr_jax.evaluation.grading import Graders, load_judge
@@ -21,17 +29,18 @@ from infimmr_jax.evaluation.items import Response, Style
 from infimmr_jax.evaluation.markdown import results_markdown
 from infimmr_jax.evaluation.results import dry_run, score_responses
 from infimmr_jax.evaluation.runner import Request, read_responses, run_benchmark, write_results
-from infimmr_jax.model.config import vision_layout
-from infimmr_jax.preprocess.batching import collate
-from infimmr_jax.preprocess.prompts import encode_prompt
-from infimmr_jax.rollout.generate import SMALLEST_TRUNK, Generator, load_generator, round_up
-from infimmr_jax.rollout.sampler import Rollouts, SampleSettings, sample
-from infimmr_jax.rollout.vocabulary import allowed_tokens
+from infimmr_jax.preprocess.prompts import PromptPlan, plan_prompt
+from infimmr_jax.rollout.sampler import SampleSettings
+from infimmr_jax.training.answers import Policy, answer, load_policy
 
 
 @dataclasses.dataclass(frozen=True)
 class Asking:
-    """How a model is asked: `samples` responses a problem (1 is greedy), their length, temperature and seed."""
+    """How a model is asked: `samples` responses a problem (1 is greedy), their length, temperature and seed.
+
+    `batch_size` problems are asked at once, over all devices; `fsdp` and `tensor` are mesh axes that share the model.
+    `dtype` None is bfloat16 on an accelerator and float32 on a CPU.
+    """
 
     samples: int = 1
     max_new_tokens: int = 2048
@@ -42,6 +51,10 @@ class Asking:
     format: str = "think_boxed"
     max_pixels: int = 1280 * 28 * 28
     max_prompt: int = 8192
+    batch_size: int = 8
+    dtype: Literal["float32", "bfloat16"] | None = None
+    fsdp: int = 1
+    tensor: int = 1
 
 
 def evaluate(
@@ -80,13 +93,19 @@ def evaluate(
             write_results(out, items, result, grades)
         else:
             assert model is not None
-            ask = functools.partial(_ask, _generator(model, asking), asking)
+            policy = _policy(model, asking)
+            rows = policy.rows(asking.batch_size)
+            for item in items:  # A problem that can not be shown is said now, not after hours.
+                _plan(policy, item.problem(asking.style))
+            ask = functools.partial(_ask, policy, asking, rows)
             settings = {k: v for k, v in dataclasses.asdict(asking).items() if k not in ("samples", "style")}
             request = Request(str(model), asking.samples, asking.samples == 1, asking.style, settings)
             progress = functools.partial(_progress, say)
             result = run_benchmark(
-                benchmark, items, ask, request, out, graders, chosen, batch_size=8, on_batch=progress
+                benchmark, items, ask, request, out, graders, chosen, batch_size=rows, on_batch=progress
             )
+    if not result:
+        return result
     say(results_markdown([result]))
     say(f"Result: {out / 'result.json'}, every grade: {out / 'grades.jsonl'}")
     return result
@@ -96,49 +115,41 @@ def _progress(say: Any, done: int, total: int) -> None:
     say(f"{done}/{total} problems")
 
 
-def _generator(model: Path, asking: Asking) -> Generator:
+def _policy(model: Path, asking: Asking) -> Policy:
+    dtype = asking.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    # The published prompts bring their own instruction; otherwise that of the format is added.
+    instruction = "" if asking.style == "published" else None
     image = ImageSection(max_pixels=asking.max_pixels)
-    return load_generator(model, data=DataSection(max_prompt=asking.max_prompt, max_images=16, image=image))
+    config = PolicyConfig(
+        model=ModelSection.model_validate({"path": model, "compute_dtype": dtype, "param_dtype": dtype}),
+        data=DataSection(max_prompt=asking.max_prompt, max_images=16, image=image),
+        prompt=PromptSection.model_validate({"format": asking.format, "instruction": instruction}),
+        mesh=MeshSection(fsdp=asking.fsdp, tensor=asking.tensor),
+    )
+    return load_policy(config)
 
 
 def _ask(
-    generator: Generator, asking: Asking, problems: Sequence[Problem], n: int, greedy: bool
+    policy: Policy, asking: Asking, rows: int, problems: Sequence[Problem], n: int, greedy: bool
 ) -> list[list[Response]]:
-    """n responses to every problem; each problem's random numbers come from its id, so a resumed run repeats them."""
-    return [_responses(generator, asking, problem, n, greedy) for problem in problems]
-
-
-def _responses(generator: Generator, asking: Asking, problem: Problem, n: int, greedy: bool) -> list[Response]:
-    layout = vision_layout(generator.config)
-    instruction = "" if asking.style == "published" else None
-    section = PromptSection.model_validate({"format": asking.format, "instruction": instruction})
-    modality: Modality = "image" if problem.images else "text"
-    encoded = encode_prompt(problem, modality, generator.tokenizer, layout, generator.data, section)
-    slots, patches = encoded.image_shape
-    window = layout.window_patches
-    images = (round_up(slots, 1), round_up(patches // window, 1) * window) if slots else (0, 0)
-    batch = collate([encoded], 1, round_up(encoded.length, SMALLEST_TRUNK), images)
+    """n responses to every problem; random numbers come from the problems asked together, so a resumed run repeats."""
+    plans = [_plan(policy, problem) for problem in problems]
     settings = SampleSettings(n, asking.max_new_tokens, 0.0 if greedy else asking.temperature, 0, asking.top_p)
-    key = jax.random.fold_in(jax.random.key(asking.seed), zlib.crc32(problem.id.encode()))
-    allowed = allowed_tokens(generator.tokenizer, generator.config)
-    rollouts = jax.device_get(_sampler(generator, settings)(generator.params, batch=batch, allowed=allowed, key=key))
-    return [_response(generator, rollouts, row) for row in range(n)]
+    seed = (zlib.crc32(repr([problem.id for problem in problems]).encode()) + asking.seed) % 2**31
+    answers = answer(policy, plans, settings, rows, seed)
+    return [
+        [
+            Response(text, truncated=not bool(ended), tokens=int(length))
+            for text, ended, length in zip(*group, strict=True)
+        ]
+        for group in zip(answers.texts, answers.finished, answers.lengths, strict=True)
+    ]
 
 
-def _response(generator: Generator, rollouts: Rollouts, row: int) -> Response:
-    kept = np.asarray(rollouts.mask)[0, row]
-    ids = np.asarray(rollouts.tokens)[0, row][kept].tolist()
-    text = generator.tokenizer.decode(ids, skip_special_tokens=True)
-    return Response(text, truncated=not bool(np.asarray(rollouts.finished)[0, row]), tokens=len(ids))
-
-
-@functools.lru_cache(maxsize=8)
-def _compiled(config: Any, options: Any, settings: SampleSettings) -> Any:
-    return jax.jit(functools.partial(sample, config=config, options=options, settings=settings))
-
-
-def _sampler(generator: Generator, settings: SampleSettings) -> Any:
-    return _compiled(generator.config, generator.options, settings)
+def _plan(policy: Policy, problem: Problem) -> PromptPlan:
+    modality: Modality = "image" if problem.images else "text"
+    config = policy.config
+    return plan_prompt(problem, modality, policy.tokenizer, policy.layout, config.data, config.prompt)
 
 
 __all__ = ["Asking", "evaluate"]

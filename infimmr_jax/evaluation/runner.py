@@ -52,9 +52,10 @@ def run_benchmark(
 ) -> dict[str, Any]:
     """Generate, grade and write `result.json`, `result.md` and `grades.jsonl` to the directory `out`; the result.
 
-    `generate(problems, n, greedy)` gives n responses to every problem. For a resumed evaluation to equal an unbroken
-    one it must derive its randomness from the problem (its id), not from the call. Responses are appended to
-    `responses.jsonl` batch by batch, and those that are there are not asked for again. On many hosts all call this with
+    `generate(problems, n, greedy)` gives n responses to every problem. It is always called with the same batches of
+    `batch_size` problems in order, so for a resumed evaluation to equal an unbroken one it must derive its randomness
+    from these problems (their ids), not from the call. Responses are appended to `responses.jsonl` batch by batch; a
+    batch that is there is not asked for again. On many hosts all call this with
     the same arguments and `generate` runs on all of them with the same problems; process 0 writes and returns the
     result, the others return {}. `on_batch(done, total)` is called after each batch. Raises EvaluationError when `out`
     holds responses to another request.
@@ -62,25 +63,29 @@ def run_benchmark(
     if request.greedy and request.n != 1:
         raise EvaluationError(f"greedy decoding gives one response a problem, not {request.n}; sample, or ask for one")
     is_first = jax.process_index() == 0
+    request = dataclasses.replace(request, settings={**request.settings, "batch_size": batch_size})
     file = out / "responses.jsonl"
     if is_first:
         out.mkdir(parents=True, exist_ok=True)
         _check_request(out / "request.json", benchmark, items, request)
     known = stored_responses(file, request.n) if is_first else {}
     done = _from_first(np.array([item.id in known for item in items], bool))
-    left = [item for item, is_done in zip(items, done, strict=True) if not is_done]
-    for start in range(0, len(left), batch_size):
-        batch = left[start : start + batch_size]
+    for start in range(0, len(items), batch_size):
+        batch = items[start : start + batch_size]
+        if done[start : start + batch_size].all():
+            continue
         found = generate([item.problem(request.style) for item in batch], request.n, request.greedy)
         if len(found) != len(batch) or any(len(row) != request.n for row in found):
             raise EvaluationError(
                 f"generate gave {len(found)} groups for {len(batch)} problems of {request.n} responses"
             )
-        rows = {item.id: [_response(one) for one in row] for item, row in zip(batch, found, strict=True)}
+        answered = {item.id: [_response(one) for one in row] for item, row in zip(batch, found, strict=True)}
+        # A kill may have cut a batch in two: what it left is asked with the rest, as it was, and kept.
+        rows = {name: row for name, row in answered.items() if name not in known}
         if is_first:
             known |= rows
             _append(file, rows)
-        on_batch(len(items) - len(left) + start + len(batch), len(items))
+        on_batch(start + len(batch), len(items))
     if not is_first:
         return {}
     result, grades = score_responses(benchmark, items, known, graders, judge)

@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Bool
 
-from infimmr_jax.config import ConfigError, Modality, RunConfig, SourceSection
+from infimmr_jax.config import ConfigError, Modality, RewardSection, RunConfig, SourceSection
 from infimmr_jax.data.annotation import (
     CAPTION_REQUEST,
     annotate,
@@ -114,8 +114,8 @@ def difficulty(
             _say(say, f"{source_name(source)}: no problem can be shown; see the run's data.json for the reasons")
             continue
         path = annotation_path(source, config.data, "pass_rates")
-        solve = functools.partial(_solved, policy, pool, sampling, batch_size, modality)
-        blind = functools.partial(_solved, policy, pool, sampling, batch_size, "text")
+        solve = functools.partial(_solved, policy, config.reward, pool, sampling, batch_size, modality)
+        blind = functools.partial(_solved, policy, config.reward, pool, sampling, batch_size, "text")
         counter = _counter(say, source, len(problems))
         measure_pass_rates(problems, path, solve, said, batch_size, blind, counter, **_together())
         if jax.process_index() == 0:
@@ -166,14 +166,20 @@ def _plan(policy: Policy, modality: Modality, problem: Problem) -> PromptPlan:
 
 
 def _solved(
-    policy: Policy, pool: GraderPool, sampling: Sampling, rows: int, modality: Modality, problems: Sequence[Problem]
+    policy: Policy,
+    reward: RewardSection,
+    pool: GraderPool,
+    sampling: Sampling,
+    rows: int,
+    modality: Modality,
+    problems: Sequence[Problem],
 ) -> Bool[np.ndarray, "problems samples"]:
     plans = [_plan(policy, modality, problem) for problem in problems]
     answers = answer(policy, plans, sampling.settings, rows, _seed(sampling, problems))
     if jax.process_index() != 0:
         return np.zeros((len(problems), sampling.samples), bool)  # Process 0 writes; one grading is enough.
     # Accuracy alone, whatever the run's weights are: judges and second passes belong to training.
-    reward = policy.config.reward.model_copy(update={"weights": {"accuracy": 1.0}})
+    reward = reward.model_copy(update={"weights": {"accuracy": 1.0}})
     response_format = policy.config.prompt.format
     scores = score_groups(problems, answers.texts, answers.finished, answers.lengths, reward, response_format, pool)
     return scores.components["accuracy"] >= 0.5

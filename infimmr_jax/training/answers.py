@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Int
 
-from infimmr_jax.config import ConfigError, RunConfig
+from infimmr_jax.config import ConfigError, PolicyConfig, RunConfig
 from infimmr_jax.model.config import ModelConfig, read_config, vision_layout
 from infimmr_jax.model.hf import load_params
 from infimmr_jax.model.options import ModelOptions
@@ -34,10 +34,10 @@ from infimmr_jax.training.setup import model_options
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """A loaded model, spread over the mesh of a run configuration."""
+    """A loaded model, spread over the mesh of its configuration."""
 
     name: str
-    config: RunConfig
+    config: RunConfig | PolicyConfig
     params: Params
     model: ModelConfig
     options: ModelOptions
@@ -64,7 +64,7 @@ class Answers:
     lengths: Int[np.ndarray, "P G"]
 
 
-def load_policy(config: RunConfig, directory: Path | None) -> Policy:
+def load_policy(config: RunConfig | PolicyConfig, directory: Path | None = None) -> Policy:
     """Load a Hugging Face directory (default: `model.path`) onto the mesh of the configuration.
 
     Raises ConfigError when there is none: a model made from scratch has nothing to say before it is trained.
@@ -84,7 +84,6 @@ def answer(policy: Policy, plans: Sequence[PromptPlan], settings: SampleSettings
     Each process decodes the pictures of its own rows alone. Prompts of similar size share their compiled programs.
     """
     batch = _batch(policy, plans, rows)
-    settings = dataclasses.replace(settings, max_response=round_up(settings.max_response, 16))
     key = jax.random.key(seed)
     with jax.set_mesh(policy.mesh):
         drawn = _sampler(policy.model, policy.options, settings, policy.mesh)(

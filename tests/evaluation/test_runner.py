@@ -44,8 +44,7 @@ def files(directory):
 def test_the_same_evaluation_twice_gives_the_same_files(tmp_path, graders):
     request = Request("m", n=4, greedy=False)
     results = [
-        run_benchmark(BENCHMARK, ITEMS, policy, request, tmp_path / name, graders, batch_size=size)
-        for name, size in (("a", 4), ("b", 7))
+        run_benchmark(BENCHMARK, ITEMS, policy, request, tmp_path / name, graders, batch_size=4) for name in ("a", "b")
     ]
     assert results[0] == results[1]
     assert files(tmp_path / "a") == files(tmp_path / "b")
@@ -90,6 +89,22 @@ def test_a_killed_evaluation_resumes_to_the_same_result(tmp_path, graders):
     assert seen == [(9, 11), (11, 11)]
     assert resumed == whole
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+def test_a_batch_that_was_cut_in_two_is_asked_whole_again(tmp_path, graders):
+    def of_the_batch(problems, n, greedy):
+        seed = "".join(problem.id for problem in problems)
+        return [[f"{hashlib.sha256((seed + problem.id).encode()).hexdigest()}"] for problem in problems]
+
+    def run(name):
+        return run_benchmark(BENCHMARK, ITEMS, of_the_batch, Request("m"), tmp_path / name, graders, batch_size=3)
+
+    whole = run("whole")
+    run("cut")
+    kept = (tmp_path / "cut" / "responses.jsonl").read_bytes().splitlines(keepends=True)[:4]
+    (tmp_path / "cut" / "responses.jsonl").write_bytes(b"".join(kept))
+    assert run("cut") == whole
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
 
 def test_greedy_plain_and_published_prompts(tmp_path, graders):
@@ -200,7 +215,7 @@ if __name__ == "__main__":
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_two_hosts_agree_on_what_is_left(tmp_path, graders):
-    whole = run_benchmark(BENCHMARK, ITEMS, policy, Request("m"), tmp_path / "whole", graders)
+    whole = run_benchmark(BENCHMARK, ITEMS, policy, Request("m"), tmp_path / "whole", graders, batch_size=4)
     (tmp_path / "0").mkdir()
     kept = (tmp_path / "whole" / "responses.jsonl").read_bytes().splitlines(keepends=True)[:5]
     (tmp_path / "0" / "responses.jsonl").write_bytes(b"".join(kept))
@@ -223,6 +238,6 @@ def test_two_hosts_agree_on_what_is_left(tmp_path, graders):
     finally:
         for host in hosts:
             host.kill()
-    assert [out.splitlines()[-1:] for out, _ in outputs] == [["asked 6 True"], ["asked 6 False"]], outputs
+    assert [out.splitlines()[-1:] for out, _ in outputs] == [["asked 7 True"], ["asked 7 False"]], outputs
     assert json.loads((tmp_path / "0" / "result.json").read_text()) == whole
     assert not (tmp_path / "1").exists()
