@@ -39,10 +39,13 @@ def vision_flops(config: ModelConfig, patches: int, windows: int) -> float:
 
 
 def prefill_flops(config: ModelConfig, size: Size, patches: int, windows: int) -> float:
-    """Vision and prompt once per prompt; no logits are needed."""
-    S = size.prompt_tokens - 1
-    text = 2.0 * layer_weights(config) * S + attention_flops(config, S * (S + 1) / 2)
-    return size.prompts * (text + (vision_flops(config, patches, windows) if patches else 0.0))
+    """Vision and prompt once per prompt; no logits are needed, and of the last layer only keys and values."""
+    text, S = config.text, size.prompt_tokens - 1
+    before_last = (text.num_layers - 1) / text.num_layers
+    keys_and_values = 2 * text.hidden_size * text.num_kv_heads * text.head_dim
+    dense = 2.0 * (layer_weights(config) * before_last + keys_and_values) * S
+    prompt = dense + attention_flops(config, S * (S + 1) / 2) * before_last
+    return size.prompts * (prompt + (vision_flops(config, patches, windows) if patches else 0.0))
 
 
 def branch_flops(config: ModelConfig, size: Size) -> float:

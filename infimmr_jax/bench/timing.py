@@ -63,7 +63,7 @@ class Timer:
     def seconds(part: dict[str, Any]) -> float:
         """What rates are divided by: processor seconds on a single core of a CPU, wall seconds elsewhere."""
         one_core = jax.default_backend() == "cpu" and len(os.sched_getaffinity(0)) == 1
-        return part["cpu_seconds" if one_core else "wall_seconds"]["median"]
+        return max(1e-5, part["cpu_seconds" if one_core else "wall_seconds"]["median"])
 
 
 def program_memory(program: Any) -> dict[str, float]:

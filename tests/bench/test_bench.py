@@ -88,4 +88,5 @@ def test_timer_gives_medians_of_warm_calls():
     timer.time("part", lambda: calls.append(None), flops=1e9)
     assert len(calls) == 4
     assert timer.parts["part"]["gflop"] == 1.0
+    assert timer.parts["part"]["gflop_per_second"] > 0
     assert matmul_rate(8, 16, 16, np.float32, repeats=1) > 0
