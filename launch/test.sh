@@ -5,10 +5,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/environment.sh
 prepare_environment test
 
+# nproc would say 1 with OMP_NUM_THREADS=1, so it is asked before.
+processes="${INFIMMR_TEST_PROCESSES:-$(nproc)}"
 # One thread a process: the workers of pytest share the cores, and two busy PyTorch threads are slower than one.
 export OMP_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=2 JAX_PLATFORMS=cpu
 export INFIMMR_CACHE="${INFIMMR_CACHE:-$PWD/.cache}"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-exec .venv/bin/python -m pytest --numprocesses "${INFIMMR_TEST_PROCESSES:-$(nproc)}" --dist loadfile "$@"
+exec .venv/bin/python -m pytest --numprocesses "$processes" --dist loadfile "$@"
