@@ -13,7 +13,7 @@ from infimmr_jax.config import GrpoSection
 from infimmr_jax.grpo.advantages import advantages, init_estimator_state
 from infimmr_jax.grpo.metrics import add_metrics, finish_metrics
 from infimmr_jax.grpo.objective import AGGREGATIONS, OBJECTIVES, denominators, policy_loss, training_mask
-from infimmr_jax.grpo.schedules import coefficients
+from infimmr_jax.grpo.schedules import Clock, coefficients
 
 P, G, R = 4, 3, 7
 
@@ -319,7 +319,7 @@ def test_scheduled_coefficients_must_be_given_and_are_used(x64):
     b, config = batch(), GrpoSection(kl=kl)
     with pytest.raises(ValueError, match=r"kl\.schedule"):
         evaluate(b, config)
-    half = evaluate(b, config, coefficients=coefficients(config, 5, 10))[0]
+    half = evaluate(b, config, coefficients=coefficients(config, Clock(5, 10, 5, 10)))[0]
     np.testing.assert_allclose(half, evaluate(b, GrpoSection(kl={"coefficient": 0.2}))[0], rtol=1e-12)
 
 

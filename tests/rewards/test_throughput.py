@@ -17,7 +17,7 @@ def processor_seconds() -> float:
 
 def question(number: int) -> Question:
     """Seven of ten are plain numbers, as in DeepScaleR; every third answer is wrong."""
-    answer, root = number + (number % 3 == 0), number % 7 + 2
+    answer, root = number + (number % 3 == 0), (2, 3, 5, 6, 7, 10, 11)[number % 7]
     forms = [
         (rf"{number}\sqrt{{{root}}}", rf"\sqrt{{{root * answer * answer}}}"),
         (rf"\frac{{{number}\pi}}{{7}}", rf"{answer}\pi/7"),
