@@ -330,7 +330,7 @@ def bench(
     model: Annotated[Path | None, typer.Option(help="Hugging Face directory of a Qwen2.5-VL.")] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Take the model of this run.")] = None,
     overrides: SetOption = [],  # noqa: B006
-    shape: Annotated[str, typer.Option(help="Random weights in this size: small, 3b, 7b.")] = "small",
+    shape: Annotated[str, typer.Option(help="Random weights in this size: small, 3b, 7b, 32b, 72b.")] = "small",
     prompts: Annotated[int, typer.Option(min=1)] = 4,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Exact, picture included.")] = 64,
     image_size: Annotated[int, typer.Option(min=0, help="Side of the picture in pixels; 0: text alone.")] = 112,

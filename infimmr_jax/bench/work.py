@@ -18,6 +18,7 @@ from infimmr_jax.config.model import ModelShape, VisionShape
 from infimmr_jax.model.config import ModelConfig, TokenIds, config_from_shape, read_config, vision_layout
 from infimmr_jax.model.hf import load_params
 from infimmr_jax.model.options import ModelOptions
+from infimmr_jax.model.presets import PRESETS
 from infimmr_jax.model.qwen2_5_vl import Params, init_params
 from infimmr_jax.parallel.mesh import make_mesh
 from infimmr_jax.preprocess import tokenizer as tokenizers
@@ -38,45 +39,9 @@ SMALL = ModelShape(
         hidden_size=128, depth=4, num_heads=4, intermediate_size=256, window_size=112, fullatt_block_indexes=(3,)
     ),
 )
-_VISION_3B = VisionShape(
-    hidden_size=1280,
-    depth=32,
-    num_heads=16,
-    intermediate_size=3420,
-    window_size=112,
-    fullatt_block_indexes=(7, 15, 23, 31),
-)
-# The published shapes (config.json of Qwen2.5-VL-3B-Instruct and 7B-Instruct), and a small one for a CPU.
-SHAPES: dict[str, tuple[ModelShape, int]] = {
-    "small": (SMALL, 2048),
-    "3b": (
-        ModelShape(
-            hidden_size=2048,
-            num_layers=36,
-            num_heads=16,
-            num_kv_heads=2,
-            intermediate_size=11008,
-            mrope_section=(16, 24, 24),
-            rope_theta=1e6,
-            vision=_VISION_3B,
-        ),
-        151_936,
-    ),
-    "7b": (
-        ModelShape(
-            hidden_size=3584,
-            num_layers=28,
-            num_heads=28,
-            num_kv_heads=4,
-            intermediate_size=18944,
-            mrope_section=(16, 24, 24),
-            rope_theta=1e6,
-            tie_word_embeddings=False,
-            vision=_VISION_3B,
-        ),
-        152_064,
-    ),
-}
+# A small shape for a CPU, and the published sizes by their short names.
+SMALL_VOCABULARY = 2048
+PUBLISHED = {name.removeprefix("qwen2.5-vl-"): preset for name, preset in PRESETS.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +87,7 @@ def load_work(
     dtype: str | None = None,
     remat: str = "none",
 ) -> Work:
-    """The policy of a model directory, of a run's configuration, or random weights in one of `SHAPES`.
+    """The policy of a model directory, of a run's configuration, or random weights: `small` or a published size.
 
     `dtype` None is bfloat16 on an accelerator and float32 on a CPU; a configuration brings its own. Raises ConfigError
     when both a directory and a configuration are given, or the prompts can not have that many tokens.
@@ -130,15 +95,15 @@ def load_work(
     if model is not None and config is not None:
         raise ConfigError("give a model directory or a configuration, not both")
     section = load_config(config, overrides).model if config is not None else ModelSection(path=model)
-    if config is not None:
-        chosen, vocabulary = section.shape, section.vocab_size
-    else:
-        if shape not in SHAPES:
-            raise ConfigError(f"shape {shape!r} is unknown; choose one of {', '.join(SHAPES)}")
-        chosen, vocabulary = SHAPES[shape]
+    size_name = section.preset if config is not None else f"qwen2.5-vl-{shape}" if shape != "small" else None
+    if size_name is not None and size_name not in PRESETS:
+        raise ConfigError(f"shape {shape!r} is unknown; choose one of small, {', '.join(PUBLISHED)}")
+    preset = PRESETS[size_name] if size_name is not None else None
+    chosen, vocabulary = (section.shape, section.vocab_size) if config is not None else (SMALL, SMALL_VOCABULARY)
     given = section.compute_dtype if config is not None and dtype is None else dtype
     kind = jnp.dtype(given or ("float32" if jax.default_backend() == "cpu" else "bfloat16"))
-    layers = chosen.num_layers if section.path is None else read_config(section.path).text.num_layers
+    known = read_config(section.path) if section.path is not None else preset
+    layers = known.text.num_layers if known is not None else chosen.num_layers
     options = ModelOptions(
         compute_dtype=kind,
         param_dtype=kind if config is None else jnp.dtype(section.param_dtype),
@@ -150,8 +115,10 @@ def load_work(
         architecture, tokenizer = read_config(section.path), tokenizers.load_tokenizer(section.path)
         params = load_params(section.path, architecture, options, make_mesh(MeshSection(), jax.devices()[:1]))
     else:
-        tokenizer = bench_tokenizer(min(vocabulary, 2048))
-        architecture = config_from_shape(chosen, vocabulary, token_ids(tokenizer))
+        tokenizer = bench_tokenizer(min(vocabulary, SMALL_VOCABULARY))
+        tokens = token_ids(tokenizer)
+        made = config_from_shape(chosen, vocabulary, tokens)
+        architecture = dataclasses.replace(preset, tokens=tokens) if preset is not None else made
         params = jax.jit(lambda key: init_params(key, architecture, options))(jax.random.key(0))
     prompts = exact_prompts(size, architecture, tokenizer)
     allowed = allowed_tokens(tokenizer, architecture)

@@ -17,7 +17,6 @@ from infimmr_jax.config import (
     DataSection,
     ImageSection,
     MeshSection,
-    Modality,
     ModelSection,
     PolicyConfig,
     PromptSection,
@@ -29,9 +28,9 @@ from infimmr_jax.evaluation.items import Response, Style
 from infimmr_jax.evaluation.markdown import results_markdown
 from infimmr_jax.evaluation.results import dry_run, score_responses
 from infimmr_jax.evaluation.runner import Request, read_responses, run_benchmark, write_results
-from infimmr_jax.preprocess.prompts import PromptPlan, plan_prompt
+from infimmr_jax.preprocess.prompts import PromptPlan
 from infimmr_jax.rollout.sampler import SampleSettings
-from infimmr_jax.training.answers import Policy, answer, load_policy
+from infimmr_jax.training.answers import Policy, answer, load_policy, plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,9 +146,7 @@ def _ask(
 
 
 def _plan(policy: Policy, problem: Problem) -> PromptPlan:
-    modality: Modality = "image" if problem.images else "text"
-    config = policy.config
-    return plan_prompt(problem, modality, policy.tokenizer, policy.layout, config.data, config.prompt)
+    return plan(policy, "image" if problem.images else "text", problem)
 
 
 __all__ = ["Asking", "evaluate"]

@@ -28,11 +28,11 @@ from infimmr_jax.data.captions import CaptionFile, caption_row
 from infimmr_jax.data.difficulty import difficulty_report
 from infimmr_jax.data.readers import GoldCheck, read_source, source_name
 from infimmr_jax.data.records import DataError, Problem
-from infimmr_jax.preprocess.prompts import IMAGE_MARK, PromptPlan, plan_picture, plan_prompt, plan_text
+from infimmr_jax.preprocess.prompts import IMAGE_MARK, PromptPlan, plan_picture, plan_text
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import score_groups
 from infimmr_jax.rollout.sampler import SampleSettings
-from infimmr_jax.training.answers import Policy, answer
+from infimmr_jax.training.answers import Policy, answer, plan
 
 Say = Callable[[str], None]
 SECONDS_BETWEEN_LINES = 10.0
@@ -106,7 +106,7 @@ def difficulty(
         problems, too_long = [], 0
         for problem in _problems(source, modality, config, golds):
             try:
-                _plan(policy, modality, problem)
+                plan(policy, modality, problem)
                 problems.append(problem)
             except DataError:
                 too_long += 1
@@ -160,11 +160,6 @@ def _copied(file: CaptionFile, problems: Sequence[Problem]) -> list[dict[str, An
     return [caption_row(problem, file.find(problem) or "", file.path.name) for problem in problems]
 
 
-def _plan(policy: Policy, modality: Modality, problem: Problem) -> PromptPlan:
-    config = policy.config
-    return plan_prompt(problem, modality, policy.tokenizer, policy.layout, config.data, config.prompt)
-
-
 def _solved(
     policy: Policy,
     reward: RewardSection,
@@ -174,7 +169,7 @@ def _solved(
     modality: Modality,
     problems: Sequence[Problem],
 ) -> Bool[np.ndarray, "problems samples"]:
-    plans = [_plan(policy, modality, problem) for problem in problems]
+    plans = [plan(policy, modality, problem) for problem in problems]
     answers = answer(policy, plans, sampling.settings, rows, _seed(sampling, problems))
     if jax.process_index() != 0:
         return np.zeros((len(problems), sampling.samples), bool)  # Process 0 writes; one grading is enough.

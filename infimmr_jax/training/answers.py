@@ -14,7 +14,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Int
 
-from infimmr_jax.config import ConfigError, PolicyConfig, RunConfig
+from infimmr_jax.config import ConfigError, Modality, PolicyConfig, RunConfig
+from infimmr_jax.data.records import Problem
 from infimmr_jax.model.config import ModelConfig, read_config, vision_layout
 from infimmr_jax.model.hf import load_params
 from infimmr_jax.model.options import ModelOptions
@@ -23,7 +24,7 @@ from infimmr_jax.parallel.hosts import row_share
 from infimmr_jax.parallel.mesh import batch_divisor, make_mesh, replicated, shard_batch
 from infimmr_jax.preprocess.batching import PromptBatch, collate
 from infimmr_jax.preprocess.layout import VisionLayout
-from infimmr_jax.preprocess.prompts import PromptPlan, encode_plan
+from infimmr_jax.preprocess.prompts import PromptPlan, encode_plan, plan_prompt
 from infimmr_jax.preprocess.tokenizer import load_tokenizer
 from infimmr_jax.rollout.generate import SMALLEST_TRUNK, round_up
 from infimmr_jax.rollout.sampler import SampleSettings, sample
@@ -76,6 +77,12 @@ def load_policy(config: RunConfig | PolicyConfig, directory: Path | None = None)
     mesh = make_mesh(config.mesh)
     options = model_options(config.model.model_copy(update={"path": directory}))
     return Policy(str(directory), config, load_params(directory, model, options, mesh), model, options, tokenizer, mesh)
+
+
+def plan(policy: Policy, modality: Modality, problem: Problem) -> PromptPlan:
+    """The prompt of a problem as the policy's configuration words it; errors as `plan_prompt`."""
+    config = policy.config
+    return plan_prompt(problem, modality, policy.tokenizer, policy.layout, config.data, config.prompt)
 
 
 def answer(policy: Policy, plans: Sequence[PromptPlan], settings: SampleSettings, rows: int, seed: int) -> Answers:

@@ -21,7 +21,7 @@ from infimmr_jax.preprocess.tokenizer import save_tokenizer
 from infimmr_jax.rewards.components import check_components
 from infimmr_jax.rewards.loading import LoadError
 from infimmr_jax.rewards.pool import GraderPool
-from infimmr_jax.rollout.sampler import Rollouts, SampleSettings
+from infimmr_jax.rollout.sampler import SampleSettings
 from infimmr_jax.training.checkpoints import Checkpoints, Place
 from infimmr_jax.training.directory import check_directory, resumed, translated
 from infimmr_jax.training.evaluate import evaluate_stage
@@ -168,13 +168,7 @@ def _evaluate(run: Run, stage_index: int, stage: str) -> list[dict[str, Any]]:
     earlier = len(setup.config.sft.stages) - 1 if setup.config.sft is not None else 0
     if run.place.evaluated > stage_index + earlier:
         return []
-    settings = _evaluation_settings(setup.config)
-    key = jax.random.key(setup.config.seed)
-
-    def sampler(params: Any, batch: Any) -> Rollouts:
-        run.guard.beat(f"{stage} is evaluated")
-        return run.programs.sample(params, batch, settings, key)
-
+    sampler = run.answerer(_evaluation_settings(setup.config), f"{stage} is evaluated")
     run.progress.activity(f"evaluating after {stage}")
     step = run.place.grpo_step
     rows = evaluate_stage(setup, run.state.params, sampler, run.pool, run.sinks, stage, stage_index, step)

@@ -12,7 +12,7 @@ import numpy as np
 from infimmr_jax.config import PhaseSection
 from infimmr_jax.data.curriculum import iterate
 from infimmr_jax.grpo.schedules import Clock, learning_rate_at
-from infimmr_jax.rollout.sampler import Rollouts, SampleSettings
+from infimmr_jax.rollout.sampler import SampleSettings
 from infimmr_jax.training.evaluate import heldout_accuracy
 from infimmr_jax.training.groups import Groups, collect
 from infimmr_jax.training.guards import Evidence
@@ -106,11 +106,7 @@ def _heldout(run: Run, step: int, settings: SampleSettings) -> dict[str, float]:
     section = run.setup.config.evaluation
     if section.every_steps is None or (step + 1) % section.every_steps:
         return {}
-    key = jax.random.key(run.setup.config.seed)
-
-    def sampler(params: Any, batch: Any) -> Rollouts:
-        return run.programs.sample(params, batch, settings, key)
-
+    sampler = run.answerer(settings, f"step {step} is evaluated")
     return {
         f"heldout/{modality}": heldout_accuracy(
             run.setup, run.state.params, sampler, run.pool, modality, problems[: section.problems_inside]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from infimmr_jax.config import PhaseSection, PromotionSection
-from infimmr_jax.rollout.sampler import Rollouts, SampleSettings
+from infimmr_jax.rollout.sampler import SampleSettings
 from infimmr_jax.training.evaluate import heldout_accuracy
 from infimmr_jax.training.running import Run
 
@@ -45,11 +44,7 @@ def promoted(
         assert rule.at_least is not None
         if made % rule.every:
             return False, {}
-        key = jax.random.key(run.setup.config.seed)
-
-        def sampler(params: Any, batch: Any) -> Rollouts:
-            return run.programs.sample(params, batch, settings, key)
-
+        sampler = run.answerer(settings, f"{phase.name} is evaluated")
         problems = run.setup.evaluation[phase.modality][: rule.problems]
         accuracy = heldout_accuracy(run.setup, run.state.params, sampler, run.pool, phase.modality, problems)
         return accuracy >= rule.at_least, {"promotion/accuracy": accuracy}

@@ -15,11 +15,11 @@ from jax.experimental import multihost_utils
 from infimmr_jax.config import ConfigError, Modality, RunConfig, SourceSection
 from infimmr_jax.data.readers import GoldCheck, read_source, source_name
 from infimmr_jax.data.records import DataError, Problem
-from infimmr_jax.preprocess.prompts import PromptPlan, plan_prompt, user_text
+from infimmr_jax.preprocess.prompts import user_text
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import Scores, score_groups
 from infimmr_jax.training.annotate import Sampling, _seed
-from infimmr_jax.training.answers import Answers, Policy, answer
+from infimmr_jax.training.answers import Answers, Policy, answer, plan
 
 Keep = Literal["shortest", "all"]
 
@@ -54,7 +54,7 @@ def rejection_sample(
         say(f"{source_name(source)} ({modality}): {len(left)} of {len(wanted)} problems to ask")
         for start in range(0, len(left), rows):
             problems = left[start : start + rows]
-            plans = [_plan(policy, modality, problem) for problem in problems]
+            plans = [plan(policy, modality, problem) for problem in problems]
             answers = answer(policy, plans, sampling.settings, rows, _seed(sampling, problems))
             if jax.process_index() == 0:
                 scores = _scores(config, problems, answers, pool)
@@ -181,18 +181,13 @@ def _problems(
         if len(shown) == limit:
             break
         try:
-            _plan(policy, modality, problems[index])
+            plan(policy, modality, problems[index])
         except DataError:
             continue  # too long for data.max_prompt: training rejects it too, and lists it in data.json
         shown.append(problems[index])
     if not shown:
         raise ConfigError(f"{source_name(source)}: no problem can be shown; is data.max_prompt too small?")
     return shown
-
-
-def _plan(policy: Policy, modality: Modality, problem: Problem) -> PromptPlan:
-    config = policy.config
-    return plan_prompt(problem, modality, policy.tokenizer, policy.layout, config.data, config.prompt)
 
 
 def _key(source: SourceSection, modality: Modality, problem: Problem) -> str:

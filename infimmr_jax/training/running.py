@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from infimmr_jax.grpo.state import TrainState
 from infimmr_jax.parallel.hosts import largest_over_hosts
+from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.rewards.pool import GraderPool
+from infimmr_jax.rollout.sampler import Rollouts, SampleSettings
 from infimmr_jax.training.checkpoints import Checkpoints, Place
 from infimmr_jax.training.guards import TRY_AGAIN, Evidence, StallGuard, StoppedError, count_broken, write_evidence
 from infimmr_jax.training.programs import Compilations, Programs
@@ -70,6 +74,16 @@ class Run:
                 f"was computed from is in {where}; lower the learning rate or look at the rewards there"
             )
         self.guard.beat(f"{row['kind']} step {row['step'] + 1} is made")
+
+    def answerer(self, settings: SampleSettings, what: str) -> Callable[[Any, PromptBatch], Rollouts]:
+        """How held-out problems are answered, with the run's own seed; every batch tells the stall guard of `what`."""
+        key = jax.random.key(self.setup.config.seed)
+
+        def answer(params: Any, batch: PromptBatch) -> Rollouts:
+            self.guard.beat(what)
+            return self.programs.sample(params, batch, settings, key)
+
+        return answer
 
     def after_step(self) -> None:
         """Checkpoint when it is due, and stop when a signal asked for it."""

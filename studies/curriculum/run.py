@@ -38,6 +38,21 @@ def run_arm(tree: dict[str, Any], directory: Path, environment: dict[str, str]) 
         subprocess.run(command, check=True, stdout=log, stderr=log, cwd=ROOT, env=environment)
 
 
+def run_cold_start(tree: dict[str, Any], seed: int, output: Path, environment: dict[str, str]) -> Path:
+    """Make the supervised start that all runs of a seed share; returns the directory of its model."""
+    cold = output / f"seed{seed}" / "cold"
+    # A phase is obligatory; at this rate one step moves no weight that float32 could tell.
+    idle = [{**tree["phases"][0], "steps": 1, "optimizer": {"learning_rate": 1e-12}}]
+    run_arm({**tree, "seed": seed, "name": f"cold start, seed {seed}", "phases": idle}, cold, environment)
+    return cold / "model"
+
+
+def from_cold_start(tree: dict[str, Any], model: Path, seed: int, name: str) -> dict[str, Any]:
+    """The configuration of a run that starts from an exported model, without a supervised stage of its own."""
+    started = {key: section for key, section in tree.items() if key != "sft"}
+    return {**started, "seed": seed, "name": f"{name}, seed {seed}", "model": {**tree["model"], "path": str(model)}}
+
+
 def main() -> None:
     """Run what is missing, then summarise."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -53,16 +68,10 @@ def main() -> None:
     tree = yaml.safe_load(options.config.read_text(encoding="utf-8"))
     environment = {**os.environ, "INFIMMR_CACHE": os.environ.get("INFIMMR_CACHE", str(ROOT / ".cache"))}
     for seed in options.seeds:
-        cold = output / f"seed{seed}" / "cold"
-        # A phase is obligatory; at this rate one step moves no weight that float32 could tell.
-        idle = [{**tree["phases"][0], "steps": 1, "optimizer": {"learning_rate": 1e-12}}]
-        run_arm({**tree, "seed": seed, "name": f"cold start, seed {seed}", "phases": idle}, cold, environment)
+        model = run_cold_start(tree, seed, output, environment)
         for arm in options.arms:
-            phases = arm_phases(arm, tree["phases"], options.budget)
-            started = {name: section for name, section in tree.items() if name != "sft"}
-            started |= {"seed": seed, "name": f"{arm}, seed {seed}", "phases": phases}
-            started["model"] = {**tree["model"], "path": str(cold / "model")}
-            run_arm(started, output / f"seed{seed}" / arm, environment)
+            started = {**tree, "phases": arm_phases(arm, tree["phases"], options.budget)}
+            run_arm(from_cold_start(started, model, seed, arm), output / f"seed{seed}" / arm, environment)
     if options.document is not None:
         from studies.curriculum.summary import write_document
 

@@ -20,7 +20,7 @@ import yaml
 from infimmr_jax.config import RunConfig
 from infimmr_jax.config.layers import merge_layers
 from studies.curriculum.arms import arm_phases
-from studies.curriculum.run import ROOT, run_arm
+from studies.curriculum.run import ROOT, from_cold_start, run_arm, run_cold_start
 
 # The reference row first: a study that is not finished can be read as well.
 RECIPES = sorted((ROOT / "configs" / "recipes").glob("*.yaml"), key=lambda path: (path.stem != "infi_mmr", path.stem))
@@ -51,18 +51,12 @@ def main() -> None:
     base = yaml.safe_load(options.config.read_text(encoding="utf-8"))
     environment = {**os.environ, "INFIMMR_CACHE": os.environ.get("INFIMMR_CACHE", str(ROOT / ".cache"))}
     for seed in options.seeds:
-        cold = output / f"seed{seed}" / "cold"
-        # A phase is obligatory; at this rate one step moves no weight that float32 could tell.
-        idle = [{**base["phases"][0], "steps": 1, "optimizer": {"learning_rate": 1e-12}}]
-        run_arm({**base, "seed": seed, "name": f"cold start, seed {seed}", "phases": idle}, cold, environment)
+        model = run_cold_start(base, seed, output, environment)
         for recipe in RECIPES:
             if options.recipes and recipe.stem not in options.recipes:
                 continue
             tree = recipe_tree(base, recipe, options.budget, options.responses)
-            tree = {name: section for name, section in tree.items() if name != "sft"}
-            tree |= {"seed": seed, "name": f"{recipe.stem}, seed {seed}"}
-            tree["model"] = {**tree["model"], "path": str(cold / "model")}
-            run_arm(tree, output / f"seed{seed}" / recipe.stem, environment)
+            run_arm(from_cold_start(tree, model, seed, recipe.stem), output / f"seed{seed}" / recipe.stem, environment)
             if options.document is not None:
                 from studies.recipes.summary import write_document
 

@@ -138,4 +138,5 @@ def test_the_configuration_refuses_what_can_not_work(section: dict[str, object],
 
 def test_the_configuration_takes_what_works() -> None:
     judge = JudgeSection(endpoint="http://localhost:8000/v1", model="judge")
-    RewardSection(weights={"judge": 1.0, "my.module:f": 0.5}, rules={"box": "union_iou"}, judge=judge)
+    section = RewardSection(weights={"judge": 1.0, "my.module:f": 0.5}, rules={"box": "union_iou"}, judge=judge)
+    assert RewardSection.model_validate(section.model_dump()) == section

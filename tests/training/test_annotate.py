@@ -19,7 +19,7 @@ from infimmr_jax.data.records import DataError
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.training import annotate
 from infimmr_jax.training.annotate import Sampling, caption, difficulty
-from infimmr_jax.training.answers import Answers, answer, load_policy
+from infimmr_jax.training.answers import Answers, answer, load_policy, plan
 
 SHORT = Sampling(max_tokens=16)
 
@@ -175,7 +175,7 @@ def test_samples_of_a_problem_differ_and_the_same_batch_gives_the_same(model, tr
     config = parse_config(tree)
     policy = load_policy(config, model)
     problems = annotate._problems(config.phases[2].sources[0], "image", config)[:3]
-    plans = [annotate._plan(policy, "image", problem) for problem in problems]
+    plans = [plan(policy, "image", problem) for problem in problems]
     settings = Sampling(samples=3, max_tokens=16, temperature=1.0).settings
     first, again = (answer(policy, plans, settings, 4, seed=5) for _ in range(2))
     assert first.texts == again.texts

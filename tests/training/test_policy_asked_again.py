@@ -1,5 +1,8 @@
 """The policy asked again while grading: prefixes are continued, limits kept, hostile text made harmless."""
 
+import json
+import math
+
 import pytest
 from tiny import tiny_config
 
@@ -50,6 +53,12 @@ def test_a_run_with_a_second_pass_is_healthy(tmp_path):
     weights = "reward.weights={accuracy: 0.8, format: 0.1, option_consistency: 0.1}"
     families = "phases.2.sources.0.families=[compare]"
     train(tiny_config(tmp_path / "run", weights, families, "data.prompt_buckets=[]", "data.image_buckets=[]"))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    grpo = [row for row in rows if row["kind"] == "grpo"]
+    assert len(grpo) == 6
+    for row in grpo:
+        assert math.isfinite(row["loss"])
+        assert 0 <= row["reward/option_consistency"] <= 1
 
 
 def test_only_components_that_need_it_ask_again(tmp_path):
