@@ -12,6 +12,7 @@ from infimmr_jax.config.grpo import GrpoSection, RolloutSection
 from infimmr_jax.config.model import ImageSection, PromptSection
 from infimmr_jax.config.optimizer import OptimizerSection, TrainableSection
 from infimmr_jax.config.reward import RewardSection
+from infimmr_jax.data.records import AnswerType
 
 
 class SourceSection(Section):
@@ -72,7 +73,7 @@ class FilterSection(Section):
     `pass_rates`; a problem that has none is left out.
     """
 
-    answer_types: tuple[Literal["math", "choice", "string"], ...] | None = None
+    answer_types: tuple[AnswerType, ...] | None = None
     min_level: float | None = None
     max_level: float | None = None
     min_pass_rate: Share | None = None

@@ -11,7 +11,7 @@ from typing import Any
 
 import grain
 
-from infimmr_jax.config import ConfigError, DataSection, Modality, PhaseSection, RunConfig, SourceSection
+from infimmr_jax.config import ConfigError, DataSection, Modality, PhaseSection, RewardSection, RunConfig, SourceSection
 from infimmr_jax.data.readers import GoldCheck
 from infimmr_jax.data.records import Problem
 from infimmr_jax.data.selection import SourceReport, select_problems
@@ -122,6 +122,7 @@ def build_curriculum(
         encode_here: Encode = functools.partial(encode, **own)
         check_here: Check = functools.partial(check or encode, **own)
         measure_here: Encode | None = None if measure is None else functools.partial(measure, **own)
+        golds = golds.under(phase.reward)
         problems, phase_reports = _mixed_problems(phase, phase_index, config.seed, config.data, check_here, golds)
         reports += phase_reports
         batches = problems.batch(phase.prompts_per_step, batch_fn=list).slice(slice(0, draws_of(phase)))
@@ -169,6 +170,7 @@ def heldout(
     *,
     check: Check | None = None,
     pool: GraderPool | None = None,
+    reward: RewardSection | None = None,
     seed: int = 0,
 ) -> tuple[list[Problem], list[SourceReport]]:
     """At most `count` different problems for evaluation, drawn from the sources by weight; always the same ones.
@@ -178,7 +180,7 @@ def heldout(
     reports: list[SourceReport] = []
     streams: list[Iterator[Problem]] = []
     seen: set[str] = set()
-    golds = GoldCheck(pool)
+    golds = GoldCheck(pool, reward)
     for number, source in enumerate(sources):
         kept, report = select_problems(source, modality, data, phase="evaluation", check=check, golds=golds)
         reports.append(report)

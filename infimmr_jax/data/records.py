@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-AnswerType = Literal["math", "choice", "string"]
-ANSWER_TYPES: tuple[str, ...] = ("math", "choice", "string")
+AnswerType = Literal["math", "choice", "string", "number", "list", "set", "box", "point", "span", "action"]
+# Checkpoints number the tasks of a run by this order: a new type goes to the end.
+ANSWER_TYPES: tuple[str, ...] = get_args(AnswerType)
+# Types whose answers may hold coordinates of a picture.
+LOCATED: tuple[str, ...] = ("box", "point", "action")
 CHOICE_LETTERS = "ABCDEFGHIJ"
 
 
@@ -16,7 +19,9 @@ class Problem:
 
     `question` may hold `<image>` marks, one an image, in order; without marks the images come before the text.
     `images` are absolute paths of files that were already checked, or encoded PNG/JPEG bytes (synthetic problems).
-    `answer` is always a string: the letter for `choice`, LaTeX or a plain number for `math`, literal text for `string`.
+    `answer` is always a string: the letter for `choice`, LaTeX or a plain number for `math`, literal text for `string`;
+    the forms of the other types are in docs/data.md, "Answers". Coordinates refer to an image of `extra["image_size"]`
+    ([width, height]), which the readers fill in from the image file where the row does not say.
     `caption` is text that stands for the images; a phase decides whether the prompt shows it.
     `solution` is a worked chain of thought (without tags), used by the supervised cold start only.
     `extra` keeps every other key of the source row. `row` is the row's number in its file (from 1), for messages.

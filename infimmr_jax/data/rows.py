@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from infimmr_jax.config import ImageSection, Modality
-from infimmr_jax.data.records import ANSWER_TYPES, CHOICE_LETTERS, DataError, Problem
-from infimmr_jax.preprocess.images import open_image
+from infimmr_jax.data.answer_forms import FORMS, answer_text
+from infimmr_jax.data.records import ANSWER_TYPES, CHOICE_LETTERS, LOCATED, DataError, Problem
+from infimmr_jax.preprocess.images import image_size, open_image
 
 MAX_TEXT = 20_000  # characters of a question, caption, solution or choice; the longest published question has 9,000
 KNOWN_KEYS = frozenset(field.name for field in dataclasses.fields(Problem)) - {"row"}
@@ -32,14 +33,19 @@ def problem_from_row(row: Any, folder: Path, modality: Modality, max_images: int
     if isinstance(identity, bool) or not isinstance(identity, str | int) or identity == "":
         raise DataError("`id` is missing or is not a text or whole number")
     question = _text(row, "question", required=True)
-    answer = _text(row, "answer", required=True)
     answer_type = row.get("answer_type")
     if answer_type not in ANSWER_TYPES:
         raise DataError(f"`answer_type` is {answer_type!r}; it must be one of {', '.join(ANSWER_TYPES)}")
+    if answer_type in FORMS and row.get("answer") is not None:
+        row = {**row, "answer": answer_text(row["answer"], answer_type)}
+    answer = _text(row, "answer", required=True)
     choices = _texts(row, "choices")
     _check_choices(answer_type, answer, choices)
     caption = _text(row, "caption", required=modality == "caption")
     images = _images(_pictures(row), question, folder, modality, max_images, limits)
+    extra = {key: value for key, value in row.items() if key not in KNOWN_KEYS}
+    if answer_type in LOCATED:
+        extra |= _located(row, images, limits)
     return Problem(
         id=str(identity),
         question=question,
@@ -52,8 +58,27 @@ def problem_from_row(row: Any, folder: Path, modality: Modality, max_images: int
         source=_text(row, "source"),
         subject=_text(row, "subject") or None,
         level=_level(row.get("level")),
-        extra={key: value for key, value in row.items() if key not in KNOWN_KEYS},
+        extra=extra,
     )
+
+
+def _located(row: dict[str, Any], images: tuple[str | bytes, ...], limits: ImageSection) -> dict[str, Any]:
+    """`image_size`, which the gold coordinates refer to: the row's own, else the size of the image file."""
+    number: Any = row.get("answer_image")
+    if number is None and len(images) == 1:
+        number = 1
+    if images and (isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= len(images)):
+        raise DataError(
+            f"`answer_image` is {number!r}; it must be the number (1 to {len(images)}) of the image that the "
+            "coordinates of the answer refer to"
+        )
+    size = row.get("image_size")
+    if size is None:
+        return {"image_size": list(image_size(images[number - 1], limits))} if images else {}
+    fits = isinstance(size, list) and len(size) == 2 and not any(isinstance(side, bool) for side in size)
+    if not fits or not all(isinstance(side, int | float) and 0 < side < math.inf for side in size):
+        raise DataError(f"`image_size` is {size!r}; it must be [width, height], two positive numbers")
+    return {"image_size": size}
 
 
 def _text(row: dict[str, Any], key: str, required: bool = False) -> str:

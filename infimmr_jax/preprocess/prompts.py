@@ -16,6 +16,7 @@ from infimmr_jax.data.records import CHOICE_LETTERS, DataError, Problem
 from infimmr_jax.preprocess.images import ImageSource, image_size, open_image, patchify, plan_grid
 from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.positions import Grid, mrope_positions
+from infimmr_jax.preprocess.seen import as_seen
 from infimmr_jax.preprocess.video import VideoPlan, video_patches
 from infimmr_jax.preprocess.windows import WindowLayout, window_layout
 
@@ -138,6 +139,7 @@ def plan_prompt(
         if len(images) > data.max_images:
             raise DataError(f"{len(images)} images are more than data.max_images = {data.max_images}")
         pictures = [plan_picture(source, data.image, layout) for source in images]
+        as_seen(problem, pictures, layout.patch_size)
         plan = plan_text(text, pictures, tokenizer, layout, prompt.system, name=problem.id)
     except DataError as error:
         raise DataError(_prefixed(problem, error)) from error

@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Sequence
 
-from infimmr_jax.data.records import Problem
+from infimmr_jax.config import RewardSection
+from infimmr_jax.data.records import LOCATED, DataError, Problem
+from infimmr_jax.rewards.ideal import ideal_answer
 from infimmr_jax.rewards.numbers import parse_number
 from infimmr_jax.rewards.pool import GraderPool
+from infimmr_jax.rewards.questions import options_of
+from infimmr_jax.rewards.regions import parse_boxes, parse_points
 from infimmr_jax.rewards.verdict import Options, Question
 from infimmr_jax.rewards.verifiers import QUICK, quick_verdict
+from infimmr_jax.rewards.verify_action import COORDINATE_KEYS, parse_action
 from infimmr_jax.rewards.verify_choice import letter_of
 from infimmr_jax.rewards.verify_string import clean_text
 
+FULL = 1 - 1e-6  # an IoU with itself may miss 1 by a rounding
+MARGIN = 0.01  # of a side: annotators draw boxes a little over the edge
 
-def check_gold(problem: Problem, pool: GraderPool | None = None) -> str | None:
+
+def check_gold(problem: Problem, pool: GraderPool | None = None, reward: RewardSection | None = None) -> str | None:
     """A sentence saying why a problem's gold answer can not be graded, or None.
 
-    LaTeX golds are parsed by `pool`; without one only what the text shows is checked.
+    LaTeX golds are parsed by `pool`; without one only what the text shows is checked. `reward` has the rules that
+    answers will be graded by: under them, some answer must earn the full score.
     """
-    return check_golds([problem], pool)[0]
+    return check_golds([problem], pool, reward)[0]
 
 
-def check_golds(problems: Sequence[Problem], pool: GraderPool | None = None) -> list[str | None]:
+def check_golds(
+    problems: Sequence[Problem], pool: GraderPool | None = None, reward: RewardSection | None = None
+) -> list[str | None]:
     """`check_gold` of many problems: plain numbers, letters and texts at once, LaTeX through the pool's processes."""
-    said = [_check_text(problem) for problem in problems]
+    reward = reward or RewardSection()
+    said = [_check_text(problem, reward) for problem in problems]
     if pool is None:
         return said
     asked = [
@@ -39,7 +53,7 @@ def check_golds(problems: Sequence[Problem], pool: GraderPool | None = None) -> 
     return said
 
 
-def _check_text(problem: Problem) -> str | None:
+def _check_text(problem: Problem, reward: RewardSection) -> str | None:
     answer = problem.answer
     if not answer.strip():
         return "the answer is empty"
@@ -51,10 +65,44 @@ def _check_text(problem: Problem) -> str | None:
         return f"the string answer {_short(answer)} holds nothing to compare"
     if problem.answer_type not in QUICK:
         return f"the answer type {problem.answer_type!r} has no verifier; known: {', '.join(QUICK)}"
-    rule = str((problem.extra.get("verify") or {}).get("rule", ""))
-    verdict = quick_verdict(Question(problem.answer_type, answer, answer, Options(rule=rule, choices=problem.choices)))
-    if verdict is not None and verdict.reason.startswith("unparsable gold"):
-        return f"the {problem.answer_type} answer {_short(answer)} can not be graded: {verdict.reason}"
+    try:
+        # Gold and answer in one frame: the size that the picture is shown at is not known yet.
+        options = dataclasses.replace(options_of(problem, reward), scale=(1.0, 1.0))
+    except DataError as error:
+        return str(error)
+    best = ideal_answer(problem.answer_type, answer, options)
+    verdict = quick_verdict(Question(problem.answer_type, answer, best or answer, options))
+    bad = "unparsable gold" if best is None else verdict.reason if verdict is not None else ""
+    # Of mathematics the text alone does not say; the pool is asked below.
+    if bad.startswith("unparsable gold") or (
+        problem.answer_type != "math" and verdict is not None and verdict.score < FULL
+    ):
+        rule = f" by rule {options.rule!r}" if options.rule else ""
+        return f"the {problem.answer_type} answer {_short(answer)} can not be graded{rule}: {bad}"
+    return _misplaced(problem) if problem.answer_type in LOCATED else None
+
+
+def _misplaced(problem: Problem) -> str | None:
+    """Why the gold coordinates can not be meant in the picture that they refer to."""
+    texts = [problem.answer]
+    if problem.answer_type == "action":
+        action = parse_action(problem.answer) or {}
+        exact = next((key for key in COORDINATE_KEYS if key in action), None)
+        if exact is not None and problem.images:
+            return f"`{exact}` in an action on a picture is a pixel that no answer hits; give `bbox`, what must be hit"
+        texts = [json.dumps(action[key]) for key in ("bbox", "box") if key in action]
+    size = problem.extra.get("image_size")
+    if size is None:
+        return None
+    for text in texts:
+        groups: Sequence[tuple[float, ...]] = parse_boxes(text) or parse_points(text) or ()
+        for number, side in ((x, size[place % 2]) for group in groups for place, x in enumerate(group)):
+            if not -MARGIN * side <= number <= (1 + MARGIN) * side:
+                return (
+                    f"the {problem.answer_type} answer {_short(problem.answer)} lies outside the image of {size[0]:g} "
+                    f"x {size[1]:g}; where its coordinates refer to another size (1000 x 1000, say), give it as "
+                    "`image_size`"
+                )
     return None
 
 

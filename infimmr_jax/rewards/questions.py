@@ -33,10 +33,19 @@ def options_of(problem: Problem, reward: RewardSection) -> Options:
     [width, height], are given, the answer's coordinates are mapped from the latter to the former. DataError names a
     key or rule that is not known.
     """
-    own: dict[str, Any] = problem.extra.get("verify") or {}
+    given: Any = problem.extra.get("verify") or {}
+    if not isinstance(given, dict):
+        raise DataError(f"problem {problem.id}: `verify` is a {type(given).__name__}, not an object with keys")
+    # A parquet column of objects has every key in every row, most of them null.
+    own = {key: value for key, value in given.items() if value is not None}
     unknown = [key for key in own if key not in KNOWN]
     if unknown:
         raise DataError(f"problem {problem.id}: verify.{unknown[0]} is not known; known: {', '.join(KNOWN)}")
+    for key in ("tolerance", "threshold"):
+        if isinstance(own.get(key, 0), bool) or not isinstance(own.get(key, 0), int | float):
+            raise DataError(f"problem {problem.id}: verify.{key} is {own[key]!r}; it must be a number")
+    if not isinstance(own.get("alternatives", []), list):
+        raise DataError(f"problem {problem.id}: verify.alternatives is {own['alternatives']!r}; it must be a list")
     rule = str(own.get("rule", reward.rules.get(problem.answer_type, "")))
     if rule and rule not in RULES.get(problem.answer_type, ()):
         known = ", ".join(RULES.get(problem.answer_type, ()))

@@ -32,7 +32,7 @@ from infimmr_jax.preprocess.prompts import IMAGE_MARK, PromptPlan, plan_picture,
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import score_groups
 from infimmr_jax.rollout.sampler import SampleSettings
-from infimmr_jax.training.answers import Policy, answer, plan
+from infimmr_jax.training.answers import Policy, answer, plan, seen_by
 
 Say = Callable[[str], None]
 SECONDS_BETWEEN_LINES = 10.0
@@ -99,7 +99,7 @@ def difficulty(
     Rates and a report (bands, gaps, by subject) are written beside each source. Raises DataError when a file holds
     rates of another policy or of other sampling.
     """
-    golds = GoldCheck(pool)
+    golds = GoldCheck(pool, config.reward)
     batch_size = policy.rows(batch_size)
     said = f"{policy.name} k={sampling.samples} T={sampling.temperature:g} max={sampling.max_tokens}"
     for source, modality in _sources(config, ("text", "caption", "image")):
@@ -176,7 +176,8 @@ def _solved(
     # Accuracy alone, whatever the run's weights are: judges and second passes belong to training.
     reward = reward.model_copy(update={"weights": {"accuracy": 1.0}})
     response_format = policy.config.prompt.format
-    scores = score_groups(problems, answers.texts, answers.finished, answers.lengths, reward, response_format, pool)
+    seen = [seen_by(policy, problem) for problem in problems]
+    scores = score_groups(seen, answers.texts, answers.finished, answers.lengths, reward, response_format, pool)
     return scores.components["accuracy"] >= 0.5
 
 

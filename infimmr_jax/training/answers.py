@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Int
 
 from infimmr_jax.config import ConfigError, Modality, PolicyConfig, RunConfig
-from infimmr_jax.data.records import Problem
+from infimmr_jax.data.records import LOCATED, Problem
 from infimmr_jax.model.config import ModelConfig, read_config, vision_layout
 from infimmr_jax.model.hf import load_params
 from infimmr_jax.model.options import ModelOptions
@@ -24,7 +24,8 @@ from infimmr_jax.parallel.hosts import row_share
 from infimmr_jax.parallel.mesh import batch_divisor, make_mesh, replicated, shard_batch
 from infimmr_jax.preprocess.batching import PromptBatch, collate
 from infimmr_jax.preprocess.layout import VisionLayout
-from infimmr_jax.preprocess.prompts import PromptPlan, encode_plan, plan_prompt
+from infimmr_jax.preprocess.prompts import PromptPlan, encode_plan, plan_picture, plan_prompt
+from infimmr_jax.preprocess.seen import as_seen
 from infimmr_jax.preprocess.tokenizer import load_tokenizer
 from infimmr_jax.rollout.generate import SMALLEST_TRUNK, round_up
 from infimmr_jax.rollout.sampler import SampleSettings, sample
@@ -83,6 +84,14 @@ def plan(policy: Policy, modality: Modality, problem: Problem) -> PromptPlan:
     """The prompt of a problem as the policy's configuration words it; errors as `plan_prompt`."""
     config = policy.config
     return plan_prompt(problem, modality, policy.tokenizer, policy.layout, config.data, config.prompt)
+
+
+def seen_by(policy: Policy, problem: Problem) -> Problem:
+    """The problem as it is graded: with the size at which the policy is shown its picture, even where it is hidden."""
+    if problem.answer_type not in LOCATED:
+        return problem
+    pictures = [plan_picture(image, policy.config.data.image, policy.layout) for image in problem.images]
+    return as_seen(problem, pictures, policy.layout.patch_size)
 
 
 def answer(policy: Policy, plans: Sequence[PromptPlan], settings: SampleSettings, rows: int, seed: int) -> Answers:

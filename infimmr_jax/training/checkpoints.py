@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from pydantic import ValidationError
 
 from infimmr_jax.config import CheckpointSection, ConfigError, RunConfig
+from infimmr_jax.grpo.advantages import EstimatorState
 from infimmr_jax.grpo.state import TrainState
 from infimmr_jax.model.config import ModelConfig
 from infimmr_jax.parallel.hosts import largest_over_hosts, wait_for_hosts
@@ -153,9 +155,32 @@ class Checkpoints:
         return None
 
     def restore(self, abstract: TrainState, step: int) -> TrainState:
-        """The state of a checkpoint, in the shapes, dtypes and shardings of `abstract`."""
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        return self._manager.restore(step, args=items)["state"]
+        """The state of a checkpoint, in the shapes, dtypes and shardings of `abstract`.
+
+        One of a program that knew fewer tasks (answer types) comes back with empty statistics of the new ones;
+        ConfigError when it knew more.
+        """
+        saved = abstract
+        if isinstance(abstract.estimator, EstimatorState):
+            tasks = self._tasks(step)
+            if tasks > abstract.estimator.seen.shape[0]:
+                raise ConfigError(
+                    f"checkpoint {self.directory / str(step)} has statistics of {tasks} answer types, this program "
+                    f"knows {abstract.estimator.seen.shape[0]}: it was made by a newer version; update this one"
+                )
+            fewer = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct((tasks,), x.dtype, sharding=x.sharding), abstract.estimator
+            )
+            saved = dataclasses.replace(abstract, estimator=fewer)
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(saved))
+        state = self._manager.restore(step, args=items)["state"]
+        return state if saved is abstract else _with_new_tasks(state, abstract)
+
+    def _tasks(self, step: int) -> int:
+        """How many tasks the estimator of a checkpoint has statistics of."""
+        with ocp.StandardCheckpointer() as reader:
+            tree = reader.metadata(self.directory / str(step) / "state").item_metadata.tree
+        return int(tree["estimator"]["seen"].shape[0])
 
     def _place(self, step: int) -> Place:
         facts = self._manager.restore(step, args=ocp.args.Composite(facts=ocp.args.JsonRestore()))["facts"]
@@ -170,6 +195,16 @@ class Checkpoints:
                 raise ConfigError(f"checkpoint {self.directory / str(step)} is of another {name} ({shown}): {advice}")
         lists = {name: tuple(facts["place"].get(name, ())) for name in ("key", "recent")}
         return Place(**{**facts["place"], **lists})
+
+
+def _with_new_tasks(state: TrainState, abstract: TrainState) -> TrainState:
+    """The state with empty statistics of the tasks that it has none of."""
+    new = abstract.estimator.seen.shape[0] - state.estimator.seen.shape[0]
+    if not new:
+        return state
+    shardings = jax.tree.map(lambda x: x.sharding, abstract.estimator)
+    grow = jax.jit(lambda tree: jax.tree.map(lambda x: jnp.pad(x, (0, new)), tree), out_shardings=shardings)
+    return dataclasses.replace(state, estimator=grow(state.estimator))
 
 
 def checkpoint_directory(section: CheckpointSection, output: Path) -> epath.Path:

@@ -12,6 +12,7 @@ from infimmr_jax.config import Modality
 from infimmr_jax.data.records import Problem
 from infimmr_jax.evaluation.statistics import wilson
 from infimmr_jax.parallel.hosts import host_rows, sum_over_hosts
+from infimmr_jax.preprocess.seen import all_as_seen
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import score_groups
 from infimmr_jax.rollout.sampler import Rollouts
@@ -90,7 +91,8 @@ def _evaluate(
         if not real:
             continue
         finished, lengths = rollouts.finished[:real], rollouts.lengths[:real]
-        scores = score_groups(chunk, texts, finished, lengths, reward, config.prompt.format, pool)
+        seen = all_as_seen(chunk, prompts, setup.model.vision.patch_size)
+        scores = score_groups(seen, texts, finished, lengths, reward, config.prompt.format, pool)
         components = scores.components
         sums += [
             components["accuracy"].sum(),

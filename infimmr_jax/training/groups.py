@@ -17,6 +17,7 @@ from infimmr_jax.grpo.check import silence_bad_groups
 from infimmr_jax.grpo.length_rewards import overlong_rewards
 from infimmr_jax.grpo.step import Rewards
 from infimmr_jax.parallel.hosts import host_rows, largest_over_hosts, leaders_rows, sum_over_hosts
+from infimmr_jax.preprocess.seen import all_as_seen
 from infimmr_jax.rewards.router import Scores, score_groups
 from infimmr_jax.rollout.sampler import Rollouts
 from infimmr_jax.training.programs import tasks_of
@@ -163,7 +164,7 @@ def _draw(run: Run, batches: Iterator[StepBatch], phase: PhaseSection, key: jax.
     texts = response_texts(setup.tokenizer, np.asarray(local.tokens), np.asarray(local.mask))
     lengths = np.asarray(local.lengths)
     scores = score_groups(
-        drawn.problems,
+        all_as_seen(drawn.problems, drawn.prompts, setup.model.vision.patch_size),
         texts,
         np.asarray(local.finished),
         lengths,

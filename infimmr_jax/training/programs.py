@@ -14,6 +14,7 @@ import optax
 from jax.sharding import Mesh
 
 from infimmr_jax.config import OptimizerSection, PhaseSection, RunConfig
+from infimmr_jax.data.records import ANSWER_TYPES
 from infimmr_jax.grpo.advantages import init_estimator_state
 from infimmr_jax.grpo.schedules import Clock, coefficients, without_rates, without_schedules
 from infimmr_jax.grpo.state import TrainState, make_optimizer, state_shardings
@@ -83,7 +84,7 @@ class Programs:
     @functools.cached_property
     def task_names(self) -> tuple[str, ...]:
         """Answer types by number: the tasks of estimators that keep statistics per task."""
-        return ("math", "choice", "string")
+        return ANSWER_TYPES
 
     def _optimizer(self, section: OptimizerSection) -> optax.GradientTransformation:
         return make_optimizer(section, self._ever_moving)

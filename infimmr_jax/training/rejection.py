@@ -19,7 +19,7 @@ from infimmr_jax.preprocess.prompts import user_text
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import Scores, score_groups
 from infimmr_jax.training.annotate import Sampling, _seed
-from infimmr_jax.training.answers import Answers, Policy, answer, plan
+from infimmr_jax.training.answers import Answers, Policy, answer, plan, seen_by
 
 Keep = Literal["shortest", "all"]
 
@@ -47,7 +47,7 @@ def rejection_sample(
     said = f"{policy.name} k={sampling.samples} T={sampling.temperature:g} max={sampling.max_tokens} keep={keep}"
     done = _done(out, said)
     rows = policy.rows(batch_size)
-    golds = GoldCheck(pool)
+    golds = GoldCheck(pool, config.reward)
     for source, modality in _sources(config):
         wanted = _problems(source, modality, policy, golds, limit)
         left = _agree([problem for problem in wanted if _key(source, modality, problem) not in done], wanted)
@@ -57,7 +57,7 @@ def rejection_sample(
             plans = [plan(policy, modality, problem) for problem in problems]
             answers = answer(policy, plans, sampling.settings, rows, _seed(sampling, problems))
             if jax.process_index() == 0:
-                scores = _scores(config, problems, answers, pool)
+                scores = _scores(config, [seen_by(policy, problem) for problem in problems], answers, pool)
                 _write(out, said, source, modality, problems, answers, scores, keep, config)
     return _counted(out)
 

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from infimmr_jax.config import ConfigError, Modality, ModelSection, RunConfig, SourceSection
 from infimmr_jax.data.conversations import read_conversations
 from infimmr_jax.data.curriculum import Curriculum, build_curriculum, heldout
-from infimmr_jax.data.readers import below_root, read_source
+from infimmr_jax.data.readers import GoldCheck, below_root, read_source
 from infimmr_jax.data.records import Problem
 from infimmr_jax.data.selection import SourceReport
 from infimmr_jax.model.config import ModelConfig, TokenIds, config_from_shape, read_config, vision_layout
@@ -122,7 +122,8 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
     evaluation: dict[Modality, list[Problem]] = {}
     for modality, sources in by_modality(config.evaluation.sources):
         count = config.evaluation.problems
-        evaluation[modality], found = heldout(sources, modality, count, config.data, check=check, pool=pool)
+        checks: dict[str, Any] = {"check": check, "pool": pool, "reward": config.reward}
+        evaluation[modality], found = heldout(sources, modality, count, config.data, **checks)
         reports += found
     batcher = None
     if config.sft is not None:
@@ -227,7 +228,7 @@ def _texts(config: RunConfig) -> Iterator[str]:
 
 def _first_problems(source: SourceSection, modality: Modality, config: RunConfig) -> Iterator[Problem]:
     if source.reader != "jsonl":
-        problems, _ = read_source(source, modality, config.data)
+        problems, _ = read_source(source, modality, config.data, GoldCheck(None, config.reward))
         describe = getattr(problems, "describe", problems.__getitem__)
         for index in range(min(TOKENIZER_PROBLEMS, len(problems))):
             problem = describe(index)
