@@ -96,7 +96,11 @@ class VideoSection(Section):
 
 
 class PromptSection(Section):
-    """How a problem becomes a prompt: the response format asked for and the chat template's system text."""
+    """How a problem becomes a prompt: the response format asked for and the chat template's system text.
+
+    `instruction` replaces the text that asks for the format; {answer_form} in it becomes the sentence that says how an
+    answer of the problem's type is written (empty for math, choice and string).
+    """
 
     format: Literal["think_boxed", "boxed", "think_answer", "think_answer_boxed", "observe_think_answer"] = (
         "think_boxed"

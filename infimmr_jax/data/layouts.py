@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from infimmr_jax.data.answer_forms import FORMS, answer_text
 from infimmr_jax.data.files import Record, decode_json, folder_records, raw_records
 from infimmr_jax.data.geometry_captions import describe_diagram
 from infimmr_jax.data.options import split_options
@@ -169,7 +170,8 @@ def from_fields(record: Record, name: str) -> Record:
 
     Question: `question`, `problem`, `query`, `prompt`, or the user's turn of `conversations`, `messages` or `message`
     (a list, or that list as JSON text: MM-Eureka, LMM-R1). Answer:
-    `answer`, `ground_truth`, `solution` (its last box), or the assistant's turn. Images: `images` or `image`, each a
+    `answer`, `ground_truth`, `solution` (its last box), or the assistant's turn; its type: `answer_type`, or by its
+    looks math or string. Images: `images` or `image`, each a
     path or an object with `bytes` or `path`; options: `choices` or `options`, or inside the question.
     """
     asked, answered, shown = _turns(record)
@@ -180,12 +182,15 @@ def from_fields(record: Record, name: str) -> Record:
         answer = last_boxed(solution) or _tagged(solution)
     if not isinstance(question, str):
         raise DataError("there is no question: expected one of question, problem, query, prompt, messages")
+    said = record.get("answer_type")
+    if said in FORMS and answer is not None:
+        answer = answer_text(answer, said)
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]
     if not isinstance(answer, str | int | float) or isinstance(answer, bool):
         raise DataError("there is no answer: expected one text or number in answer, ground_truth, solution or messages")
     options = _list(record.get("choices") or record.get("options"))
-    row = _typed(question, _unboxed(str(answer)), tuple(str(o) for o in options), record.get("answer_type"))
+    row = _typed(question, _unboxed(str(answer)), tuple(str(o) for o in options), said)
     images = record.get("images") if record.get("images") is not None else record.get("image")
     pictures = shown if images is None else _list(images)
     used = {"question", "problem", "query", "prompt", "answer", "images", "image", "choices", "options", "answer_type"}

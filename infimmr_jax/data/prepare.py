@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from infimmr_jax.config import DataSection, Modality, RunConfig, SourceSection, dump_config
+from infimmr_jax.config import DataSection, Modality, RewardSection, RunConfig, SourceSection, dump_config
 from infimmr_jax.data.captions import leaks_answer
 from infimmr_jax.data.curation import Dropped, Embed, balanced, find_contaminated, find_duplicates
 from infimmr_jax.data.prepare_report import SourceSummary, as_markdown, histogram
@@ -28,6 +28,7 @@ class _Source:
     section: SourceSection
     slug: str
     modalities: list[Modality]
+    reward: RewardSection
     is_benchmark: bool = False
     problems: list[Problem] = dataclasses.field(default_factory=list)
     rejected: list[tuple[str, Rejected]] = dataclasses.field(default_factory=list)
@@ -88,18 +89,19 @@ def prepare(
 
 
 def _sources(config: RunConfig) -> list[_Source]:
-    """Each different file source once, with the modalities it is used under."""
-    used: list[tuple[SourceSection, Modality, bool]] = [
-        (source, phase.modality, False) for phase in config.phases for source in phase.sources
+    """Each different file source once, with the modalities it is used under and the rules of its first use."""
+    run = config.reward
+    used: list[tuple[SourceSection, Modality, RewardSection, bool]] = [
+        (source, phase.modality, phase.reward, False) for phase in config.phases for source in phase.sources
     ]
-    if config.sft is not None:
-        used += [(source, modality, False) for modality, sources in config.sft.sources.items() for source in sources]
-    used += [(source, modality, True) for modality, sources in config.evaluation.sources.items() for source in sources]
+    for given, is_benchmark in ((config.sft, False), (config.evaluation, True)):
+        sources = {} if given is None else given.sources
+        used += [(source, name, run, is_benchmark) for name, several in sources.items() for source in several]
     found: dict[str, _Source] = {}
-    for section, modality, is_benchmark in used:
+    for section, modality, reward, is_benchmark in used:
         if section.reader == "synthetic":
             continue
-        source = found.setdefault(_key(section), _Source(section, _slug(section, found), [], is_benchmark))
+        source = found.setdefault(_key(section), _Source(section, _slug(section, found), [], reward, is_benchmark))
         if modality not in source.modalities:
             source.modalities.append(modality)
         if source.is_benchmark != is_benchmark:
@@ -130,7 +132,7 @@ def _numbered(base: str) -> Iterator[str]:
 def _read(source: _Source, data: DataSection, golds: GoldCheck) -> None:
     """Rows that fit any of the source's modalities, in the file's order, each once."""
     for modality in source.modalities:
-        kept, rejected = read_source(source.section, modality, data, golds)
+        kept, rejected = read_source(source.section, modality, data, golds.under(source.reward))
         source.rejected += [(modality, row) for row in rejected]
         source.rows = max(source.rows, len(kept) + len(rejected))
         known = {problem.id: n for n, problem in enumerate(source.problems)}

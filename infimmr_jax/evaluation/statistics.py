@@ -12,10 +12,11 @@ from jaxtyping import Float, Int
 BOOTSTRAP_SAMPLES = 2000
 
 
-def wilson(correct: int, problems: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(correct: float, problems: int, confidence: float = 0.95) -> tuple[float, float]:
     """Interval of a share from `correct` of `problems`, both ends in [0, 1]; (0, 1) for no problems.
 
-    Wilson's score interval (Wilson 1927; Brown, Cai, DasGupta 2001, eq. 4). ValueError for an impossible count.
+    Wilson's score interval (Wilson 1927; Brown, Cai, DasGupta 2001, eq. 4). Of answers with scores between 0
+    and 1 `correct` is the sum, and the interval is rather too wide. ValueError for an impossible count.
     """
     if not 0 <= correct <= problems:
         raise ValueError(f"{correct} of {problems} is not a share: need 0 <= correct <= problems")

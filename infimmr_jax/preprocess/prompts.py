@@ -44,6 +44,23 @@ INSTRUCTIONS: dict[str, str] = {
     ),
 }
 
+ANSWER_FORMS: dict[str, str] = {
+    "number": "The final answer is a plain number.",
+    "list": "The final answer is a list in the right order, such as [a, b, c].",
+    "set": "The final answer is a list in any order, such as [a, b, c].",
+    "box": (
+        "The final answer is a box [x1, y1, x2, y2] (left, top, right, bottom) in pixels of the image; several boxes "
+        "are a list of boxes."
+    ),
+    "point": "The final answer is a point [x, y] in pixels of the image.",
+    "span": "The final answer is a span of time [start, end] in seconds.",
+    "action": (
+        'The final answer is an action as JSON, such as {"action": "click", "coordinate": [x, y]}, with coordinates '
+        "in pixels of the image."
+    ),
+}
+FORM_MARK = "{answer_form}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
@@ -98,7 +115,7 @@ def user_text(problem: Problem, modality: Modality, section: PromptSection) -> s
     """The text of the user's turn, with one `<image>` mark where each image goes; without marks images come first.
 
     A caption phase puts "Image description: .." before the question, choices follow it as "(A) ..", then the
-    instruction of the response format. Modality `text` shows no image and drops the marks.
+    instruction of the response format and the form of the answer. Modality `text` shows no image and drops the marks.
     Raises DataError when marks and images do not match, a caption is missing, or there are too many choices.
     """
     body = problem.question + _choice_lines(problem)
@@ -112,7 +129,7 @@ def user_text(problem: Problem, modality: Modality, section: PromptSection) -> s
         body = body.replace(IMAGE_MARK, "").strip()
     if modality == "caption" and problem.images:
         body = _caption_line(problem) + body
-    instruction = INSTRUCTIONS[section.format] if section.instruction is None else section.instruction
+    instruction = _instruction(problem, section)
     if instruction:
         body = f"{body}\n\n{instruction}"
     if modality != "text" and not marks:
@@ -268,6 +285,15 @@ def lay_out(
 @functools.lru_cache(maxsize=8)
 def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     return tuple(str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
+
+
+def _instruction(problem: Problem, section: PromptSection) -> str:
+    form = ANSWER_FORMS.get(problem.answer_type, "")
+    if section.instruction is None:
+        return f"{INSTRUCTIONS[section.format]} {form}".rstrip()
+    if FORM_MARK not in section.instruction:
+        return section.instruction
+    return section.instruction.replace(FORM_MARK, form).strip()
 
 
 def _choice_lines(problem: Problem) -> str:

@@ -46,6 +46,8 @@ RULES: dict[str, tuple[str, ...]] = {
     "action": ACTION_RULES,
 }
 ANSWER_TYPES = tuple(QUICK)
+# From which score on an answer counts as right, where one must say so: a box by the customary overlap, the rest whole.
+RIGHT_FROM = {"box": 0.5, "point": 0.5, "span": 0.5}
 
 
 def quick_verdict(question: Question) -> Verdict | None:
@@ -60,9 +62,14 @@ def quick_verdict(question: Question) -> Verdict | None:
     raise ValueError(f"answer type {question.answer_type!r} has no verifier; known: {', '.join(QUICK)}")
 
 
+def right_from(answer_type: str) -> float:
+    """The least score of an answer that counts as right: for demonstrations, pass rates, held-out counts."""
+    return RIGHT_FROM.get(answer_type, 1.0)
+
+
 def slow_verdict(question: Question) -> Verdict:
     """The verdict, however long it takes: call it in a process that may be killed."""
     return SLOW[question.answer_type](question.gold, question.answer, question.options)
 
 
-__all__ = ["ANSWER_TYPES", "QUICK", "RULES", "SLOW", "quick_verdict", "slow_verdict"]
+__all__ = ["ANSWER_TYPES", "QUICK", "RULES", "SLOW", "quick_verdict", "right_from", "slow_verdict"]

@@ -31,6 +31,7 @@ from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, PromptPlan, plan_picture, plan_text
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import score_groups
+from infimmr_jax.rewards.verifiers import right_from
 from infimmr_jax.rollout.sampler import SampleSettings
 from infimmr_jax.training.answers import Policy, answer, plan, seen_by
 
@@ -178,7 +179,8 @@ def _solved(
     response_format = policy.config.prompt.format
     seen = [seen_by(policy, problem) for problem in problems]
     scores = score_groups(seen, answers.texts, answers.finished, answers.lengths, reward, response_format, pool)
-    return scores.components["accuracy"] >= 0.5
+    least = np.asarray([right_from(problem.answer_type) for problem in problems])
+    return scores.components["accuracy"] >= least[:, None]
 
 
 def _seed(sampling: Sampling, problems: Sequence[Problem]) -> int:

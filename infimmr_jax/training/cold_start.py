@@ -9,13 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from infimmr_jax.config import DataSection, Modality, PromptSection, RunConfig, SftSection
+from infimmr_jax.config import DataSection, Modality, PromptSection, RewardSection, RunConfig, SftSection
 from infimmr_jax.data.conversations import Conversation, read_conversations
-from infimmr_jax.data.readers import Rejected, below_root
-from infimmr_jax.data.records import DataError, Problem
+from infimmr_jax.data.readers import GoldCheck, Rejected, below_root
+from infimmr_jax.data.records import LOCATED, DataError, Problem
 from infimmr_jax.data.selection import SourceReport, select_problems
 from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.prompts import EncodedPrompt, PromptPlan, encode_plan, plan_prompt
+from infimmr_jax.preprocess.seen import as_seen
+from infimmr_jax.rewards.ideal import ideal_answer
+from infimmr_jax.rewards.questions import options_of
+from infimmr_jax.rewards.verdict import Question
+from infimmr_jax.rewards.verifiers import quick_verdict, right_from
 from infimmr_jax.training.encoding import DemonstrationPlan, continue_plan, plan_conversation, split_plan
 from infimmr_jax.training.packing import PackedShape, needed_shape
 from infimmr_jax.training.sft import (
@@ -38,6 +43,7 @@ class Planner:
     sft: SftSection
     data: DataSection
     prompt: PromptSection
+    reward: RewardSection
     tokenizer: Any
     layout: VisionLayout
     eos: int
@@ -50,7 +56,7 @@ class Planner:
         else:
             problem, modality = drawn.item, drawn.modality or "text"
             shown = plan_prompt(problem, modality, self.tokenizer, self.layout, self.data, self.prompt)
-            text = demonstration(problem, drawn.worked, self.prompt.format)
+            text = demonstration(self._answered(problem, shown), drawn.worked, self.prompt.format)
             ids = encode_response(text, self.tokenizer, self.eos, self.sft.max_response, problem.id)
             found = continue_plan(shown, ids)
         row = self.sft.packed_length
@@ -60,6 +66,20 @@ class Planner:
                 "raise it or leave the demonstration out"
             )
         return found
+
+    def _answered(self, problem: Problem, shown: PromptPlan) -> Problem:
+        """The problem with the answer that the model should give: coordinates in whole pixels of what it is shown."""
+        if problem.answer_type not in LOCATED:
+            return problem
+        options = options_of(as_seen(problem, shown.visuals, self.layout.patch_size), self.reward)
+        best = ideal_answer(problem.answer_type, problem.answer, options, decimals=0 if shown.visuals else None)
+        verdict = quick_verdict(Question(problem.answer_type, problem.answer, best or "", options))
+        if best is None or verdict is None or verdict.score < right_from(problem.answer_type):
+            raise DataError(
+                f"problem {problem.id}: in whole pixels of the image as it is shown, the answer {best!r} is no longer "
+                "right; raise data.image.min_pixels or max_pixels, or leave the problem out"
+            )
+        return dataclasses.replace(problem, answer=best)
 
     def pixels(self, plan: PromptPlan) -> EncodedPrompt:
         """The plan with its images decoded."""
@@ -104,7 +124,8 @@ def build_demonstrations(
 
     for modality in MODALITIES:
         for source in sft.sources.get(modality, ()):
-            kept, report = select_problems(source, modality, config.data, phase="cold start", check=check)
+            golds = GoldCheck(None, config.reward)
+            kept, report = select_problems(source, modality, config.data, phase="cold start", check=check, golds=golds)
             pools.append(DemonstrationPool(modality, source.weight, kept))
             reports.append(report)
     for given in sft.conversations:

@@ -15,6 +15,7 @@ from infimmr_jax.parallel.hosts import host_rows, sum_over_hosts
 from infimmr_jax.preprocess.seen import all_as_seen
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import score_groups
+from infimmr_jax.rewards.verifiers import right_from
 from infimmr_jax.rollout.sampler import Rollouts
 from infimmr_jax.training.scoring import response_texts, transcript
 from infimmr_jax.training.setup import Setup
@@ -38,15 +39,15 @@ def evaluate_stage(
     rows = []
     for modality, problems in setup.evaluation.items():
         counts, shown = _evaluate(setup, params, sampler, pool, modality, problems)
-        correct, matching, tokens, cut, worked, total = counts
-        low, high = wilson(int(correct), int(total))
+        score, correct, matching, tokens, cut, worked, total = counts
+        low, high = wilson(score, int(total))
         row = {
             "stage": stage,
             "stage_index": stage_index,
             "modality": modality,
             "problems": int(total),
             "correct": int(correct),
-            "accuracy": correct / total,
+            "accuracy": score / total,
             "low": low,
             "high": high,
             "format_rate": matching / total,
@@ -68,11 +69,11 @@ def evaluate_stage(
 def _evaluate(
     setup: Setup, params: Any, sampler: Sampler, pool: GraderPool, modality: Modality, problems: Sequence[Problem]
 ) -> tuple[np.ndarray, list[tuple[Problem, dict[str, Any]]]]:
-    """Sums over all hosts of (correct, format, tokens, cut, worked, problems), and the first few transcripts."""
+    """Sums over all hosts of (score, right, format, tokens, cut, worked, problems), and the first few transcripts."""
     config, share = setup.config, setup.share
     size = config.evaluation.batch_size
     rows = share.rows(size)
-    sums = np.zeros(6)
+    sums = np.zeros(7)
     # Accuracy and format are computed whatever the weights; judges and second passes belong to training.
     reward = config.reward.model_copy(update={"weights": {"accuracy": 1.0}})
     shown: list[tuple[Problem, dict[str, Any]]] = []
@@ -95,7 +96,8 @@ def _evaluate(
         scores = score_groups(seen, texts, finished, lengths, reward, config.prompt.format, pool)
         components = scores.components
         sums += [
-            components["accuracy"].sum(),
+            components["accuracy"].sum(dtype=np.float64),
+            (components["accuracy"][:, 0] >= [right_from(problem.answer_type) for problem in chunk]).sum(),
             components["format"].sum(),
             lengths.sum(),
             (~finished).sum(),
@@ -111,7 +113,7 @@ def _evaluate(
 def heldout_accuracy(
     setup: Setup, params: Any, sampler: Sampler, pool: GraderPool, modality: Modality, problems: Sequence[Problem]
 ) -> float:
-    """The share of held-out problems answered right, the same on every host; nothing is written."""
+    """The mean score of the answers to held-out problems, the same on every host; nothing is written."""
     counts, _ = _evaluate(setup, params, sampler, pool, modality, problems)
     return float(counts[0] / counts[-1])
 

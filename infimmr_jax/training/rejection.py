@@ -18,6 +18,7 @@ from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.preprocess.prompts import user_text
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import Scores, score_groups
+from infimmr_jax.rewards.verifiers import right_from
 from infimmr_jax.training.annotate import Sampling, _seed
 from infimmr_jax.training.answers import Answers, Policy, answer, plan, seen_by
 
@@ -92,7 +93,8 @@ def _write(
     config: RunConfig,
 ) -> None:
     """Demonstrations first, then the lines that say these problems are done: what a kill leaves between is dropped."""
-    accuracy, form = scores.components["accuracy"] >= 0.5, scores.components["format"] >= 0.5
+    least = np.asarray([right_from(problem.answer_type) for problem in problems])
+    accuracy, form = scores.components["accuracy"] >= least[:, None], scores.components["format"] >= 0.5
     demonstrations, lines = [], []
     for row, problem in enumerate(problems):
         key = _key(source, modality, problem)

@@ -127,7 +127,8 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
         reports += found
     batcher = None
     if config.sft is not None:
-        planner = Planner(config.sft, config.data, config.prompt, tokenizer, layout, model.tokens.eos)
+        sections = config.sft, config.data, config.prompt, config.reward
+        planner = Planner(*sections, tokenizer, layout, model.tokens.eos)
         make = functools.partial(
             DemonstrationBatcher,
             sft=config.sft,
