@@ -26,6 +26,7 @@ GRACE_SECONDS = 5.0
 CACHE_SIZE = 200_000
 PASSING = ("crash: grader lost", "crash: process died", "memory", "cancelled")
 WORKER = "infimmr_jax.rewards.worker"
+_CLOSED = "the grader pool is closed: use it inside `with GraderPool(...) as pool:`"
 
 
 class GraderError(RuntimeError):
@@ -82,11 +83,19 @@ class GraderPool:
     def verify(self, questions: Sequence[Question]) -> list[Verdict]:
         """One verdict a question, in order."""
         if not self._open:
-            raise GraderError("the grader pool is closed: use it inside `with GraderPool(...) as pool:`")
+            raise GraderError(_CLOSED)
         answers = [quick_verdict(question) or self._ask(question) for question in questions]
         verdicts = [answer if isinstance(answer, Verdict) else answer.result() for answer in answers]
         self._count(verdicts)
         return verdicts
+
+    def begin(self, questions: Sequence[Question]) -> None:
+        """Give questions to the workers without waiting; a later `verify` has their verdicts sooner."""
+        if not self._open:
+            raise GraderError(_CLOSED)
+        for question in questions:
+            if quick_verdict(question) is None:
+                self._ask(question)
 
     def forget(self, question: Question) -> None:
         """Drop a cached verdict: a lost process says nothing about the answer when it is asked again."""

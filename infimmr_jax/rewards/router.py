@@ -101,6 +101,17 @@ def score_groups(
     )
 
 
+def grade_ahead(
+    early: Sequence[tuple[Problem, str]], reward: RewardSection, response_format: str, pool: GraderPool
+) -> None:
+    """Begin to verify responses before their groups are whole; `score_groups` then finds the verdicts.
+
+    Only what rules decide is begun: judges and functions of users see whole groups.
+    """
+    found = [(problem, extract(text, response_format).answer) for problem, text in early]
+    pool.begin([question_of(problem, answer, reward) for problem, answer in found if answer is not None])
+
+
 def _verdicts(
     problems: Sequence[Problem], found: list[list[Extraction]], reward: RewardSection, pool: GraderPool
 ) -> list[list[Verdict]]:
@@ -118,4 +129,4 @@ def _reason(extraction: Extraction, verdict: Verdict, format_fault: str | None) 
     return decided if format_fault is None else f"{decided} | format: {format_fault}"
 
 
-__all__ = ["Scores", "score_groups"]
+__all__ = ["Scores", "grade_ahead", "score_groups"]

@@ -20,7 +20,7 @@ from infimmr_jax.model.qwen2_5_vl import Params, trunk_forward
 from infimmr_jax.parallel.gather import whole_parameters
 from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.rollout.choosing import draw, entropy_of, penalise, top_gap, truncate
-from infimmr_jax.rollout.compaction import compact, compacted_shapes, first_places, fits, put_back
+from infimmr_jax.rollout.compaction import Places, compact, compacted_shapes, first_places, fits, put_back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +94,24 @@ class SamplerState:
     seen: Bool[Array, "P G V"] | None = None
 
 
+# "decoder": all of the decoder but its layers, and "layers": the parameters of every one.
+Weights = dict[str, Any]
+
+
+@struct.dataclass
+class Stage:
+    """What a token loop hands to the next: its rows, their prompts, and of these each layer's keys and values.
+
+    `kv` has [P, K, S, D] twice a layer; the trunk is without its own.
+    """
+
+    state: SamplerState
+    places: Places
+    inputs: RowInputs
+    trunk: Trunk
+    kv: tuple[tuple[Array, Array], ...]
+
+
 def sample(
     params: Params,
     config: ModelConfig,
@@ -130,64 +148,105 @@ def sample_branches(
     stops: Int[Array, "N T V"] | None = None,
     shards: int = 1,
 ) -> Rollouts:
-    """`sample` after its prefill: the token loop over a trunk that was computed from `batch`."""
+    """`sample` after its prefill: the token loops over a trunk that was computed from `batch`."""
+    weights, stage, rollouts = begin_stages(params, config, options, settings, trunk, batch, key, limits, stops, shards)
+    P, G = rollouts.finished.shape
+    for number in range(stage_count(P, G, settings, shards)):
+        stage, rollouts = run_stage(weights, stage, rollouts, allowed, stops, config, options, settings, number, shards)
+    return rollouts
+
+
+def stage_count(P: int, G: int, settings: SampleSettings, shards: int = 1) -> int:
+    """How many token loops P prompts are sampled in: one more than they are compacted."""
+    return len(compacted_shapes(P // shards, G, settings.compactions)) + 1
+
+
+def begin_stages(
+    params: Params,
+    config: ModelConfig,
+    options: ModelOptions,
+    settings: SampleSettings,
+    trunk: Trunk,
+    batch: PromptBatch,
+    key: Array,
+    limits: Int[Array, "P G"] | None = None,
+    stops: Int[Array, "N T V"] | None = None,
+    shards: int = 1,
+) -> tuple[Weights, Stage, Rollouts]:
+    """What the first token loop needs: the decoder's weights as loops read them, its rows, and rollouts still empty."""
     state = initial_state(config, options, settings, trunk, batch, stops)
     P, G = state.last.shape
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(P * G)).reshape(P, G)
-    inputs = RowInputs(keys, limits)
     # On a mesh the weights are gathered here, once and in the compute dtype, and not with every token.
     ends = {name: part for name, part in params["decoder"].items() if name != "layers"}
-    layers = tuple(
-        (whole_parameters(layer, "layers", options.compute_dtype), k, v)
-        for layer, k, v in decoder.layer_inputs(params["decoder"], config.text, trunk)
+    inputs = decoder.layer_inputs(params["decoder"], config.text, trunk)
+    layers = tuple(whole_parameters(layer, "layers", options.compute_dtype) for layer, _, _ in inputs)
+    weights = {"decoder": whole_parameters(ends, "decoder", options.compute_dtype), "layers": layers}
+    nothing: Any = None
+    stage = Stage(
+        state=state,
+        places=first_places(P // shards, G, shards),
+        inputs=RowInputs(keys, limits),
+        trunk=dataclasses.replace(trunk, k=nothing, v=nothing),
+        kv=tuple((k, v) for _, k, v in inputs),
     )
-    params = {"decoder": whole_parameters(ends, "decoder", options.compute_dtype)}
+    return weights, stage, state.rollouts
 
-    def run(
-        state: SamplerState, trunk: Trunk, layers: LayerInputs, inputs: RowInputs, smaller: Any, end: int
-    ) -> SamplerState:
+
+def run_stage(
+    weights: Weights,
+    stage: Stage,
+    whole: Rollouts,
+    allowed: Bool[Array, "V"],
+    stops: Int[Array, "N T V"] | None,
+    config: ModelConfig,
+    options: ModelOptions,
+    settings: SampleSettings,
+    number: int,
+    shards: int = 1,
+) -> tuple[Stage, Rollouts]:
+    """Token loop `number`, until its rows fit into the next shape; returns them in it, and the rollouts so far.
+
+    The last loop ends with the last row, and what it returns as stage is of no use. In `whole` the rows that are not
+    done have the tokens they have got so far.
+    """
+    P, G = whole.finished.shape
+    prompts, nowhere = P // shards, P // shards * G
+    shapes = compacted_shapes(prompts, G, settings.compactions)
+    shape = shapes[number] if number < len(shapes) else None
+    places, inputs = stage.places, stage.inputs
+    layers = tuple((layer, k, v) for layer, (k, v) in zip(weights["layers"], stage.kv, strict=True))
+
+    def run(state: SamplerState, end: int) -> SamplerState:
         def unfinished(state: SamplerState) -> Array:
             more = (state.slot < end) & ~jnp.all(state.done)
-            return more if smaller is None else more & ~smaller(state.done)
+            return more if shape is None else more & ~fits(state.done, places, prompts, shape, shards)
 
         def step(state: SamplerState) -> SamplerState:
-            return sample_step(params, config, options, settings, trunk, layers, allowed, inputs, stops, state)
+            return sample_step(weights, config, options, settings, stage.trunk, layers, allowed, inputs, stops, state)
 
         return jax.lax.while_loop(unfinished, step, state)
 
-    prompts, nowhere = P // shards, P // shards * G
-    shapes = compacted_shapes(prompts, G, settings.compactions)
     *early, R = cache_lengths(settings)
-    whole = state.rollouts
-    places = first_places(prompts, G, shards)
-    for number in range(len(shapes) + 1):
-        shape = shapes[number] if number < len(shapes) else None
-        smaller = None
-        if shape is not None:
-            smaller = lambda done, places=places, shape=shape: fits(done, places, prompts, shape, shards)  # noqa: E731
-        if number == 0:
-            for length, longer in zip(early, [*early, R][1:], strict=True):
-                state = run(state, trunk, layers, inputs, smaller, length)
-                state = dataclasses.replace(state, caches=grown(state.caches, longer))
-        state = run(state, trunk, layers, inputs, smaller, R)
-        if not shapes:
-            return state.rollouts
-        executed = state.rollouts.executed
-        here = _rows_of(state.rollouts)
-        whole = dataclasses.replace(whole, **put_back(_rows_of(whole), here, places.home, shards), executed=executed)
-        if shape is None:
-            break
-        rows = (state.last, here, state.caches, state.stops, state.seen, inputs)
-        kv = [(k, v) for _, k, v in layers]
-        places, done, rows, (kv, mask, next_position) = compact(
-            state.done, places, prompts, nowhere, shape, shards, rows, (kv, trunk.mask, trunk.next_position)
-        )
-        last, here, caches, states, seen, inputs = rows
-        trunk = dataclasses.replace(trunk, mask=mask, next_position=next_position)
-        layers = tuple((layer, *pair) for (layer, *_), pair in zip(layers, kv, strict=True))
-        rollouts = Rollouts(**here, executed=executed)
-        state = SamplerState(state.slot, last, done, rollouts, caches, states, seen)
-    return whole
+    state = stage.state
+    if number == 0:
+        for length, longer in zip(early, [*early, R][1:], strict=True):
+            state = run(state, length)
+            state = dataclasses.replace(state, caches=grown(state.caches, longer))
+    state = run(state, R)
+    here, executed = _rows_of(state.rollouts), state.rollouts.executed
+    if not shapes:
+        return stage, state.rollouts
+    whole = dataclasses.replace(whole, **put_back(_rows_of(whole), here, places.home, shards), executed=executed)
+    if shape is None:
+        return stage, whole
+    rows = (state.last, here, state.caches, state.stops, state.seen, inputs)
+    of_prompts = (stage.trunk, stage.kv)
+    places, done, rows, of_bundles = compact(state.done, places, prompts, nowhere, shape, shards, rows, of_prompts)
+    last, here, caches, states, seen, inputs = rows
+    rollouts = Rollouts(**here, executed=executed)
+    state = SamplerState(state.slot, last, done, rollouts, caches, states, seen)
+    return Stage(state, places, inputs, *of_bundles), whole
 
 
 def cache_lengths(settings: SampleSettings) -> tuple[int, ...]:

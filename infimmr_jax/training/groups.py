@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ from infimmr_jax.grpo.length_rewards import overlong_rewards
 from infimmr_jax.grpo.step import Rewards
 from infimmr_jax.parallel.hosts import host_rows, largest_over_hosts, leaders_rows, sum_over_hosts
 from infimmr_jax.preprocess.seen import all_as_seen
-from infimmr_jax.rewards.router import Scores, score_groups
+from infimmr_jax.rewards.router import Scores, grade_ahead, score_groups
 from infimmr_jax.rollout.sampler import Rollouts
 from infimmr_jax.training.programs import tasks_of
 from infimmr_jax.training.running import Run
@@ -30,7 +30,7 @@ from infimmr_jax.training.second_pass import asks_again, policy_generate
 class Groups:
     """Groups of one batch. `rollouts` are the global ones where a sampler made them; all else are this host's rows.
 
-    `bad` are sentences about rewards that are no numbers, `seconds` went into waiting for input, sampling, grading.
+    `bad` are sentences about rewards that are no numbers.
     """
 
     step: StepBatch
@@ -40,7 +40,26 @@ class Groups:
     local: Rollouts
     rewards: Rewards
     bad: list[str]
-    seconds: tuple[float, float, float]
+    seconds: Seconds
+
+
+class Seconds(NamedTuple):
+    """When it began by the clock, and seconds of waiting for input, of sampling, and of grading once all is sampled."""
+
+    began: float
+    input: float
+    rollout: float
+    grade: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sampling:
+    """A batch that the devices sample responses for; `stages` are the rollouts at every compaction, and at the end."""
+
+    step: StepBatch
+    stages: list[Rollouts]
+    input_seconds: float
+    began: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,17 +74,28 @@ class _Shape:
 def collect(
     run: Run, batches: Iterator[StepBatch], phase: PhaseSection, key: jax.Array, step: int
 ) -> tuple[Groups, dict[str, float]]:
-    """Draw batches until the step has its groups (`rollout.draws`); returns them with what the drawing was like."""
+    """Draw batches until the step has its groups (`rollout.draws`); returns them with what the drawing was like.
+
+    A draw that is made in any case is given to the devices before the one before it is graded.
+    """
     draws = phase.rollout.draws
-    drawn = [_draw(run, batches, phase, key, step)]
-    if draws.at_most == 1:
-        return drawn[0], {}
-    rows = len(drawn[0].step.problems)
-    while len(drawn) < draws.at_most:
-        lacking = len(kept_groups([groups.rewards for groups in drawn], draws)[0]) < rows
-        if len(drawn) >= draws.at_least and not largest_over_hosts(np.asarray([int(lacking)]))[0]:
-            break
-        drawn.append(_draw(run, batches, phase, jax.random.fold_in(key, len(drawn)), step))
+    sampling = _sample(run, batches, phase, key, step)
+    drawn: list[Groups] = []
+    while True:
+        number = len(drawn) + 1
+        following = None
+        if number < draws.at_least:
+            following = _sample(run, batches, phase, jax.random.fold_in(key, number), step)
+        drawn.append(_grade(run, sampling, phase))
+        if draws.at_most == 1:
+            return drawn[0], {}
+        if following is None:
+            rows = len(drawn[0].step.problems)
+            lacking = len(kept_groups([groups.rewards for groups in drawn], draws)[0]) < rows
+            if number >= draws.at_most or not largest_over_hosts(np.asarray([int(lacking)]))[0]:
+                break
+            following = _sample(run, batches, phase, jax.random.fold_in(key, number), step)
+        sampling = following
     kept, dropped = kept_groups([groups.rewards for groups in drawn], draws)
     chosen = (kept + dropped)[:rows]
     accuracy = np.concatenate([groups.rewards.components["accuracy"] for groups in drawn])
@@ -133,6 +163,7 @@ def assemble(run: Run, drawn: Sequence[Groups], chosen: Sequence[tuple[int, int]
     for groups in drawn:
         counters.update(groups.scores.counters)
     scores = [groups.scores for groups in drawn]
+    waits = np.sum([groups.seconds[1:] for groups in drawn], axis=0)
     return Groups(
         step=step,
         texts=[drawn[d].texts[row] for d, row in chosen],
@@ -147,24 +178,33 @@ def assemble(run: Run, drawn: Sequence[Groups], chosen: Sequence[tuple[int, int]
         local=local,
         rewards=picked(*(groups.rewards for groups in drawn)),
         bad=[sentence for groups in drawn for sentence in groups.bad],
-        seconds=tuple(np.sum([groups.seconds for groups in drawn], axis=0).tolist()),
+        seconds=Seconds(drawn[0].seconds.began, *waits.tolist()),
     )
 
 
-def _draw(run: Run, batches: Iterator[StepBatch], phase: PhaseSection, key: jax.Array, step: int) -> Groups:
-    """Sample and grade the next batch; groups with a reward that is no number are taken out, and said."""
-    setup = run.setup
+def _sample(run: Run, batches: Iterator[StepBatch], phase: PhaseSection, key: jax.Array, step: int) -> _Sampling:
+    """Give the next batch to the devices, and write what is still to be said about the step before."""
     began = time.monotonic()
-    drawn = dataclasses.replace(next(batches), step=step)
-    waited = time.monotonic()
-    rollouts = run.programs.sample(run.state.params, drawn.batch, run.programs.phase_settings(phase), key)
-    nothing: Any = None  # the step counter is no row
-    local: Rollouts = host_rows(dataclasses.replace(rollouts, executed=nothing))
+    drawn = next(batches)
+    waited = time.monotonic() - began
+    problems = all_as_seen(drawn.problems, drawn.prompts, run.setup.model.vision.patch_size)
+    drawn = dataclasses.replace(drawn, step=step, problems=problems)
+    stages = run.programs.sample_in_stages(run.state.params, drawn.batch, run.programs.phase_settings(phase), key)
+    if run.unread is not None:
+        run.settle()
+        began = time.monotonic()
+    return _Sampling(drawn, stages, waited, began)
+
+
+def _grade(run: Run, sampling: _Sampling, phase: PhaseSection) -> Groups:
+    """Grade responses as they are finished; groups with a reward that is no number are taken out, and said."""
+    setup, drawn = run.setup, sampling.step
+    began = time.monotonic()
+    local, texts = _finished_texts(run, sampling, phase)
     sampled = time.monotonic()
-    texts = response_texts(setup.tokenizer, np.asarray(local.tokens), np.asarray(local.mask))
     lengths = np.asarray(local.lengths)
     scores = score_groups(
-        all_as_seen(drawn.problems, drawn.prompts, setup.model.vision.patch_size),
+        drawn.problems,
         texts,
         np.asarray(local.finished),
         lengths,
@@ -181,13 +221,36 @@ def _draw(run: Run, batches: Iterator[StepBatch], phase: PhaseSection, key: jax.
     bad = [sentence for sentence in bad if "'total'" not in sentence] or bad  # a bad component makes the total bad
     if bad:
         run.progress.note(
-            f"step {step}: {bad[0]}; the group is taken out of training"
+            f"step {drawn.step}: {bad[0]}; the group is taken out of training"
             + (f", and {len(bad) - 1} more such findings" if len(bad) > 1 else "")
         )
     usable = leaders_rows({name: values.astype(np.float32) for name, values in usable.items()}, setup.share)
+    # Here the hosts wait for each other anyway.
+    run.agree()
     rewards = Rewards(usable.pop("total"), usable, tasks_of(drawn.problems, run.programs.task_names))
-    seconds = (waited - began, sampled - waited, time.monotonic() - sampled)
-    return Groups(drawn, texts, scores, rollouts, local, rewards, bad, seconds)
+    seconds = Seconds(sampling.began, sampling.input_seconds, sampled - began, time.monotonic() - sampled)
+    return Groups(drawn, texts, scores, sampling.stages[-1], local, rewards, bad, seconds)
+
+
+def _finished_texts(run: Run, sampling: _Sampling, phase: PhaseSection) -> tuple[Rollouts, list[list[str]]]:
+    """This host's rows of the finished rollouts, and their texts; the graders already have what was finished early."""
+    setup, problems = run.setup, sampling.step.problems
+    nothing: Any = None  # the step counter is no row
+    texts: dict[tuple[int, int], str] = {}
+    for number, stage in enumerate(sampling.stages):
+        local: Rollouts = host_rows(dataclasses.replace(stage, executed=nothing))
+        last = number + 1 == len(sampling.stages)
+        ready = np.ones_like(local.finished) if last else np.asarray(local.finished)
+        places = [(row, column) for row, column in np.argwhere(ready).tolist() if (row, column) not in texts]
+        rows, columns = np.asarray(places, int).reshape(-1, 2).T
+        tokens, mask = np.asarray(local.tokens)[rows, columns], np.asarray(local.mask)[rows, columns]
+        found = response_texts(setup.tokenizer, tokens[None], mask[None])[0]
+        texts |= dict(zip(places, found, strict=True))
+        if not last:
+            early = [(problems[row], text) for (row, _), text in zip(places, found, strict=True)]
+            grade_ahead(early, phase.reward, setup.config.prompt.format, run.pool)
+    P, G = local.finished.shape
+    return local, [[texts[row, column] for column in range(G)] for row in range(P)]
 
 
 __all__ = ["Groups", "assemble", "collect", "kept_groups"]

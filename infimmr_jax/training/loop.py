@@ -157,6 +157,7 @@ def _cold_start(run: Run, index: int, end: int) -> None:
         run.advance(sft_step=step + 1, data=batches.get_state())
         run.end_step(row, functools.partial(_evidence, batch))
         if step + 1 < end:
+            run.agree()
             run.after_step()
     if end == total_steps(sft):
         run.advance(data=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import time
 from typing import Any
 
@@ -42,42 +44,70 @@ def run_phase(run: Run, index: int, evaluation: SampleSettings) -> None:
     run.progress.phase(phase.name, phase.steps, run.place.grpo_step - first)
     while run.place.grpo_step < end:
         step = run.place.grpo_step
-        began = time.monotonic()
         clock = Clock(step, curriculum.total_steps, step - first, phase.steps)
-        row: dict[str, Any] = {"kind": "grpo", "phase": phase.name, "phase_index": index, "step": step}
-        row |= {"step_in_phase": clock.phase_step}
-        numbers, evidence = _grpo_step(run, batches, phase, jax.random.fold_in(key, step), clock)
-        row |= numbers
-        seconds = time.monotonic() - began
-        row |= {"time/step": seconds, "tokens_per_second": row["rollout/tokens"] / seconds}
-        accuracy = row.get("sampling/accuracy", row["reward/accuracy"])
-        run.advance(recent=kept_history(run.place.recent, accuracy, phase.promotion))
+        made = _grpo_step(run, batches, phase, jax.random.fold_in(key, step), clock)
+        recent = run.place.recent
+        if phase.promotion.kind == "plateau":
+            accuracy = (
+                made.row["sampling/accuracy"] if "sampling/accuracy" in made.row else made.read()["reward/accuracy"]
+            )
+            recent = kept_history(recent, accuracy, phase.promotion)
+        run.advance(recent=recent)
         done, why = promoted(run, phase, clock.phase_step, evaluation)
-        row |= why | _heldout(run, step, evaluation)
-        row |= {"compile/count": run.compilations.count, "compile/seconds": run.compilations.seconds}
+        made.row |= why | _heldout(run, step, evaluation)
         if done and step + 1 < end:
             facts = ", ".join(f"{name.split('/')[1]} {value:.3f}" for name, value in why.items())
             run.progress.note(f"{phase.name} ends after {clock.phase_step + 1} of {phase.steps} steps: {facts}")
             step = end - 1
         over = step + 1 == end
         run.advance(grpo_step=step + 1, data=None if over else batches.get_state(), phase=phase.name)
-        run.end_step(row, evidence)
+        # The devices are left to it: this row is written when the next step's responses are being sampled.
+        run.unread = functools.partial(_finish, run, made)
         if not over:
             run.after_step()
+    run.settle()
 
 
-def _grpo_step(
-    run: Run, batches: Any, phase: PhaseSection, key: jax.Array, clock: Clock
-) -> tuple[dict[str, Any], Evidence]:
-    """Sample, grade, update; the transcripts are written while the devices compute the update."""
+@dataclasses.dataclass
+class _Made:
+    """A step whose update may still be computed: its row, without what `metrics` will tell; times by the clock."""
+
+    row: dict[str, Any]
+    metrics: dict[str, jax.Array]
+    evidence: Evidence
+    began: float
+    updated: float
+    _numbers: dict[str, float] | None = None
+    _read: float = 0.0
+
+    def read(self) -> dict[str, float]:
+        """The metrics as numbers; waits until they are there."""
+        if self._numbers is None:
+            self._numbers = {name: float(value) for name, value in jax.device_get(self.metrics).items()}
+            self._read = time.monotonic()
+        return self._numbers
+
+    def finished(self) -> dict[str, Any]:
+        """The whole row."""
+        numbers = self.read()
+        seconds = self._read - self.began
+        times = {"time/update": self._read - self.updated, "time/step": seconds}
+        return self.row | numbers | times | {"tokens_per_second": numbers["rollout/tokens"] / seconds}
+
+
+def _finish(run: Run, made: _Made) -> None:
+    run.end_step(made.finished(), made.evidence)
+
+
+def _grpo_step(run: Run, batches: Any, phase: PhaseSection, key: jax.Array, clock: Clock) -> _Made:
+    """Sample, grade, and begin the update; the transcripts are written while the devices compute it."""
     groups, drawing = collect(run, batches, phase, key, clock.step)
-    began = time.monotonic()
+    updated = time.monotonic()
     rate = learning_rate_at(phase.optimizer, clock)
     run.state, metrics = run.programs.update(
         run.state, groups.step.batch, groups.rollouts, groups.rewards, phase, rate, clock
     )
     _write_transcripts(run, groups)
-    numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
     counted = {f"grading/{name}": count for name, count in groups.scores.counters.items()}
     if groups.bad:
         counted["grading/bad_rewards"] = len(groups.bad)
@@ -87,18 +117,23 @@ def _grpo_step(
         words = {"problems": [problem.id for problem in groups.step.problems], "responses": groups.texts}
         return {"batch": groups.step.batch, "rollouts": groups.local, "rewards": groups.rewards}, words
 
-    report = {
+    row = {
+        "kind": "grpo",
+        "phase": phase.name,
+        "phase_index": groups.step.phase_index,
+        "step": clock.step,
+        "step_in_phase": clock.phase_step,
         "optimizer/learning_rate": rate,
-        **numbers,
         **counted,
         **drawing,
         **spread,
-        "time/input_wait": groups.seconds[0],
-        "time/rollout": groups.seconds[1],
-        "time/grade": groups.seconds[2],
-        "time/update": time.monotonic() - began,
+        "time/input_wait": groups.seconds.input,
+        "time/rollout": groups.seconds.rollout,
+        "time/grade": groups.seconds.grade,
+        "compile/count": run.compilations.count,
+        "compile/seconds": run.compilations.seconds,
     }
-    return report, evidence
+    return _Made(row, metrics, evidence, groups.seconds.began, updated)
 
 
 def _heldout(run: Run, step: int, settings: SampleSettings) -> dict[str, float]:

@@ -23,10 +23,18 @@ from infimmr_jax.grpo.trainable import learning_factors, moves, thaws
 from infimmr_jax.model.config import ModelConfig
 from infimmr_jax.model.hf import load_params
 from infimmr_jax.model.options import ModelOptions
-from infimmr_jax.model.qwen2_5_vl import abstract_params, init_params
+from infimmr_jax.model.qwen2_5_vl import abstract_params, init_params, trunk_forward
 from infimmr_jax.parallel.mesh import batch_divisor, batch_sharding, replicated, shard_batch
 from infimmr_jax.preprocess.batching import PromptBatch
-from infimmr_jax.rollout.sampler import Rollouts, SampleSettings, sample
+from infimmr_jax.rollout.sampler import (
+    Rollouts,
+    SampleSettings,
+    Stage,
+    begin_stages,
+    run_stage,
+    sample,
+    stage_count,
+)
 from infimmr_jax.rollout.vocabulary import stop_tables
 from infimmr_jax.training.sft import SftBatch, sft_step
 
@@ -70,6 +78,7 @@ class Programs:
     def __init__(self, setup: Recipe):
         self.setup = setup
         self._samplers: dict[SampleSettings, Callable] = {}
+        self._staged: dict[tuple[SampleSettings, int], list[Callable]] = {}
         self._updaters: dict[tuple, Callable] = {}
         self.shardings = state_shardings(self.abstract_state(), setup.mesh)
 
@@ -172,15 +181,62 @@ class Programs:
         setup = self.setup
         if settings not in self._samplers:
             stops, shards = self._stops(settings.stop), batch_divisor(setup.mesh)
-            rows: Any = batch_sharding(setup.mesh)
-            shardings = Rollouts(rows, rows, rows, rows, rows, executed=cast(Any, replicated(setup.mesh)))
             self._samplers[settings] = jax.jit(
                 lambda params, batch, allowed, key: sample(
                     params, setup.model, setup.options, settings, batch, allowed, key, None, stops, shards
                 ),
-                out_shardings=shardings,
+                out_shardings=self._rollout_shardings,
             )
         return self._samplers[settings]
+
+    @functools.cached_property
+    def _rollout_shardings(self) -> Rollouts:
+        rows: Any = batch_sharding(self.setup.mesh)
+        return Rollouts(rows, rows, rows, rows, rows, executed=cast(Any, replicated(self.setup.mesh)))
+
+    def sample_in_stages(
+        self, params: Any, batch: PromptBatch, settings: SampleSettings, key: jax.Array
+    ) -> list[Rollouts]:
+        """What `sample` returns as the last of a list; before it the rollouts as they are at every compaction.
+
+        Each token loop is a program of its own, and all are given to the devices at once: while later ones run, the
+        responses that earlier ones have finished can be fetched and graded.
+        """
+        mesh = self.setup.mesh
+        placed = shard_batch(batch, mesh)
+        count = stage_count(placed.row_mask.shape[0], settings.group_size, settings, batch_divisor(mesh))
+        found = []
+        with self._mesh():
+            if count == 1:
+                return [self.sampler(settings)(params, placed, self._allowed, key)]
+            begin, *loops = self._stages(settings, count)
+            weights, stage, whole = begin(params, placed, key)
+            for loop in loops:
+                stage, whole = loop(stage, weights, whole, self._allowed)
+                found.append(whole)
+        return found
+
+    def _stages(self, settings: SampleSettings, count: int) -> list[Callable]:
+        """The programs of a sampler in stages: prefill, then every token loop, which takes over the stage."""
+        if (settings, count) in self._staged:
+            return self._staged[settings, count]
+        setup, shards, stops = self.setup, batch_divisor(self.setup.mesh), self._stops(settings.stop)
+        model, options = setup.model, setup.options
+
+        def begin(params: Any, batch: PromptBatch, key: jax.Array) -> tuple:
+            trunk = trunk_forward(params, model, options, batch)
+            return begin_stages(params, model, options, settings, trunk, batch, key, None, stops, shards)
+
+        def loop(
+            number: int, stage: Stage, weights: Any, whole: Rollouts, allowed: Any
+        ) -> tuple[Stage | None, Rollouts]:
+            after, whole = run_stage(weights, stage, whole, allowed, stops, model, options, settings, number, shards)
+            whole = jax.lax.with_sharding_constraint(whole, self._rollout_shardings)
+            return after if number + 1 < count else None, whole
+
+        loops = [jax.jit(functools.partial(loop, number), donate_argnums=0) for number in range(count)]
+        self._staged[settings, count] = [jax.jit(begin), *loops]
+        return self._staged[settings, count]
 
     def _stops(self, texts: tuple[str, ...]) -> Any:
         """The automata of the texts that end a response; of a planned run, without tokenizer, only their shape."""

@@ -31,7 +31,11 @@ class Preempted(SystemExit):
 
 @dataclasses.dataclass
 class Run:
-    """The parts of a running run, and where it stands."""
+    """The parts of a running run, and where it stands.
+
+    `unread` writes the row of a step whose metrics the devices may still be computing; `agreed` is the signal that the
+    hosts agreed on last.
+    """
 
     setup: Setup
     programs: Programs
@@ -44,6 +48,8 @@ class Run:
     state: TrainState
     place: Place
     stopping: list[int] = dataclasses.field(default_factory=list)
+    unread: Callable[[], None] | None = None
+    agreed: int = 0
 
     def advance(self, **changes: Any) -> None:
         """Move the place on."""
@@ -54,8 +60,15 @@ class Run:
 
         `metrics` are those of the evaluation just made.
         """
+        self.settle()
         self.advance(rows=self.sinks.position())
         self.checkpoints.save(self.place, self.state, metrics)
+
+    def settle(self) -> None:
+        """Write the row of the last step, when that is still to do: it waits until the step is computed."""
+        unread, self.unread = self.unread, None
+        if unread is not None:
+            unread()
 
     def end_step(self, row: dict[str, Any], evidence: Evidence) -> None:
         """Write a step's row, once the place is moved on; stop at too many updates in a row without a number."""
@@ -86,20 +99,26 @@ class Run:
         return answer
 
     def after_step(self) -> None:
-        """Checkpoint when it is due, and stop when a signal asked for it."""
+        """Checkpoint when it is due, and stop when a signal asked for it.
+
+        Several hosts go by what they agreed on last: asking now would wait for the update.
+        """
         made = self.place.sft_step + self.place.grpo_step
-        signal_number = self._asked()
+        if jax.process_count() == 1:
+            self.agree()
+        signal_number = self.agreed
         if signal_number or made % self.setup.config.checkpoint.every_steps == 0:
             self.save()
         self._stop(signal_number)
 
     def stop_if_asked(self) -> None:
         """End the run, whose state was just saved, when a signal asked for it."""
-        self._stop(self._asked())
+        self.agree()
+        self._stop(self.agreed)
 
-    def _asked(self) -> int:
-        """The signal that asked any host to stop: it may come to one a step earlier, and all must stop together."""
-        return int(largest_over_hosts(np.asarray([self.stopping[0] if self.stopping else 0]))[0])
+    def agree(self) -> None:
+        """Learn which signal asked any host to stop: it may come to one a step earlier, and all must stop together."""
+        self.agreed = int(largest_over_hosts(np.asarray([self.stopping[0] if self.stopping else 0]))[0])
 
     def _stop(self, signal_number: int) -> None:
         if signal_number:

@@ -33,7 +33,7 @@ def warm_up(setup: Setup, programs: Programs) -> int:
         rows = len(setup.share.rows(phase.prompts_per_step))
         batch = filler_batch(rows, shapes.prompts[-1], shapes.images[-1], setup.model.vision.patch_dim)
         settings = programs.phase_settings(phase)
-        rollouts = programs.sample(state.params, batch, settings, jax.random.key(0))
+        rollouts = programs.sample_in_stages(state.params, batch, settings, jax.random.key(0))[-1]
         none = np.zeros((rows, phase.group_size), np.float32)
         names = sorted({"accuracy", "format", *phase.reward.weights})
         rewards = Rewards(none, dict.fromkeys(names, none), np.zeros(rows, np.int32))

@@ -18,10 +18,10 @@ class Recorded(Programs):
         self.calls = []
         return self.abstract_state()
 
-    def sample(self, params, batch, settings, key):
+    def sample_in_stages(self, params, batch, settings, key):
         self.calls.append(("sample", batch, settings))
         with self._mesh():
-            return jax.eval_shape(self.sampler(settings), params, batch, np.asarray(self.setup.allowed), key)
+            return [jax.eval_shape(self.sampler(settings), params, batch, np.asarray(self.setup.allowed), key)]
 
     def update(self, state, batch, rollouts, rewards, phase, rate, clock):
         self.calls.append(("update", batch, rewards))
