@@ -14,7 +14,7 @@ from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.questions import options_of
 from infimmr_jax.rewards.regions import parse_boxes, parse_points
 from infimmr_jax.rewards.verdict import Options, Question
-from infimmr_jax.rewards.verifiers import QUICK, quick_verdict
+from infimmr_jax.rewards.verifiers import QUICK, RULES, quick_verdict
 from infimmr_jax.rewards.verify_action import COORDINATE_KEYS, parse_action
 from infimmr_jax.rewards.verify_choice import letter_of
 from infimmr_jax.rewards.verify_string import clean_text
@@ -72,13 +72,17 @@ def _check_text(problem: Problem, reward: RewardSection) -> str | None:
         return str(error)
     best = ideal_answer(problem.answer_type, answer, options)
     verdict = quick_verdict(Question(problem.answer_type, answer, best or answer, options))
-    bad = "unparsable gold" if best is None else verdict.reason if verdict is not None else ""
-    # Of mathematics the text alone does not say; the pool is asked below.
-    if bad.startswith("unparsable gold") or (
-        problem.answer_type != "math" and verdict is not None and verdict.score < FULL
-    ):
-        rule = f" by rule {options.rule!r}" if options.rule else ""
-        return f"the {problem.answer_type} answer {_short(answer)} can not be graded{rule}: {bad}"
+    said = "unparsable gold" if best is None else "" if verdict is None else verdict.reason
+    rule = f"by rule {options.rule or RULES[problem.answer_type][0]!r}"
+    if said.startswith("unparsable gold"):
+        shown = rule if len(RULES[problem.answer_type]) > 1 else ""
+        return f"the {problem.answer_type} answer {_short(answer)} can not be graded{shown and f' {shown}'}: {said}"
+    # Of mathematics the text alone does not say; the pool is asked later.
+    if problem.answer_type != "math" and verdict is not None and verdict.score < FULL:
+        return (
+            f"the {problem.answer_type} answer {_short(answer)} can not be graded: no answer earns the full score "
+            f"{rule} ({said}); choose another one in `verify` or reward.rules"
+        )
     return _misplaced(problem) if problem.answer_type in LOCATED else None
 
 
