@@ -53,6 +53,8 @@ class GraderPool:
         self._questions: queue.SimpleQueue[tuple[Question, Future[Verdict]] | None] = queue.SimpleQueue()
         self._keepers: list[_Keeper] = []
         self._cache: dict[Question, Future[Verdict]] = {}
+        # Asked ahead and not yet by `verify`, whose first finding of it is no repetition.
+        self._begun: set[Question] = set()
         self._open = False
         self.counters: Counter[str] = Counter()
 
@@ -94,8 +96,10 @@ class GraderPool:
         if not self._open:
             raise GraderError(_CLOSED)
         for question in questions:
-            if quick_verdict(question) is None:
+            if question not in self._cache and quick_verdict(question) is None:
                 self._ask(question)
+                with self._lock:
+                    self._begun.add(question)
 
     def forget(self, question: Question) -> None:
         """Drop a cached verdict: a lost process says nothing about the answer when it is asked again."""
@@ -114,13 +118,17 @@ class GraderPool:
         with self._lock:
             known = self._cache.get(question)
             if known is not None:
-                self.counters["cached"] += 1
+                if question in self._begun:
+                    self._begun.remove(question)
+                else:
+                    self.counters["cached"] += 1
                 return known
             if len(self._keepers) < self._wanted and self._open:
                 self._keepers += [_Keeper(self) for _ in range(self._wanted - len(self._keepers))]
             answer: Future[Verdict] = Future()
             if len(self._cache) >= CACHE_SIZE:
                 self._cache.clear()
+                self._begun.clear()
             self._cache[question] = answer
             self._questions.put((question, answer))
         return answer

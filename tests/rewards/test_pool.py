@@ -66,6 +66,21 @@ def test_verdicts_come_in_order_and_are_cached() -> None:
         assert len(graders()) == 4  # two workers, each with the child that grades
 
 
+def test_what_is_begun_is_verified_without_waiting_and_is_no_repetition() -> None:
+    with GraderPool(workers=1) as pool:
+        pool.begin([FINE, FINE, Question("math", "1", "1")])
+        assert pool.counters == {}
+        assert wait_for(lambda: pool._cache[FINE].done())
+        pool.close()
+        pool._open = True  # without a worker only what is known already can be answered
+        assert pool.verify([FINE])[0].score == 1.0
+        assert (pool.counters["graded"], pool.counters["cached"]) == (1, 0)
+        pool.verify([FINE])
+        assert pool.counters["cached"] == 1
+    with pytest.raises(GraderError, match="closed"):
+        pool.begin([FINE])
+
+
 def test_a_hanging_answer_is_killed_and_the_next_ones_are_graded() -> None:
     with GraderPool(workers=1, deadline_seconds=1.0) as pool:
         pool.verify([FINE])

@@ -14,9 +14,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "grpo"))
 from small import ALLOWED, EOS, MODEL, OPTIONS, prompts
 
-from infimmr_jax.model.qwen2_5_vl import init_params
+from infimmr_jax.model.qwen2_5_vl import init_params, trunk_forward
 from infimmr_jax.rollout.compaction import compact, compacted_shapes, first_places, fits
-from infimmr_jax.rollout.sampler import SampleSettings, sample
+from infimmr_jax.rollout.sampler import SampleSettings, begin_stages, run_stage, sample, stage_count
 
 # One layer: every shape is a token loop of its own to compile.
 ONE = dataclasses.replace(MODEL, text=dataclasses.replace(MODEL.text, num_layers=1))
@@ -130,3 +130,29 @@ def test_share_of_useful_steps_on_log_normal_lengths(count, least):
             executed += shapes[at][0] * shapes[at][1]
         shares.append(lengths.sum() / executed)
     assert np.mean(shares) > least, shares
+
+
+def test_stages_are_programs_of_their_own_and_what_they_finish_is_final():
+    settings, batch, key = COMPACTED, prompts(4), jax.random.key(3)
+    limits = np.full((4, 4), 32, np.int32)
+    expected = run(COMPACTED, batch, limits, allowed=ALLOWED, shards=2)
+
+    def begin(params, batch, limits, key):
+        trunk = trunk_forward(params, ONE, OPTIONS, batch)
+        return begin_stages(params, ONE, OPTIONS, settings, trunk, batch, key, limits, shards=2)
+
+    weights, stage, whole = jax.jit(begin)(PARAMS, batch, limits, key)
+    stages = []
+    for number in range(stage_count(4, 4, settings, shards=2)):
+        loop = jax.jit(lambda *given, number=number: run_stage(*given, None, ONE, OPTIONS, settings, number, shards=2))
+        stage, whole = loop(weights, stage, whole, ALLOWED)
+        stages.append(jax.device_get(whole))
+    assert len(stages) == 3
+    for name in vars(expected):
+        np.testing.assert_array_equal(getattr(stages[-1], name), getattr(expected, name), err_msg=name)
+    early = stages[0].finished
+    assert early.any()
+    assert not early.all()
+    for found in stages[:-1]:
+        for name in ("tokens", "mask", "logprobs"):
+            np.testing.assert_array_equal(getattr(found, name)[early], getattr(expected, name)[early], err_msg=name)
