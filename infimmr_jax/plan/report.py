@@ -75,6 +75,7 @@ def show(plan: Plan, console: Console) -> None:
         console.print(_memory_table(plan))
         for program in plan.programs:
             console.print(_parts_table(program, plan))
+    if plan.programs and not plan.failures:
         console.print(
             f"One step takes at least {plan.seconds:.1f} s (every resource at its peak), so at most "
             f"{plan.tokens_per_second:,.0f} sampled tokens/s, {plan.tokens_per_second / plan.topology.chips:,.0f} a "
@@ -149,7 +150,7 @@ def markdown(plan: Plan) -> str:
                 f"| {program.name}: {part.name} | {part.flops / 1e12:,.1f} | {part.bytes / 1e9:,.1f} | "
                 f"{part.sent / 1e9:,.2f} | {times} | {part.bound(chip)} |"
             )
-    if plan.programs:
+    if plan.programs and not plan.failures:
         lines += [
             "",
             f"At least {plan.seconds:.1f} s a step, at most {plan.tokens_per_second:,.0f} sampled tokens/s "
