@@ -344,7 +344,9 @@ def bench(
         float, typer.Option(min=0, help="Log-normal lengths, the longest this many times the median; 0: all equal.")
     ] = 0.0,
     micro_batches: Annotated[int, typer.Option(min=1)] = 1,
-    logprob_chunk: Annotated[int, typer.Option(min=1)] = 1024,
+    logprob_chunk: Annotated[
+        int | None, typer.Option(min=1, help="Tokens whose logits exist at a time; default by vocabulary.")
+    ] = None,
     remat: Annotated[Literal["none", "full", "dots"], typer.Option(help="What the backward pass recomputes.")] = "none",
     repeated: Annotated[bool, typer.Option("--repeated", help="Update with a prompt per response instead.")] = False,
 ) -> None:

@@ -1,6 +1,6 @@
 """Peak memory of an update with the published vocabulary, as the compiler plans it: chunked or unchunked log-probs.
 
-    python studies/update_memory.py [CHUNK ..]
+    python studies/update_memory.py [CHUNK ..]      (0: the default)
 
 The small decoder of `infimmr bench` with V = 151,936, one prompt of 512 tokens, 4 responses of 512 (T = 2,048),
 float32, one AdamW step. `unchunked` is log_softmax of [T, V] logits under plain differentiation. Nothing is run.
@@ -55,16 +55,16 @@ def temporaries(chunk: int | None) -> float:
         executed=jnp.asarray(1, jnp.int32),
     )
     rewards = parts._rewards(np.zeros(shape[:2], np.float32))
-    update = parts._update(work, parts.Ask(logprob_chunk=chunk or 1))
+    update = parts._update(work, parts.Ask(logprob_chunk=chunk or None))
     with mock.patch.object(step, "token_logprobs", unchunked if chunk is None else step.token_logprobs):
         rest = (allowed, parts.LEARNING_RATE, parts._NOTHING, jax.random.key(0))
         program = jax.jit(update, donate_argnums=0).lower(state, batch, rollouts, rewards, *rest).compile()
     found = program_memory(program)
-    print(chunk or "unchunked", found, flush=True)
+    print({None: "unchunked", 0: "default"}.get(chunk, chunk), found, flush=True)
     return sum(found.values()) - found["results"]  # The state is donated: results take its place.
 
 
 if __name__ == "__main__":
     whole = temporaries(None)
-    for chunk in map(int, sys.argv[1:] or ("1024", "512", "256", "128")):
+    for chunk in map(int, sys.argv[1:] or ("0", "1024", "512", "256", "128")):
         print(chunk, f"{temporaries(chunk) / whole:.3f} of unchunked")

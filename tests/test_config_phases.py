@@ -3,7 +3,14 @@
 import pytest
 import yaml
 
-from infimmr_jax.config import ConfigError, dump_config, dump_phases, parse_config
+from infimmr_jax.config import (
+    ConfigError,
+    GrpoSection,
+    RolloutSection,
+    dump_config,
+    dump_phases,
+    parse_config,
+)
 
 PHASE = {"name": "a", "modality": "text", "steps": 4, "sources": [{"reader": "jsonl", "path": "x.jsonl"}]}
 
@@ -100,3 +107,15 @@ def test_the_initial_policy_can_not_come_back_as_reference():
     with pytest.raises(ConfigError, match=r"phases\.1\.grpo\.kl\.reference: 'initial' is no longer there"):
         run(first, {"grpo": {"kl": {"coefficient": 0.1}}})
     run(first, {})
+
+
+@pytest.mark.parametrize(("vocabulary", "tokens"), [(400, 1024), (39_000, 1024), (151_936, 256), (2_000_000, 64)])
+def test_a_chunk_of_logits_is_bounded_unless_it_is_given(vocabulary, tokens):
+    assert GrpoSection().chunk_for(vocabulary) == tokens
+    assert tokens * vocabulary <= 40_000_000 or tokens == 64
+    assert GrpoSection(logprob_chunk=7).chunk_for(vocabulary) == 7
+
+
+def test_long_answers_are_compacted_unless_it_is_given():
+    assert [RolloutSection().compactions_for(length) for length in (64, 65, 2048)] == [0, 2, 2]
+    assert RolloutSection(compactions=6).compactions_for(8) == 6

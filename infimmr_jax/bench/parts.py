@@ -39,7 +39,7 @@ class Ask:
     longest: float = 0.0
     temperature: float = 1.0
     micro_batches: int = 1
-    logprob_chunk: int = 1024
+    logprob_chunk: int | None = None
     repeated: bool = False
     seed: int = 0
 

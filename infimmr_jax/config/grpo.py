@@ -254,7 +254,13 @@ class GrpoSection(Section):
     minibatches: PositiveInt = 1
     micro_batches: PositiveInt = 1
     micro_batch_tokens: PositiveInt | None = None
-    logprob_chunk: PositiveInt = 1024
+    logprob_chunk: PositiveInt | None = None
+
+    def chunk_for(self, vocab_size: int) -> int:
+        """Tokens whose logits exist at a time: 1,024, fewer where that makes more than 40 million (160 MB)."""
+        if self.logprob_chunk is not None:
+            return self.logprob_chunk
+        return min(1024, max(64, 40_000_000 // vocab_size // 64 * 64))
 
     @model_validator(mode="before")
     @classmethod

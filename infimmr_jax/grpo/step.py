@@ -95,7 +95,8 @@ def response_logprobs(
     trunk = trunk_forward(params, settings.model, settings.options, batch)
     hidden = branch_forward(params, settings.model, settings.options, trunk, tokens)
     kernel = head_kernel(params["decoder"], settings.model.text)
-    return token_logprobs(hidden, kernel, tokens, allowed, settings.temperature or 1.0, settings.grpo.logprob_chunk)
+    chunk = settings.grpo.chunk_for(allowed.shape[0])
+    return token_logprobs(hidden, kernel, tokens, allowed, settings.temperature or 1.0, chunk)
 
 
 def grpo_update(

@@ -219,7 +219,7 @@ def update_memory(run: PlannedRun, phase: PhaseSection) -> Memory:
         kept += text.num_layers * (8 * text.hidden_size + 3 * text.intermediate_size) / work.tensor * width * tokens
     # One layer at work, the chunk of logits (four float32 copies), the output matrix and its gradient.
     layer = (12 * text.hidden_size + 6 * text.intermediate_size / work.tensor) * width * tokens
-    chunk = min(phase.grpo.logprob_chunk, prompts * work.group * work.response)
+    chunk = min(phase.grpo.chunk_for(text.vocab_size), prompts * work.group * work.response)
     head = 4 * 4 * chunk * text.vocab_size / work.tensor
     head += text.hidden_size * text.vocab_size / work.tensor * (width + 4)
     trunk = 2 * prompts * work.shapes.prompt * work.cache_token

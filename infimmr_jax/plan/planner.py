@@ -155,12 +155,13 @@ def candidates(config: RunConfig, chips: int) -> Iterator[dict[str, object]]:
         if chips % (fsdp * tensor) == 0
     ]
     micros = [phase.grpo.micro_batches * factor for factor in (1, 2, 4, 8, 16)]
-    chunks = sorted(
-        {min(phase.grpo.logprob_chunk, size) for size in (phase.grpo.logprob_chunk, 512, 256)}, reverse=True
-    )
+    chunk = phase.grpo.logprob_chunk
+    # Fewer than asked for; what is not asked for is few already.
+    chunks = [None] if chunk is None else sorted({min(chunk, size) for size in (chunk, 512, 256)}, reverse=True)
     remats = [config.model.remat] if config.model.remat == "full" else [config.model.remat, "full"]
     for mesh, remat, micro, chunk in itertools.product(meshes, remats, micros, chunks):
-        change = {**mesh, "model.remat": remat, "grpo.micro_batches": micro, "grpo.logprob_chunk": chunk}
+        change: dict[str, object] = {**mesh, "model.remat": remat, "grpo.micro_batches": micro}
+        change["grpo.logprob_chunk"] = chunk
         yield change | ({"grpo.micro_batch_tokens": None} if phase.grpo.micro_batch_tokens else {})
 
 

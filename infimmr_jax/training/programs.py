@@ -256,7 +256,7 @@ class Programs:
     def _sft(self) -> Callable:
         setup = self.setup
         optimizer = self._optimizer(setup.config.optimizer)
-        chunk = setup.config.grpo.logprob_chunk
+        chunk = setup.config.grpo.chunk_for(setup.model.text.vocab_size)
 
         def step(state: TrainState, batch: SftBatch, allowed: Any, rate: Any) -> tuple[TrainState, dict]:
             trainable = setup.config.trainable
