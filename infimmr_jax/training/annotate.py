@@ -219,6 +219,7 @@ def _problems(
     """The problems of a source that a phase could use; captions and rates it has already play no part."""
     captions = source.captions if modality == "caption" else None
     bare = source.model_copy(update={"captions": captions, "pass_rates": None})
+    golds = golds or GoldCheck(None, config.reward)
     return list(read_source(bare, modality, config.data, golds)[0])
 
 

@@ -241,6 +241,27 @@ def test_customary_fields_give_one_row(record):
     assert row["answer_type"] == "choice"
 
 
+def test_typed_answers_keep_their_structure_in_json_lines_and_parquet(tmp_path):
+    asked = {"question": "Where?", "image": {"bytes": png()}}
+    rows = [
+        asked | {"id": "a", "answer_type": "box", "answer": [[1.0, 2.0, 20.0, 15.0]], "verify": {"threshold": 0.6}},
+        asked | {"id": "b", "answer_type": "box", "answer": [[3.0, 4.0, 5.0, 6.0]], "verify": {"rule": "full_iou"}},
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "train.parquet")
+    problems, rejected = read(tmp_path, "fields", "train.parquet", "image")
+    assert rejected == []
+    answers = ["[[1.0, 2.0, 20.0, 15.0]]", "[[3.0, 4.0, 5.0, 6.0]]"]
+    assert [(p.answer, p.answer_type) for p in problems] == [(answer, "box") for answer in answers]
+    assert problems[0].extra["image_size"] == [30, 20]
+    for kind, answer, wanted in (
+        ("list", ["red"], "[red]"),
+        ("number", 2.5, "2.5"),
+        ("action", {"action": "click", "bbox": [1, 2, 3, 4]}, '{"action": "click", "bbox": [1, 2, 3, 4]}'),
+    ):
+        row = from_fields({"question": "?", "answer": answer, "answer_type": kind}, "set-1")
+        assert (row["answer"], row["answer_type"]) == (wanted, kind)
+
+
 def test_message_parts_carry_images_in_place():
     content = [
         {"type": "text", "text": "Look "},

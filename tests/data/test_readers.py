@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infimmr_jax.config import DataSection, SourceSection
+from infimmr_jax.config import DataSection, RewardSection, SourceSection
 from infimmr_jax.data.readers import GoldCheck, read_source
 from infimmr_jax.data.records import DataError
 from infimmr_jax.rewards.pool import GraderPool
@@ -216,6 +216,62 @@ def test_a_gold_that_does_not_parse_is_rejected_when_the_data_are_read(tmp_path)
         problems, rejected = read(tmp_path, *rows, golds=GoldCheck(pool))
     assert [problem.id for problem in problems] == ["0", "2"]
     assert "can not be graded" in rejected[0].reason
+
+
+def boxed(**changes):
+    return {**with_image(), "answer": [4, 3, 20, 15], "answer_type": "box", **changes}
+
+
+def test_coordinates_refer_to_the_upright_file_unless_the_row_says_otherwise(tmp_path):
+    picture(tmp_path)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # stored on its side
+    picture(tmp_path, "turned.jpg", exif=turned)
+    rows = [
+        boxed(id="own"),
+        boxed(id="turned", images=["turned.jpg"]),
+        boxed(id="per mille", answer="[100, 100, 900, 900]", image_size=[1000, 1000]),
+        boxed(id="second", images=["p.png", "turned.jpg"], answer_image=2),
+        {**boxed(id="math"), "answer": "4", "answer_type": "math"},
+    ]
+    source, data = write(tmp_path, *rows)
+    problems, rejected = read_source(source, "image", data.model_copy(update={"max_images": 2}))
+    assert rejected == []
+    sizes = {problem.id: problem.extra.get("image_size") for problem in problems}
+    assert sizes == {"own": [40, 30], "turned": [30, 40], "per mille": [1000, 1000], "second": [30, 40], "math": None}
+    assert problems[0].answer == "[4, 3, 20, 15]"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"answer": [4, 3, 20]}, "unparsable gold"),
+        ({"answer": [4, 3, 20, 31]}, "outside the image of 40 x 30"),
+        ({"answer": 4}, "`answer` is a int"),
+        ({"image_size": [40]}, "`image_size` is [40]"),
+        ({"image_size": [40, 0]}, "two positive numbers"),
+        ({"answer_image": 2}, "`answer_image` is 2"),
+        ({"images": ["p.png", "p.png"]}, "`answer_image` is None"),
+        ({"verify": {"rule": "exact"}}, "type box has no rule 'exact'"),
+    ],
+)
+def test_a_bad_box_is_rejected_with_its_row_and_reason(tmp_path, change, reason):
+    picture(tmp_path)
+    source, data = write(tmp_path, boxed(id="good"), boxed(**change))
+    problems, rejected = read_source(source, "image", data.model_copy(update={"max_images": 2}))
+    assert [problem.id for problem in problems] == ["good"]
+    assert rejected[0].row == 2
+    assert reason in rejected[0].reason
+
+
+def test_golds_are_checked_by_the_rules_of_their_phase(tmp_path):
+    picture(tmp_path)
+    source, data = write(tmp_path, boxed(answer=[4, 3], answer_type="point"))
+    check = GoldCheck()
+    assert read_source(source, "image", data, check)[0] == []
+    near = check.under(RewardSection(rules={"point": "l1"}))
+    assert [problem.answer for problem in read_source(source, "image", data, near)[0]] == ["[4, 3]"]
+    assert read_source(source, "image", data, check)[0] == [], "the first check keeps its rules"
 
 
 def test_each_different_gold_is_parsed_once():

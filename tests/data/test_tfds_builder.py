@@ -7,8 +7,8 @@ import sys
 import grain
 import pytest
 
-from infimmr_jax.config import DataSection, SourceSection
-from infimmr_jax.data.readers import read_source
+from infimmr_jax.config import DataSection, RewardSection, SourceSection
+from infimmr_jax.data.readers import GoldCheck, read_source
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.data.synthetic import SyntheticSource
 from infimmr_jax.data.tfds_builder import TfdsSource, write_tfds
@@ -67,6 +67,19 @@ def test_the_reader_takes_what_fits_the_modality(tmp_path):
     (only,), rejected = read_source(SourceSection(reader="tfds", path=path), "text", DataSection(root=tmp_path))
     assert only == BARE
     assert len(rejected) == 3
+
+
+def test_a_converted_box_keeps_its_sizes_and_is_checked_by_the_rules_of_the_run(tmp_path):
+    extra = {"image_size": [40, 30], "verify": {"threshold": 0.6}}
+    box = dataclasses.replace(BARE, id="box", answer="[1, 2, 3, 4]", answer_type="box", images=(b"p",), extra=extra)
+    point = dataclasses.replace(box, id="point", answer="(5, 6)", answer_type="point")
+    directory = write_tfds({"train": lambda: [box, point]}, tmp_path, "located")
+    source = SourceSection(reader="tfds", path=directory.relative_to(tmp_path).as_posix())
+    kept, rejected = read_source(source, "image", DataSection(root=tmp_path))
+    assert list(kept) == [box]
+    assert [(loss.row, loss.id) for loss in rejected] == [(2, "point")]
+    by_distance = GoldCheck(None, RewardSection(rules={"point": "l1"}))
+    assert list(read_source(source, "image", DataSection(root=tmp_path), by_distance)[0]) == [box, point]
 
 
 def test_an_existing_directory_is_not_overwritten(tmp_path):

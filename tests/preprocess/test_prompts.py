@@ -8,10 +8,18 @@ import pytest
 from PIL import Image, ImageFile
 
 from infimmr_jax.config import DataSection, ImageSection, PromptSection
-from infimmr_jax.data.records import DataError, Problem
+from infimmr_jax.data.records import ANSWER_TYPES, DataError, Problem
 from infimmr_jax.preprocess.images import open_image, patchify
 from infimmr_jax.preprocess.layout import VisionLayout
-from infimmr_jax.preprocess.prompts import INSTRUCTIONS, encode_plan, encode_prompt, plan_prompt, plan_text, user_text
+from infimmr_jax.preprocess.prompts import (
+    ANSWER_FORMS,
+    INSTRUCTIONS,
+    encode_plan,
+    encode_prompt,
+    plan_prompt,
+    plan_text,
+    user_text,
+)
 from infimmr_jax.preprocess.tokenizer import IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START, train_tokenizer
 from infimmr_jax.preprocess.video import VideoPlan
 
@@ -38,7 +46,8 @@ def _png(width, height, seed=0):
 
 
 def _problem(question="How many?", images=(), **fields):
-    return Problem("row-7", question, "3", "math", images=tuple(images), **fields)
+    fields = {"answer": "3", "answer_type": "math", **fields}
+    return Problem("row-7", question, images=tuple(images), **fields)
 
 
 ONE, TWO = _png(84, 56), _png(56, 140, seed=1)
@@ -79,6 +88,25 @@ def test_the_instruction_follows_the_format():
         assert "\\boxed{}" in instruction if "boxed" in name else "<answer></answer>" in instruction
     assert "<think></think>" in INSTRUCTIONS["think_boxed"]
     assert user_text(_problem(), "text", PromptSection(instruction="Think.")) == "How many?\n\nThink."
+
+
+def test_the_form_of_the_answer_follows_its_type():
+    for kind in ANSWER_TYPES:
+        problem = _problem(answer_type=kind)
+        form = ANSWER_FORMS.get(kind, "")
+        assert bool(form) == (kind not in ("math", "choice", "string"))
+        expected = f"How many?\n\n{INSTRUCTIONS['boxed']} {form}".rstrip()
+        assert user_text(problem, "text", PromptSection(format="boxed")) == expected
+        own = PromptSection(instruction="{answer_form} Box it: \\boxed{}.")
+        assert user_text(problem, "text", own) == f"How many?\n\n{form} Box it: \\boxed{{}}.".replace("\n\n ", "\n\n")
+        assert user_text(problem, "text", PromptSection(instruction="Think.")) == "How many?\n\nThink."
+
+
+def test_a_size_that_contradicts_the_prompt_is_refused_before_training(tokenizer, layout):
+    extra = {"image_size": [84, 56], "seen_size": [56, 84]}
+    problem = _problem(images=[ONE], answer="[1, 2, 3, 4]", answer_type="box", extra=extra)
+    with pytest.raises(DataError, match=r"this run shows the image at \[84, 56\]"):
+        plan_prompt(problem, "image", tokenizer, layout, DATA, BARE)
 
 
 @pytest.mark.parametrize("system", [None, "Be brief."])

@@ -30,6 +30,25 @@ def test_coordinates_are_mapped_through_the_resize() -> None:
     assert options_of(problem("box", image_size=[1120, 560]), REWARD).scale == (1.0, 1.0)
 
 
+def test_null_keys_that_parquet_adds_say_nothing() -> None:
+    own = {"rule": None, "tolerance": None, "threshold": 0.7, "alternatives": None}
+    assert options_of(problem("string", verify=own), REWARD) == Options("anls", ("a", "b"), (), 0.01, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ("anls", "`verify` is a str"),
+        ({"tolerance": "1%"}, "verify.tolerance is '1%'; it must be a number"),
+        ({"threshold": True}, "verify.threshold is True"),
+        ({"alternatives": "x"}, "verify.alternatives is 'x'; it must be a list"),
+    ],
+)
+def test_values_of_the_wrong_type_are_said(own: object, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        options_of(problem("string", verify=own), REWARD)
+
+
 def test_what_is_not_known_is_named() -> None:
     with pytest.raises(DataError, match=r"p7: verify.rules is not known"):
         options_of(problem("string", verify={"rules": "anls"}), REWARD)

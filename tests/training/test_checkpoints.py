@@ -1,5 +1,6 @@
 """Checkpoints: newest, best, never half-written or damaged, and refused when they are of another run."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from tiny import tiny_config
 
 from infimmr_jax.config import ConfigError, RunConfig
+from infimmr_jax.grpo.advantages import EstimatorState
 from infimmr_jax.grpo.state import TrainState
 from infimmr_jax.model.config import TokenIds, config_from_shape
 from infimmr_jax.training.checkpoints import Checkpoints, Place, checkpoint_directory, has_checkpoint
@@ -25,11 +27,15 @@ def state(value: float) -> TrainState:
     return TrainState(step=jnp.int32(value), params=params, moments=(), estimator=())
 
 
-def abstract() -> TrainState:
+def like(state: TrainState) -> TrainState:
     def one(x):
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))
 
-    return jax.tree.map(one, state(0))
+    return jax.tree.map(one, state)
+
+
+def abstract() -> TrainState:
+    return like(state(0))
 
 
 def opened(config: RunConfig) -> Checkpoints:
@@ -60,6 +66,27 @@ def test_the_newest_is_resumed_with_its_place(tmp_path):
         place, found = checkpoints.resume(abstract())
     assert place == Place(grpo_step=3, key=(1, 2), rows={"metrics": 3})
     np.testing.assert_array_equal(found.params["kernel"], np.full((4, 2), 3.0))
+
+
+def remembering(tasks: int) -> TrainState:
+    """A state with statistics of so many kinds of problems."""
+    values = jnp.arange(1.0, tasks + 1)
+    return dataclasses.replace(state(1), estimator=EstimatorState(values, 2 * values, jnp.full(tasks, 7, jnp.int32)))
+
+
+def test_a_run_of_fewer_kinds_of_problems_goes_on_with_empty_statistics_of_the_new_ones(tmp_path):
+    config = tiny_config(tmp_path)
+    with opened(config) as checkpoints:
+        checkpoints.save(Place(grpo_step=1), remembering(3))
+    with opened(config) as checkpoints:
+        _, found = checkpoints.resume(like(remembering(10)))
+        np.testing.assert_array_equal(found.estimator.mean, [1, 2, 3] + [0] * 7)
+        np.testing.assert_array_equal(found.estimator.square, [2, 4, 6] + [0] * 7)
+        np.testing.assert_array_equal(found.estimator.seen, [7] * 3 + [0] * 7)
+        np.testing.assert_array_equal(checkpoints.restore(like(remembering(3)), 1).estimator.mean, [1, 2, 3])
+        with pytest.raises(ConfigError, match="statistics of 3 answer types, this program knows 2"):
+            checkpoints.resume(like(remembering(2)))
+    assert numbers(config) == [1], "it is not taken for a damaged one"
 
 
 @pytest.mark.parametrize(("mode", "best"), [("max", 2), ("min", 4)])

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny import tiny_config
 
 from infimmr_jax.config import ConfigError
@@ -15,7 +16,7 @@ from infimmr_jax.training.cold_start import plan_shape
 from infimmr_jax.training.packing import PackedBatch
 from infimmr_jax.training.programs import Programs
 from infimmr_jax.training.setup import prepare
-from infimmr_jax.training.sft import learning_rate_at
+from infimmr_jax.training.sft import Drawn, learning_rate_at
 
 TALK = [
     {"messages": [{"role": "user", "content": "red 4?"}, {"role": "assistant", "content": "\\boxed{4}"}]},
@@ -54,6 +55,38 @@ def test_a_packed_run_has_the_curve_of_the_padded_one(setup_of):
     assert batch.mask.sum() == padded.demonstrations(0).mask.sum()
     assert batch.segments.max() >= 2
     np.testing.assert_allclose(curve(packed), curve(padded), atol=1e-5)
+
+
+def test_coordinates_are_demonstrated_in_pixels_of_the_picture_as_it_is_shown(tmp_path):
+    Image.new("RGB", (200, 100)).save(tmp_path / "wide.png")
+    row = {"question": "Where?", "images": ["wide.png"], "answer_type": "box", "solution": "It is there."}
+    rows = [
+        row | {"id": "box", "answer": [50, 20, 150, 80]},
+        row | {"id": "point", "answer": [50, 20, 150, 80], "answer_type": "point"},
+        row | {"id": "list", "answer": ["a", "b"], "answer_type": "list"},
+        row | {"id": "speck", "answer": [50, 20, 50.5, 20.5]},
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = "{reader: jsonl, path: train.jsonl}"
+    overrides = [f"sft.sources={{image: [{source}]}}", f"data.root={tmp_path}", "evaluation={}", "sft.max_response=64"]
+    with GraderPool() as pool:
+        setup = prepare(tiny_config(tmp_path / "run", *overrides), tmp_path / "run", pool)
+    batcher = setup.demonstrations
+    (drawn_from,) = batcher.pools
+    assert [problem.id for problem in drawn_from.problems] == ["box", "point", "list"]
+    said = {}
+    for problem in drawn_from.problems:
+        planned = batcher.plan(Drawn(problem, "image", True))
+        said[problem.id] = setup.tokenizer.decode(planned.plan.tokens[planned.learnt], skip_special_tokens=True)
+    # Shown at 140 x 56: x times 0.7, y times 0.56, in whole pixels; the middle of the region for a point.
+    assert said == {
+        "box": "<think> It is there.</think>\\boxed{[35, 11, 105, 45]}",
+        "point": "<think> It is there.</think>\\boxed{[70, 28]}",
+        "list": "<think> It is there.</think>\\boxed{[a, b]}",
+    }
+    report = next(report for report in setup.reports if report.phase == "cold start")
+    assert [(loss.id, loss.row) for loss in report.rejected] == [("speck", 4)]
+    assert "no longer right" in report.rejected[0].reason
 
 
 def test_processes_hold_the_rows_of_one_packing(setup_of):
