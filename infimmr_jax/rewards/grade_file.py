@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from infimmr_jax.config import RunConfig
+from infimmr_jax.data.answer_forms import FORMS, answer_text
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.grpo.check import check_rewards
 from infimmr_jax.rewards.format import FORMATS
@@ -37,10 +38,11 @@ class Summary:
 def grade_file(path: Path, out: Path, config: RunConfig) -> Summary:
     """Grade the rows of a JSONL file and write each back with its scores; the output appears only when complete.
 
-    A row needs `question`, `answer`, `answer_type` and `response`; `choices` for `choice`; `response_format` overrides
-    `prompt.format`; every other key is kept and seen by verifiers and reward functions (`verify`, `image_size`,
-    `seen_size`: see `questions.options_of`). Written are `accuracy`, `format`, every other component, `reward` (their
-    weighted sum), `extracted` and `reason`. DataError names the file and line of a row that can not be used.
+    A row needs `question`, `answer`, `answer_type` and `response`; `choices` for `choice`; answers have the forms of
+    training data; `response_format` overrides `prompt.format`; every other key is kept and seen by verifiers and reward
+    functions (`verify`, `image_size`, `seen_size`: see `questions.options_of`). Written are `accuracy`, `format`, every
+    other component, `reward` (their weighted sum), `extracted` and `reason`. DataError names the file and line of a row
+    that can not be used.
     """
     if path.resolve() == out.resolve():
         raise DataError(f"{out} is the input file: choose another place for the graded rows")
@@ -120,6 +122,11 @@ def _read(path: Path) -> Iterator[tuple[dict[str, Any], Problem]]:
 def _problem(row: Any, where: str) -> Problem:
     if not isinstance(row, dict):
         raise DataError(f"{where}: the row is a {type(row).__name__}, not an object with keys")
+    if row.get("answer_type") in FORMS and row.get("answer") is not None:
+        try:
+            row = {**row, "answer": answer_text(row["answer"], row["answer_type"])}
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
     for key in REQUIRED:
         if not isinstance(row.get(key), str):
             raise DataError(f"{where}: `{key}` is missing or not a text")

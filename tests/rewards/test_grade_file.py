@@ -23,6 +23,22 @@ def write(path: Path, rows: list[Any]) -> Path:
     return path
 
 
+def test_answers_have_the_forms_of_training_data(tmp_path: Path) -> None:
+    said = {"response_format": "plain"}
+    rows = [
+        {**ROW, **said, "answer_type": "list", "answer": ["a", 2], "response": "[a, 2]"},
+        # Shown at half its size: the answer's left half of the gold box.
+        {**ROW, **said, "answer_type": "box", "answer": [0, 0, 40, 20], "response": "[0, 0, 10, 10]"}
+        | {"image_size": [200, 100], "seen_size": [100, 50]},
+    ]
+    out = tmp_path / "graded.jsonl"
+    grade_file(write(tmp_path / "in.jsonl", rows), out, config())
+    graded = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [(row["answer"], row["accuracy"]) for row in graded] == [(["a", 2], 1.0), ([0, 0, 40, 20], 0.5)]
+    with pytest.raises(DataError, match="line 1: `answer` is a int; with answer_type 'list'"):
+        grade_file(write(tmp_path / "bad.jsonl", [{**rows[0], "answer": 3}]), out, config())
+
+
 def test_rows_come_back_in_order_with_every_key(tmp_path: Path) -> None:
     rows = [
         {**ROW, "id": "a", "mine": {"deep": [1]}},
