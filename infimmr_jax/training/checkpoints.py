@@ -178,8 +178,7 @@ class Checkpoints:
 
     def _tasks(self, step: int) -> int:
         """How many tasks the estimator of a checkpoint has statistics of."""
-        with ocp.StandardCheckpointer() as reader:
-            tree = reader.metadata(self.directory / str(step) / "state").item_metadata.tree
+        tree = ocp.StandardCheckpointHandler().metadata(self.directory / str(step) / "state").tree
         return int(tree["estimator"]["seen"].shape[0])
 
     def _place(self, step: int) -> Place:
