@@ -116,6 +116,9 @@ def _pack(row: dict[str, Any]) -> dict[str, Any]:
     keys = ("step", "phase", "problem_id", "modality", "question", "caption", "answer", "answer_type", "prompt")
     item: dict[str, Any] = {key: row.get(key) for key in keys}
     item["kind"] = row.get("kind", "train")
+    if row.get("image_size") and row.get("seen_size"):
+        gold, seen = (" x ".join(f"{side:g}" for side in row[key]) for key in ("image_size", "seen_size"))
+        item["answer"] = f"{row.get('answer')} (in an image of {gold}, shown at {seen})"
     item["choices"] = [str(choice) for choice in row.get("choices") or ()]
     item["images"] = [str(name) for name in row.get("images") or ()]
     item["responses"] = [_pack_response(response) for response in row["responses"] if isinstance(response, dict)]

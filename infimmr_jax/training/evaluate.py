@@ -105,7 +105,7 @@ def _evaluate(
             real,
         ]
         for row in range(min(TRANSCRIPTS - start - rows.start, real)):
-            record = transcript(chunk[row], prompts[row].text, texts[row], scores, rollouts, row, setup.tokenizer)
+            record = transcript(seen[row], prompts[row].text, texts[row], scores, rollouts, row, setup.tokenizer)
             shown.append((chunk[row], record))
     return sum_over_hosts(sums, share), shown
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from infimmr_jax.data.records import Problem
+from infimmr_jax.data.records import LOCATED, Problem
 from infimmr_jax.rewards.router import Scores
 from infimmr_jax.rollout.sampler import Rollouts
 
@@ -26,7 +26,10 @@ def response_texts(
 def transcript(
     problem: Problem, prompt: str, texts: Sequence[str], scores: Scores, rollouts: Rollouts, row: int, tokenizer: Any
 ) -> dict[str, Any]:
-    """One problem with all its responses, as a row of transcripts.jsonl (without its step and images)."""
+    """One problem with all its responses, as a row of transcripts.jsonl (without its step and images).
+
+    Where the answer has coordinates, with the sizes of the image that those of the gold and of the responses refer to.
+    """
     responses = []
     for column, text in enumerate(texts):
         kept = rollouts.mask[row, column]
@@ -44,6 +47,8 @@ def transcript(
                 "logprobs": np.round(rollouts.logprobs[row, column][kept], 4).tolist(),
             }
         )
+    shown = ("image_size", "seen_size") if problem.answer_type in LOCATED else ()
+    sizes = {key: problem.extra[key] for key in shown if key in problem.extra}
     return {
         "problem_id": problem.id,
         "question": problem.question,
@@ -51,6 +56,7 @@ def transcript(
         "choices": list(problem.choices),
         "answer": problem.answer,
         "answer_type": problem.answer_type,
+        **sizes,
         "prompt": prompt,
         "responses": responses,
     }

@@ -14,6 +14,7 @@ from tiny import tiny_tree
 
 from infimmr_jax.config import RunConfig, apply_overrides, parse_config
 from infimmr_jax.data.records import ANSWER_TYPES
+from infimmr_jax.report.html import write_report
 from infimmr_jax.rewards.router import score_groups
 from infimmr_jax.training import evaluate, groups
 from infimmr_jax.training.loop import train
@@ -107,6 +108,8 @@ def test_every_kind_is_rewarded_by_its_own_rule_in_seen_pixels(run):
     for row in shown:
         got = [response["components"]["accuracy"] for response in row["responses"]]
         assert got == pytest.approx(SCORES[row["answer_type"]], abs=1e-6), row["answer_type"]
+        sizes = [row.get("image_size"), row.get("seen_size")]
+        assert sizes == ([list(FILE), list(SEEN)] if row["answer_type"] == "box" else [None, None])
     (step,) = [row for row in rows_of(run, "metrics") if row["kind"] == "grpo"]
     assert step["reward/accuracy"] == pytest.approx((1.5 + 4 / 3 + 1.0) / 6, abs=1e-6)
 
@@ -130,6 +133,11 @@ def test_the_estimator_keeps_its_statistics_by_kind(run):
 def test_the_held_out_problems_are_graded_alike(run):
     last = rows_of(run, "evals")[-1]
     assert (last["problems"], last["correct"], last["accuracy"]) == (3, 3, 1.0)
+
+
+def test_the_report_says_what_the_coordinates_refer_to(run):
+    page = write_report([run], run / "report.html").read_text()
+    assert "[50, 20, 150, 80] (in an image of 200 x 100, shown at 140 x 56)" in page
 
 
 def test_bad_golds_are_refused_before_training_with_row_and_reason(run):
