@@ -16,7 +16,7 @@ from infimmr_jax.config import OptimizerSection
 from infimmr_jax.grpo.advantages import EstimatorState
 from infimmr_jax.grpo.trainable import Factors, moved_moments, moved_only
 from infimmr_jax.model.qwen2_5_vl import Params
-from infimmr_jax.parallel.mesh import parameter_shardings, parameter_spec, replicated
+from infimmr_jax.parallel.mesh import parameter_shardings, parameter_spec, path_of, replicated, work_spec
 
 
 @struct.dataclass
@@ -42,7 +42,7 @@ def make_optimizer(section: OptimizerSection, moving: Any = None) -> optax.Gradi
     if section.kind == "muon":
         momentum = 0.95 if section.momentum is None else section.momentum
         muon = optax.chain(
-            optax.contrib.scale_by_muon(beta=momentum, weight_dimension_numbers=_matrices),
+            _over_all_devices(optax.contrib.scale_by_muon(beta=momentum, weight_dimension_numbers=_matrices)),
             optax.stateless(lambda updates, _: jax.tree.map(lambda u: u * 0.2 * max(u.shape[-2:]) ** 0.5, updates)),
         )
         direction = optax.partition({"muon": muon, "adam": direction}, _optimizer_of)
@@ -53,6 +53,22 @@ def make_optimizer(section: OptimizerSection, moving: Any = None) -> optax.Gradi
         direction,
         optax.add_decayed_weights(section.weight_decay, mask=_decayed),
     )
+
+
+def _over_all_devices(direction: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`direction` with its products split over `data` too: left alone, every copy of a parameter makes all of them."""
+
+    def update(updates: Any, state: optax.OptState, params: Params | None = None) -> tuple[Any, optax.OptState]:
+        mesh = jax.sharding.get_abstract_mesh()
+        if mesh.empty or mesh.shape["data"] == 1:
+            return direction.update(updates, state, params)
+
+        def split(path: tuple, leaf: Array) -> Array:
+            return jax.lax.with_sharding_constraint(leaf, work_spec(path_of(path), leaf.shape, mesh))
+
+        return direction.update(jax.tree_util.tree_map_with_path(split, updates), state, params)
+
+    return optax.GradientTransformation(direction.init, update)
 
 
 def _decayed(params: Params) -> Any:

@@ -128,6 +128,8 @@ def _by_chunks(
 ) -> tuple[Float[Array, "P G R"], Float[Array, "P G R"]]:
     P, G, R, _ = hidden.shape
     width = min(R, max(1, chunk // (P * G)))
+    # As many chunks, as even as can be: with 40 tokens in chunks of 32 a third of all logits would be padding.
+    width = -(-R // -(-R // width))
     padding = -R % width
 
     def cut(x: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -54,6 +55,21 @@ def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh)
             axes = (None,) * (len(shape) - len(rule)) + tuple(rule)
             return P(*(a if a and size % mesh.shape[a] == 0 else None for a, size in zip(axes, shape, strict=True)))
     raise ConfigError(f"no sharding rule matches the parameter {path}; add one to PARAMETER_RULES")
+
+
+def work_spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> P:
+    """PartitionSpec of an optimiser's products on one parameter: split over `data` too, where parameters lie in copies.
+
+    By whole layers where `data` divides their number (these need nothing of each other), else along the axis that lies
+    over `fsdp`; as the parameter lies when neither divides.
+    """
+    split: list[Any] = list(parameter_spec(path, shape, mesh))
+    for axis in sorted(range(len(shape)), key=lambda axis: split[axis] is not None):
+        names = ("data",) if split[axis] is None else (split[axis], "data")
+        if split[axis] != "tensor" and shape[axis] % math.prod(mesh.shape[name] for name in names) == 0:
+            split[axis] = names
+            break
+    return P(*split)
 
 
 def path_of(path: tuple) -> str:
