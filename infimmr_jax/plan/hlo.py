@@ -171,7 +171,23 @@ def trip_count(module: Module, loop: Instruction) -> int:
     limits = list(_limits(module, loop.called("condition")[0]))
     if not limits:
         raise ValueError(f"the loop {loop.name} has no constant limit")
-    return max(limits)
+    return -(-max(limits) // _step(module, loop))
+
+
+def _step(module: Module, loop: Instruction) -> int:
+    """What a loop adds to its counter: 1, or more in loops that the compiler unrolled after it had made them."""
+    condition, body = (module.computations[loop.called(key)[0]] for key in ("condition", "body"))
+    root = next(item for item in body.values() if item.root)
+    for item in condition.values():
+        index = re.search(r"\bindex=(\d+)", item.text)
+        if item.opcode != "get-tuple-element" or index is None or int(index[1]) >= len(root.operands):
+            continue
+        added = body.get(root.operands[int(index[1])])
+        for name in added.operands if added is not None and added.opcode == "add" else ():
+            value = re.match(r"\((\d+)\)", body[name].text)
+            if body[name].opcode == "constant" and value and int(value[1]) > 1:
+                return int(value[1])
+    return 1
 
 
 def _limits(module: Module, name: str) -> Iterator[int]:

@@ -93,6 +93,14 @@ ENTRY %main (w0: bf16[4,64,128]) -> bf16[16,512,128] {
 """
 
 
+def test_an_unrolled_loop_counts_by_what_it_adds_to_its_counter():
+    # Two pieces of a product a turn, as the compiler makes of products whose pieces go round a ring.
+    two = "  %two = s32[]{:T(128)} constant(2)\n  %j = s32[]{:T(128)} add(%i, %two)\n  ROOT %next"
+    text = TPU_TEXT.replace("  ROOT %next", two).replace("tuple(%i, %w, %x)", "tuple(%j, %w, %x)")
+    times = [times for item, _, times in hlo.walk(hlo.parse_module(text)) if item.opcode == "fusion"]
+    assert times == [2]
+
+
 def test_the_tpu_compilers_text_is_read():
     module = hlo.parse_module(TPU_TEXT)
     rows = list(hlo.walk(module))
