@@ -27,7 +27,7 @@ def answer_text(value: Any, answer_type: str) -> str:
     """A gold answer of a type in FORMS as the text that graders read; a text stays as it is.
 
     Raises DataError for another kind of value, a number that is not finite, and an element of a list that a reader
-    could not tell from two (one with a comma, a bracket or an "and").
+    could not tell from two (one with a comma, a bracket or an "and", or an empty one).
     """
     if isinstance(value, str):
         return value
@@ -53,8 +53,8 @@ def _listed(value: list[Any]) -> str:
     if elements(text) != flat:
         found = next((item for item in flat if elements(item) != [item]), flat[0] if flat else "")
         raise DataError(
-            f"the element {found[:40]!r} of `answer` can not be told apart in a list: elements have no commas, "
-            "brackets, line breaks or 'and' and are not empty"
+            f"the element {found[:40]!r} of `answer` can not be told apart in a list: elements are not empty "
+            "and have no commas, semicolons, brackets or line breaks and no 'and' or 'or'"
         )
     return text
 

@@ -17,10 +17,13 @@ from infimmr_jax.rewards.verdict import Options, Question
 from infimmr_jax.rewards.verifiers import QUICK, RULES, quick_verdict
 from infimmr_jax.rewards.verify_action import COORDINATE_KEYS, parse_action
 from infimmr_jax.rewards.verify_choice import letter_of
+from infimmr_jax.rewards.verify_region import DISTANCE_SIGMA, L1_LIMIT
 from infimmr_jax.rewards.verify_string import clean_text
 
 FULL = 1 - 1e-6  # an IoU with itself may miss 1 by a rounding
 MARGIN = 0.01  # of a side: annotators draw boxes a little over the edge
+# What rules of distance forgive without a threshold, in units of the gold's image.
+LIMITS = {("box", "l1"): L1_LIMIT, ("point", "l1"): L1_LIMIT, ("point", "distance"): DISTANCE_SIGMA}
 
 
 def check_gold(problem: Problem, pool: GraderPool | None = None, reward: RewardSection | None = None) -> str | None:
@@ -73,20 +76,20 @@ def _check_text(problem: Problem, reward: RewardSection) -> str | None:
     best = ideal_answer(problem.answer_type, answer, options)
     verdict = quick_verdict(Question(problem.answer_type, answer, best or answer, options))
     said = "unparsable gold" if best is None else "" if verdict is None else verdict.reason
-    rule = f"by rule {options.rule or RULES[problem.answer_type][0]!r}"
+    rules = RULES[problem.answer_type]
+    by_rule = f" by rule {options.rule or rules[0]!r}" if len(rules) > 1 else ""
     if said.startswith("unparsable gold"):
-        shown = rule if len(RULES[problem.answer_type]) > 1 else ""
-        return f"the {problem.answer_type} answer {_short(answer)} can not be graded{shown and f' {shown}'}: {said}"
+        return f"the {problem.answer_type} answer {_short(answer)} can not be graded{by_rule}: {said}"
     # Of mathematics the text alone does not say; the pool is asked later.
     if problem.answer_type != "math" and verdict is not None and verdict.score < FULL:
         return (
-            f"the {problem.answer_type} answer {_short(answer)} can not be graded: no answer earns the full score "
-            f"{rule} ({said}); choose another one in `verify` or reward.rules"
+            f"the {problem.answer_type} answer {_short(answer)} can not be graded: no answer earns the full score"
+            f"{by_rule} ({said}); choose another one in `verify` or reward.rules"
         )
-    return _misplaced(problem) if problem.answer_type in LOCATED else None
+    return _misplaced(problem, options) if problem.answer_type in LOCATED else None
 
 
-def _misplaced(problem: Problem) -> str | None:
+def _misplaced(problem: Problem, options: Options) -> str | None:
     """Why the gold coordinates can not be meant in the picture that they refer to."""
     texts = [problem.answer]
     if problem.answer_type == "action":
@@ -98,6 +101,12 @@ def _misplaced(problem: Problem) -> str | None:
     size = problem.extra.get("image_size")
     if size is None:
         return None
+    limit = LIMITS.get((problem.answer_type, options.rule))
+    if limit is not None and (options.threshold or limit) >= max(size):
+        return (
+            f"the rule {options.rule!r} forgives {options.threshold or limit:g} in an image of {size[0]:g} x "
+            f"{size[1]:g}, so that every answer is right; give `verify` a `threshold` in the units of `image_size`"
+        )
     for text in texts:
         groups: Sequence[tuple[float, ...]] = parse_boxes(text) or parse_points(text) or ()
         for number, side in ((x, size[place % 2]) for group in groups for place, x in enumerate(group)):
