@@ -125,7 +125,10 @@ def update_parts(work: Work, recomputed: bool, reference: bool) -> list[Part]:
     """FLOPs, bytes and link bytes of the update; `recomputed`: every layer runs forward once more for its gradient."""
     text, vision, t = work.model.text, work.model.vision, work.tensor
     passes = (4 if recomputed else 3) + (1 if reference else 0)
-    gathers = (3 if recomputed else 2) + (1 if reference else 0)
+    # As compiled: a layer is gathered forward and once more backward, where it is recomputed and differentiated; of its
+    # two sums over `tensor` each way, one is made again when it is recomputed.
+    gathers = 2 + (1 if reference else 0)
+    sums = 2 + (0.5 if recomputed else 0) + (1 if reference else 0)
     micros, width = work.micros * work.passes, work.width
     share = (work.fsdp - 1) / work.fsdp
     layers = work.layer_weights * text.num_layers / t
@@ -136,7 +139,7 @@ def update_parts(work: Work, recomputed: bool, reference: bool) -> list[Part]:
         sent = gathers * weights * width * share * micros + weights * width * share * micros
         if work.data > 1:
             sent += 2 * weights / work.fsdp * 4 * (work.data - 1) / work.data * micros
-        sent += passes * reduced * 2 * (t - 1) / t * work.passes
+        sent += sums * reduced * 2 * (t - 1) / t * work.passes
         return Part(name, passes * flops * work.passes, traffic, sent)
 
     patches = work.prompts * work.shapes.images * work.shapes.patches
@@ -153,7 +156,8 @@ def update_parts(work: Work, recomputed: bool, reference: bool) -> list[Part]:
             work.vision_weights * vision.depth / t,
             patches,
             vision.depth * (16 * vision.hidden_size + 8 * vision.intermediate_size),
-            2 * vision.depth * vision.hidden_size * width * patches,
+            # The halves of qkv do not lie on borders between q, k and v: its rows are gathered too.
+            (2 + 1.5) * vision.depth * vision.hidden_size * width * patches,
         ),
         part(
             "trunk",
@@ -198,11 +202,17 @@ def sampler_parts(work: Work) -> list[Part]:
     tower = work.vision_weights * vision.depth / t
     prefill = work.trunk_tokens * (2 * layers + attention * work.shapes.prompt / 2) + 2 * tower * patches
     rows = 2 * text.num_layers * text.hidden_size * width * 2 * (t - 1) / t
+    seen = (2 + 1.5) * vision.depth * vision.hidden_size * width * 2 * (t - 1) / t * patches
     branches, R = work.prompts * work.group, work.response
     every_token = (layers + head) * width + work.prompts * (work.shapes.prompt + work.group * R) * work.cache_token
     decode = branches * R * (2 * (layers + head) + attention * (work.shapes.prompt + R))
     return [
-        Part("prefill", prefill, (layers + tower) * width, (layers + tower) * width * share + rows * work.trunk_tokens),
+        Part(
+            "prefill",
+            prefill,
+            (layers + tower) * width,
+            (layers + tower) * width * share + rows * work.trunk_tokens + seen,
+        ),
         Part("decode", decode, every_token * R, (layers + head) * width * share + rows * branches * R),
     ]
 
