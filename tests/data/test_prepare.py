@@ -10,6 +10,7 @@ from PIL import Image
 from infimmr_jax.config import load_config, parse_config
 from infimmr_jax.data.curriculum import build_curriculum, heldout
 from infimmr_jax.data.prepare import prepare
+from infimmr_jax.data.readers import GoldCheck, read_source
 from infimmr_jax.data.records import DataError
 from infimmr_jax.data.synthetic import make_problem
 
@@ -134,6 +135,28 @@ def test_balance_and_benchmarks_come_from_the_configuration(root, tmp_path):
     assert text.duplicates == []
     assert text.kept + text.surplus + len(text.contaminated) + len(text.rejected) == 14
     assert load_config(tmp_path / "out" / "config.yaml").data.curation.benchmarks == ()
+
+
+def test_golds_are_checked_by_the_rules_of_the_phase_and_boxes_keep_their_sizes(root, tmp_path):
+    config = configuration(root)
+    located = {"question": "Where is the crossing?", "images": ["images/11.png"], "verify": {"threshold": 5}}
+    rows = [
+        located | {"id": "point", "answer": [3, 4], "answer_type": "point"},
+        located | {"id": "box", "answer": [3, 4, 20, 30], "answer_type": "box"},
+        located | {"id": "two", "answer": [3, 4, 5], "answer_type": "point"},
+    ]
+    source = write(root, "located", rows)
+    phase = config.phases[2].model_dump() | {"sources": [source], "reward": {"rules": {"point": "l1"}}}
+    tree = {"data": config.data.model_dump(), "phases": [phase]}
+    (summary,) = prepare(parse_config(tree), tmp_path / "out")
+    assert summary.answer_types == {"point": 1, "box": 1}
+    assert [loss["id"] for loss in summary.rejected] == ["two"]
+    converted = load_config(tmp_path / "out" / "config.yaml")
+    golds = GoldCheck(None, converted.phases[0].reward)
+    problems, rejected = read_source(converted.phases[0].sources[0], "image", converted.data, golds)
+    assert rejected == []
+    with Image.open(root / "images" / "11.png") as image:
+        assert [problem.extra["image_size"] for problem in problems] == [list(image.size)] * 2
 
 
 def test_errors_come_before_anything_is_written(root, tmp_path):

@@ -24,6 +24,7 @@ FILE, SEEN = (200, 100), (140, 56)
 BOX = {"question": "Where is it?", "answer": [50, 20, 150, 80], "answer_type": "box"}
 LIST = {"question": "Which colours?", "answer": ["red", "green", "blue"], "answer_type": "list"}
 LIST |= {"verify": {"rule": "share"}}
+POINT = {"question": "Where is its middle?", "answer": [100, 50], "answer_type": "point"}
 MATH = {"question": "What is 3 + 4?", "answer": "7", "answer_type": "math"}
 
 # In seen pixels x is 0.7 and y 0.56 of the file's. The gold's left half has half of its area: IoU 0.5. (Taken for
@@ -32,16 +33,17 @@ SAID = {
     "box": ["[35, 11.2, 105, 44.8]", '[{"bbox_2d": [35, 11.2, 70, 44.8], "label": "it"}]'],
     "list": ["[red, green, blue]", "red, blue, green"],
     "math": ["7", "8"],
+    "point": ["(72, 28)"],  # in the file (102.9, 50): 1.4 from the gold on average, and the rule forgives 2
 }
 SCORES = {"box": [1.0, 0.5], "list": [1.0, 1 / 3], "math": [1.0, 0.0]}
 
 
-def problem_rows(folder: Path, name: str) -> list[dict]:
+def problem_rows(folder: Path, name: str, *kinds: dict) -> list[dict]:
     image = folder / f"{name}.png"
     noise = np.random.default_rng(len(name)).integers(0, 255, (FILE[1], FILE[0], 3), dtype=np.uint8)
     Image.fromarray(noise).save(image)
     common = {"images": [image.name], "source": "made"}
-    return [{"id": f"{name}-{kind['answer_type']}", **kind, **common} for kind in (BOX, LIST, MATH)]
+    return [{"id": f"{name}-{kind['answer_type']}", **kind, **common} for kind in kinds]
 
 
 def write(path: Path, rows: list[dict]) -> None:
@@ -53,7 +55,7 @@ def config(tmp_path_factory) -> RunConfig:
     base = tmp_path_factory.mktemp("types")
     root = base / "data"
     root.mkdir()
-    rows = problem_rows(root, "train")
+    rows = problem_rows(root, "train", BOX, LIST, MATH)
     bad = [
         {"id": "turned", "answer": [150, 80, 50, 20]},
         {"id": "per mille", "answer": [500, 200, 1000, 800]},
@@ -64,17 +66,18 @@ def config(tmp_path_factory) -> RunConfig:
         {"id": "and", "answer": ["salt and pepper", "x"], "answer_type": "list"},
     ]
     write(root / "train.jsonl", [*rows, *({**rows[0], **change} for change in bad)])
-    write(root / "heldout.jsonl", problem_rows(root, "heldout"))
+    near = POINT | {"verify": {"threshold": 2}}
+    write(root / "heldout.jsonl", problem_rows(root, "heldout", BOX, LIST, MATH, near))
     tree = apply_overrides(tiny_tree(base / "run"), ["sft=null", f"data.root={root}", "data.max_prompt=320"])
     tree["data"] |= {"prompt_buckets": [], "image_buckets": []}
     tree["prompt"] = {"instruction": "Answer in a box. {answer_form}"}
-    tree["reward"] = {"weights": {"accuracy": 1.0}}
+    tree["reward"] = {"weights": {"accuracy": 1.0}, "rules": {"point": "l1"}}
     tree["grpo"] = {"estimator": "ema_std"}
     tree["phases"] = [tree["phases"][2] | {"sources": [{"reader": "jsonl", "path": "train.jsonl"}]}]
     # Every three draws are one pass over the three problems.
     tree["phases"][0] |= {"steps": 1, "prompts_per_step": 6}
     heldout = {"image": [{"reader": "jsonl", "path": "heldout.jsonl"}]}
-    tree["evaluation"] = {"problems": 3, "batch_size": 3, "sources": heldout}
+    tree["evaluation"] = {"problems": 4, "batch_size": 4, "sources": heldout}
     tree["checkpoint"] = {"every_steps": 1}
     tree["logging"] |= {"transcripts_every": 1, "transcript_groups": 6}
     return parse_config(tree)
@@ -132,7 +135,7 @@ def test_the_estimator_keeps_its_statistics_by_kind(run):
 
 def test_the_held_out_problems_are_graded_alike(run):
     last = rows_of(run, "evals")[-1]
-    assert (last["problems"], last["correct"], last["accuracy"]) == (3, 3, 1.0)
+    assert (last["problems"], last["correct"], last["accuracy"]) == (4, 4, 1.0)
 
 
 def test_the_report_says_what_the_coordinates_refer_to(run):

@@ -27,6 +27,8 @@ REJECTED = {
     "question empty": "`question` is empty",
     "question of 10 MB": "10,000,000 characters",
     "gold": "can not be graded",
+    "gold outside": "outside the image of 60 x 40",
+    "gold of two boxes": "no answer earns the full score by rule 'iou'",
     "good": "already used in row 1",
     None: "not valid UTF-8",
 }
@@ -85,6 +87,8 @@ def config(tmp_path_factory):
         row("question empty", question=" \n"),
         row("question of 10 MB", question="x" * 10_000_000),
         row("gold", answer="\\frac{1}{"),
+        row("gold outside", answer=[0, 0, 70, 40], answer_type="box"),
+        row("gold of two boxes", answer=[[0, 0, 7, 4], [8, 8, 9, 9]], answer_type="box"),
         row("good", question="Again?"),
         row("leaking", caption="There are 7 of them."),
     ]
@@ -114,7 +118,7 @@ def test_training_starts_with_every_bad_row_listed_and_runs_through(config, pool
     caption, image = setup.curriculum.report
     check({loss.id: loss.reason for loss in caption.rejected}, *caption.flagged.values())
     assert {loss.id for loss in image.rejected} == set(REJECTED)
-    assert (caption.read, caption.kept) == (17, 7)
+    assert (caption.read, caption.kept) == (19, 7)
     assert all(loss.row for loss in caption.rejected)
     shown = {p.id for step in iterate(setup.curriculum) for p in step.problems}
     assert shown == {"good", "leaking", *REPAIRED}
@@ -126,7 +130,7 @@ def test_prepare_lists_every_bad_row_and_keeps_the_files_of_the_repaired(config,
     assert {row["modality"] for row in summary.rejected} == {"caption", "image"}
     report = (tmp_path / "out" / "report.md").read_text()
     assert all(str(name) in report for name in REJECTED if name is not None)
-    assert "| set/train.jsonl | caption, image | 17 | 10 | 0 | 0 | 0 | 7 | 1 |" in report
+    assert "| set/train.jsonl | caption, image | 19 | 12 | 0 | 0 | 0 | 7 | 1 |" in report
     converted = load_config([tmp_path / "out" / "config.yaml"])
     problems, rejected = read_source(converted.phases[0].sources[0], "image", converted.data)
     assert rejected == []
