@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import functools
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -94,18 +95,16 @@ class SamplerState:
     seen: Bool[Array, "P G V"] | None = None
 
 
-# "decoder": all of the decoder but its layers, and "layers": the parameters of every one.
-Weights = dict[str, Any]
+Weights = dict[str, Any]  # "decoder" without its layers, and "layers": the parameters of each
 
 
 @struct.dataclass
 class Stage:
-    """What a token loop hands to the next: its rows, their prompts, and of these each layer's keys and values.
+    """What does not change while a token loop runs: where its rows belong, what they keep, and their prompts.
 
-    `kv` has [P, K, S, D] twice a layer; the trunk is without its own.
+    `kv` has every layer's keys and values of the prompts, [P, K, S, D]; the trunk is without its own.
     """
 
-    state: SamplerState
     places: Places
     inputs: RowInputs
     trunk: Trunk
@@ -149,15 +148,21 @@ def sample_branches(
     shards: int = 1,
 ) -> Rollouts:
     """`sample` after its prefill: the token loops over a trunk that was computed from `batch`."""
-    weights, stage, rollouts = begin_stages(params, config, options, settings, trunk, batch, key, limits, stops, shards)
-    P, G = rollouts.finished.shape
+    weights, stage, state = begin_stages(params, config, options, settings, trunk, batch, key, limits, stops, shards)
+    P, G = state.done.shape
+    *early, R = cache_lengths(settings)
+    loop = functools.partial(run_loop, allowed=allowed, stops=stops, config=config, options=options, settings=settings)
+    whole = None
     for number in range(stage_count(P, G, settings, shards)):
-        stage, rollouts = run_stage(weights, stage, rollouts, allowed, stops, config, options, settings, number, shards)
-    return rollouts
+        for end, longer in zip(early, [*early, R][1:], strict=True) if number == 0 else ():
+            state = grown(loop(state, stage, weights, number=number, P=P, end=end, shards=shards), longer)
+        state = loop(state, stage, weights, number=number, P=P, end=R, shards=shards)
+        whole, stage, state = end_stage(state, stage, whole, settings, number, P, shards)
+    return cast(Rollouts, whole)
 
 
 def stage_count(P: int, G: int, settings: SampleSettings, shards: int = 1) -> int:
-    """How many token loops P prompts are sampled in: one more than they are compacted."""
+    """How many shapes P prompts of G responses are sampled in: one more than they are compacted."""
     return len(compacted_shapes(P // shards, G, settings.compactions)) + 1
 
 
@@ -172,8 +177,8 @@ def begin_stages(
     limits: Int[Array, "P G"] | None = None,
     stops: Int[Array, "N T V"] | None = None,
     shards: int = 1,
-) -> tuple[Weights, Stage, Rollouts]:
-    """What the first token loop needs: the decoder's weights as loops read them, its rows, and rollouts still empty."""
+) -> tuple[Weights, Stage, SamplerState]:
+    """What the first token loop needs: the decoder's weights as loops read them, its rows' prompts, and its state."""
     state = initial_state(config, options, settings, trunk, batch, stops)
     P, G = state.last.shape
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(P * G)).reshape(P, G)
@@ -184,69 +189,79 @@ def begin_stages(
     weights = {"decoder": whole_parameters(ends, "decoder", options.compute_dtype), "layers": layers}
     nothing: Any = None
     stage = Stage(
-        state=state,
         places=first_places(P // shards, G, shards),
         inputs=RowInputs(keys, limits),
         trunk=dataclasses.replace(trunk, k=nothing, v=nothing),
         kv=tuple((k, v) for _, k, v in inputs),
     )
-    return weights, stage, state.rollouts
+    return weights, stage, state
 
 
-def run_stage(
-    weights: Weights,
+def run_loop(
+    state: SamplerState,
     stage: Stage,
-    whole: Rollouts,
+    weights: Weights,
     allowed: Bool[Array, "V"],
     stops: Int[Array, "N T V"] | None,
     config: ModelConfig,
     options: ModelOptions,
     settings: SampleSettings,
+    *,
     number: int,
+    P: int,
+    end: int,
     shards: int = 1,
-) -> tuple[Stage, Rollouts]:
-    """Token loop `number`, until its rows fit into the next shape; returns them in it, and the rollouts so far.
-
-    The last loop ends with the last row, and what it returns as stage is of no use. In `whole` the rows that are not
-    done have the tokens they have got so far.
-    """
-    P, G = whole.finished.shape
-    prompts, nowhere = P // shards, P // shards * G
-    shapes = compacted_shapes(prompts, G, settings.compactions)
-    shape = shapes[number] if number < len(shapes) else None
-    places, inputs = stage.places, stage.inputs
+) -> SamplerState:
+    """The token loop of stage `number` of P prompts: until slot `end`, or until its rows fit into the next shape."""
+    prompts = P // shards
+    shapes = compacted_shapes(prompts, settings.group_size, settings.compactions)
     layers = tuple((layer, k, v) for layer, (k, v) in zip(weights["layers"], stage.kv, strict=True))
 
-    def run(state: SamplerState, end: int) -> SamplerState:
-        def unfinished(state: SamplerState) -> Array:
-            more = (state.slot < end) & ~jnp.all(state.done)
-            return more if shape is None else more & ~fits(state.done, places, prompts, shape, shards)
+    def unfinished(state: SamplerState) -> Array:
+        more = (state.slot < end) & ~jnp.all(state.done)
+        if number == len(shapes):
+            return more
+        return more & ~fits(state.done, stage.places, prompts, shapes[number], shards)
 
-        def step(state: SamplerState) -> SamplerState:
-            return sample_step(weights, config, options, settings, stage.trunk, layers, allowed, inputs, stops, state)
+    def step(state: SamplerState) -> SamplerState:
+        inputs, trunk = stage.inputs, stage.trunk
+        return sample_step(weights, config, options, settings, trunk, layers, allowed, inputs, stops, state)
 
-        return jax.lax.while_loop(unfinished, step, state)
+    return jax.lax.while_loop(unfinished, step, state)
 
-    *early, R = cache_lengths(settings)
-    state = stage.state
-    if number == 0:
-        for length, longer in zip(early, [*early, R][1:], strict=True):
-            state = run(state, length)
-            state = dataclasses.replace(state, caches=grown(state.caches, longer))
-    state = run(state, R)
+
+def end_stage(
+    state: SamplerState,
+    stage: Stage,
+    whole: Rollouts | None,
+    settings: SampleSettings,
+    number: int,
+    P: int,
+    shards: int = 1,
+) -> tuple[Rollouts, Stage, SamplerState]:
+    """The rollouts of all P prompts with what the rows of stage `number` have got; stage and state in the next shape.
+
+    `whole` are the rollouts after the stage before. Rows that are done are final in them. The last stage has no next
+    shape and is returned as it is.
+    """
+    prompts, G = P // shards, settings.group_size
+    shapes = compacted_shapes(prompts, G, settings.compactions)
     here, executed = _rows_of(state.rollouts), state.rollouts.executed
-    if not shapes:
-        return stage, state.rollouts
-    whole = dataclasses.replace(whole, **put_back(_rows_of(whole), here, places.home, shards), executed=executed)
-    if shape is None:
-        return stage, whole
-    rows = (state.last, here, state.caches, state.stops, state.seen, inputs)
-    of_prompts = (stage.trunk, stage.kv)
-    places, done, rows, of_bundles = compact(state.done, places, prompts, nowhere, shape, shards, rows, of_prompts)
+    if whole is None:
+        whole = state.rollouts
+    else:
+        rows_so_far = put_back(_rows_of(whole), here, stage.places.home, shards)
+        whole = dataclasses.replace(whole, **rows_so_far, executed=executed)
+    if number == len(shapes):
+        return whole, stage, state
+    rows = (state.last, here, state.caches, state.stops, state.seen, stage.inputs)
+    places, done, rows, (trunk, kv) = compact(
+        state.done, stage.places, prompts, prompts * G, shapes[number], shards, rows, (stage.trunk, stage.kv)
+    )
     last, here, caches, states, seen, inputs = rows
     rollouts = Rollouts(**here, executed=executed)
     state = SamplerState(state.slot, last, done, rollouts, caches, states, seen)
-    return Stage(state, places, inputs, *of_bundles), whole
+    return whole, Stage(places, inputs, trunk, kv), state
 
 
 def cache_lengths(settings: SampleSettings) -> tuple[int, ...]:
@@ -255,20 +270,18 @@ def cache_lengths(settings: SampleSettings) -> tuple[int, ...]:
     return tuple(sorted({-(-R * (number + 1) // count) for number in range(count)}))
 
 
-def grown(caches: tuple[LayerCache, ...], length: int) -> tuple[LayerCache, ...]:
-    """Caches [P, G, K, R, D] with room for `length` tokens."""
+def grown(state: SamplerState, length: int) -> SamplerState:
+    """The state with caches [P, G, K, R, D] that have room for `length` tokens."""
 
     def longer(x: Array) -> Array:
         return jnp.pad(x, [(0, 0)] * 3 + [(0, length - x.shape[3]), (0, 0)])
 
-    return jax.tree.map(longer, caches)
+    return dataclasses.replace(state, caches=jax.tree.map(longer, state.caches))
 
 
 def _rows_of(rollouts: Rollouts) -> dict[str, Any]:
     """The arrays of rollouts that have a row a response."""
-    return {
-        field.name: getattr(rollouts, field.name) for field in dataclasses.fields(rollouts) if field.name != "executed"
-    }
+    return {name: value for name, value in vars(rollouts).items() if name != "executed"}
 
 
 def initial_state(

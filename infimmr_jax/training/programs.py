@@ -28,10 +28,14 @@ from infimmr_jax.parallel.mesh import batch_divisor, batch_sharding, replicated,
 from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.rollout.sampler import (
     Rollouts,
+    SamplerState,
     SampleSettings,
     Stage,
     begin_stages,
-    run_stage,
+    cache_lengths,
+    end_stage,
+    grown,
+    run_loop,
     sample,
     stage_count,
 )
@@ -78,7 +82,7 @@ class Programs:
     def __init__(self, setup: Recipe):
         self.setup = setup
         self._samplers: dict[SampleSettings, Callable] = {}
-        self._staged: dict[tuple[SampleSettings, int], list[Callable]] = {}
+        self._staged: dict[SampleSettings, tuple[Callable, Callable, Callable, Callable]] = {}
         self._updaters: dict[tuple, Callable] = {}
         self.shardings = state_shardings(self.abstract_state(), setup.mesh)
 
@@ -202,24 +206,32 @@ class Programs:
         Each token loop is a program of its own, and all are given to the devices at once: while later ones run, the
         responses that earlier ones have finished can be fetched and graded.
         """
-        mesh = self.setup.mesh
-        placed = shard_batch(batch, mesh)
-        count = stage_count(placed.row_mask.shape[0], settings.group_size, settings, batch_divisor(mesh))
-        found = []
+        mesh, R = self.setup.mesh, settings.max_response
+        placed, shards = shard_batch(batch, mesh), batch_divisor(mesh)
+        P = placed.row_mask.shape[0]
+        count = stage_count(P, settings.group_size, settings, shards)
         with self._mesh():
             if count == 1:
                 return [self.sampler(settings)(params, placed, self._allowed, key)]
-            begin, *loops = self._stages(settings, count)
-            weights, stage, whole = begin(params, placed, key)
-            for loop in loops:
-                stage, whole = loop(stage, weights, whole, self._allowed)
+            begin, loop, grow, end = self._stages(settings)
+            weights, stage, state = begin(params, placed, key)
+            found: list[Rollouts] = []
+            for number in range(count):
+                for length in cache_lengths(settings)[:-1] if number == 0 else ():
+                    longer = min(other for other in cache_lengths(settings) if other > length)
+                    state = grow(loop(state, stage, weights, self._allowed, number, P, length), longer)
+                state = loop(state, stage, weights, self._allowed, number, P, R)
+                whole, stage, state = end(state, stage, found[-1] if found else None, number, P)
                 found.append(whole)
         return found
 
-    def _stages(self, settings: SampleSettings, count: int) -> list[Callable]:
-        """The programs of a sampler in stages: prefill, then every token loop, which takes over the stage."""
-        if (settings, count) in self._staged:
-            return self._staged[settings, count]
+    def _stages(self, settings: SampleSettings) -> tuple[Callable, Callable, Callable, Callable]:
+        """The programs of a sampler in stages: prefill, token loop, growth of caches, compaction.
+
+        Loops work in place; where shapes change, nothing could be taken over.
+        """
+        if settings in self._staged:
+            return self._staged[settings]
         setup, shards, stops = self.setup, batch_divisor(self.setup.mesh), self._stops(settings.stop)
         model, options = setup.model, setup.options
 
@@ -227,16 +239,23 @@ class Programs:
             trunk = trunk_forward(params, model, options, batch)
             return begin_stages(params, model, options, settings, trunk, batch, key, None, stops, shards)
 
-        def loop(
-            number: int, stage: Stage, weights: Any, whole: Rollouts, allowed: Any
-        ) -> tuple[Stage | None, Rollouts]:
-            after, whole = run_stage(weights, stage, whole, allowed, stops, model, options, settings, number, shards)
-            whole = jax.lax.with_sharding_constraint(whole, self._rollout_shardings)
-            return after if number + 1 < count else None, whole
+        def loop(state: Any, stage: Stage, weights: Any, allowed: Any, number: int, P: int, end: int) -> SamplerState:
+            given = (state, stage, weights, allowed, stops, model, options, settings)
+            return run_loop(*given, number=number, P=P, end=end, shards=shards)
 
-        loops = [jax.jit(functools.partial(loop, number), donate_argnums=0) for number in range(count)]
-        self._staged[settings, count] = [jax.jit(begin), *loops]
-        return self._staged[settings, count]
+        def end(state: Any, stage: Stage, whole: Rollouts | None, number: int, P: int) -> tuple:
+            last = number + 1 == stage_count(P, settings.group_size, settings, shards)
+            whole, *after = end_stage(state, stage, whole, settings, number, P, shards)
+            whole = jax.lax.with_sharding_constraint(whole, self._rollout_shardings)
+            return (whole, None, None) if last else (whole, *after)
+
+        self._staged[settings] = (
+            jax.jit(begin),
+            jax.jit(loop, static_argnums=(4, 5, 6), donate_argnums=0),
+            jax.jit(grown, static_argnums=1),
+            jax.jit(end, static_argnums=(3, 4)),
+        )
+        return self._staged[settings]
 
     def _stops(self, texts: tuple[str, ...]) -> Any:
         """The automata of the texts that end a response; of a planned run, without tokenizer, only their shape."""

@@ -16,7 +16,16 @@ from small import ALLOWED, EOS, MODEL, OPTIONS, prompts
 
 from infimmr_jax.model.qwen2_5_vl import init_params, trunk_forward
 from infimmr_jax.rollout.compaction import compact, compacted_shapes, first_places, fits
-from infimmr_jax.rollout.sampler import SampleSettings, begin_stages, run_stage, sample, stage_count
+from infimmr_jax.rollout.sampler import (
+    SampleSettings,
+    begin_stages,
+    cache_lengths,
+    end_stage,
+    grown,
+    run_loop,
+    sample,
+    stage_count,
+)
 
 # One layer: every shape is a token loop of its own to compile.
 ONE = dataclasses.replace(MODEL, text=dataclasses.replace(MODEL.text, num_layers=1))
@@ -141,11 +150,19 @@ def test_stages_are_programs_of_their_own_and_what_they_finish_is_final():
         trunk = trunk_forward(params, ONE, OPTIONS, batch)
         return begin_stages(params, ONE, OPTIONS, settings, trunk, batch, key, limits, shards=2)
 
-    weights, stage, whole = jax.jit(begin)(PARAMS, batch, limits, key)
-    stages = []
+    @functools.partial(jax.jit, static_argnums=(3, 4))
+    def loop(state, stage, weights, number, end):
+        given = (state, stage, weights, ALLOWED, None, ONE, OPTIONS, settings)
+        return run_loop(*given, number=number, P=4, end=end, shards=2)
+
+    weights, stage, state = jax.jit(begin)(PARAMS, batch, limits, key)
+    stages, whole = [], None
     for number in range(stage_count(4, 4, settings, shards=2)):
-        loop = jax.jit(lambda *given, number=number: run_stage(*given, None, ONE, OPTIONS, settings, number, shards=2))
-        stage, whole = loop(weights, stage, whole, ALLOWED)
+        if number == 0:
+            for length, longer in itertools.pairwise(cache_lengths(settings)):
+                state = grown(loop(state, stage, weights, number, length), longer)
+        state = loop(state, stage, weights, number, 32)
+        whole, stage, state = end_stage(state, stage, whole, settings, number, 4, shards=2)
         stages.append(jax.device_get(whole))
     assert len(stages) == 3
     for name in vars(expected):
