@@ -138,11 +138,33 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def config_differences(runs: list[Run]) -> list[tuple[str, list[str]]]:
-    """Configuration keys on which the runs differ, each with one text a run (`-` where the key is absent)."""
-    flat = [flatten(run.config) for run in runs]
+    """Configuration keys on which the runs differ, each with one text a run (`-` where the key is absent).
+
+    A whole phase that some run does not have is one row.
+    """
+    flat = [_with_phases_as_one(run.config, runs) for run in runs]
     keys = list(dict.fromkeys(key for tree in flat for key in tree))
     table = [(key, ["-" if key not in tree else _yaml_text(tree[key]) for tree in flat]) for key in keys]
     return [(key, texts) for key, texts in table if len(set(texts)) > 1]
+
+
+def _with_phases_as_one(config: dict[str, Any], runs: list[Run]) -> dict[str, Any]:
+    """The flat configuration; phases beyond those of the run with the fewest are told by name, modality and steps."""
+
+    def phases(tree: dict[str, Any]) -> list[Any]:
+        found = tree.get("phases")
+        return found if isinstance(found, list) else []
+
+    common = min(len(phases(run.config)) for run in runs)
+    further = phases(config)[common:]
+    if not further:
+        return flatten(config)
+    told = {
+        f"phases.{common + index}": f"{phase.get('name')}: {phase.get('modality')}, {phase.get('steps')} steps"
+        for index, phase in enumerate(further)
+        if isinstance(phase, dict)
+    }
+    return flatten({**config, "phases": phases(config)[:common]}) | told
 
 
 def _yaml_text(value: Any) -> str:

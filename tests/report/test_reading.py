@@ -65,5 +65,11 @@ def test_flatten_and_config_differences(tmp_path):
         ("optimizer.learning_rate", ["0.001", "0.003"]),
     ]
     assert config_differences([first, first]) == []
+    shorter = read_run(make_run(tmp_path / "c", steps=1, sft_steps=0))
+    del shorter.config["phases"][1:]
+    assert config_differences([first, shorter]) == [
+        ("phases.1", ["2 image + caption: caption, 1 steps", "-"]),
+        ("phases.2", ["3 image alone: image, 1 steps", "-"]),
+    ]
     del second.config["optimizer"]
     assert config_differences([first, second])[1] == ("optimizer.learning_rate", [json.dumps(1e-3), "-"])
