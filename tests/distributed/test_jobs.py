@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -76,12 +77,21 @@ def test_a_lost_process_ends_the_job_with_a_message(killed):
     assert 3 <= len(rows(folder / "run")) < 6
 
 
-def test_the_job_resumes_with_two_processes_to_the_curve_of_one(killed, alone):
+def test_the_job_resumes_and_resumes_again_after_a_signal_to_one_process_to_the_curve_of_one(killed, alone):
     folder, _ = killed
-    job = start_job(folder / "config.yaml", 2, folder / "logs")
-    said = finish(job)
+    # Few checkpoints: rows are then written a step late.
+    job = start_job(folder / "config.yaml", 2, folder / "logs", arguments=("--set", "checkpoint.every_steps=100"))
+    said = ""
+    while "resumed from checkpoint" not in said:
+        line = job.stdout.readline()
+        assert line, said
+        said += line
+    time.sleep(1.0)  # the programs of the next step are being compiled
+    os.kill(process_id(job, 1), signal.SIGTERM)
+    said += finish(job)
     assert job.returncode == 0, said
-    assert "resumed from checkpoint" in said
+    assert "stopped by signal 15 after step" in said
+    assert said.count("resumed from checkpoint") == 2
     assert_same(folder / "run", alone)
     assert {row["kind"] for row in rows(folder / "run", "transcripts")} == {"train", "eval"}
 
