@@ -90,7 +90,7 @@ def row_of(plan: dict[str, Any]) -> str:
         least = f"{program['seconds_at_least']:.1f}"
         cells += [f"{program['peak'] / GIB:.2f}", least, f"{parts[0]['name']}: {parts[0]['bound']}"]
     sent = sum(program["sent"] for program in programs.values())
-    mesh = " x ".join(str(size) for size in plan["mesh"].values())
+    mesh = " x ".join(str(plan["mesh"][axis]) for axis in ("data", "fsdp", "tensor"))
     rates = f"{plan['tokens_per_second_per_chip_at_most']:,.0f} | {plan['flops_share_at_most']:.0%} | yes"
     if plan["failures"]:
         # A step needs both programs: numbers of one alone are no rates.

@@ -37,7 +37,7 @@ def main() -> None:
         run = planned_run(config, mesh, "xla")
         text = lower_update(run, largest_phase(config)).compile().as_text()
         parts, kinds = read_costs(text, run)
-        sizes = " x ".join(str(size) for size in mesh.shape.values())
+        sizes = " x ".join(str(mesh.shape[axis]) for axis in ("data", "fsdp", "tensor"))
         numbers = (sum(part.flops for part in parts), sum(p.bytes for p in parts), sum(p.sent for p in parts))
         found = ", ".join(f"{kind} {times:.0f}" for kind, (times, _) in kinds.items()) or "none"
         cells = " | ".join(f"{number / 1e6:,.1f}" for number in numbers)

@@ -91,6 +91,29 @@ def without_inherited(tree: Tree) -> Tree:
     return tree
 
 
+def sequence_mistake(config: RunConfig) -> str | None:
+    """What `mesh.sequence` does not divide, as a sentence; None when it divides all it splits."""
+    parts = config.mesh.sequence
+    for index, phase in enumerate(config.phases):
+        if phase.group_size % parts:
+            return (
+                f"mesh.sequence: {parts} devices split every group, and phases.{index}.group_size {phase.group_size} "
+                f"can not be divided by {parts}; change one of them"
+            )
+    for size in config.data.prompt_buckets:
+        if size % parts:
+            return (
+                f"mesh.sequence: {parts} devices split the tokens of a prompt, and {size} of data.prompt_buckets can "
+                f"not be divided by {parts}; make it a multiple"
+            )
+    if not config.data.prompt_buckets and 8 % parts:
+        return (
+            f"mesh.sequence: buckets that are chosen from the data are multiples of 8, which {parts} does not divide; "
+            "give data.prompt_buckets, or another mesh.sequence"
+        )
+    return None
+
+
 def phase_mistakes(config: RunConfig) -> str | None:
     """The first thing that can not work in one of the phases, as a sentence that names its key; None when all can."""
     moved_reference = None

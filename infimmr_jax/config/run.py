@@ -17,7 +17,7 @@ from infimmr_jax.config.grpo import GrpoSection, RolloutSection
 from infimmr_jax.config.layers import merge_layers
 from infimmr_jax.config.model import ModelSection, PromptSection
 from infimmr_jax.config.optimizer import OptimizerSection, TrainableSection
-from infimmr_jax.config.phases import inherit, phase_mistakes, without_inherited
+from infimmr_jax.config.phases import inherit, phase_mistakes, sequence_mistake, without_inherited
 from infimmr_jax.config.reward import RewardSection
 from infimmr_jax.config.training import (
     CheckpointSection,
@@ -77,7 +77,7 @@ class RunConfig(Section):
                 f"checkpoint.keep_best.metric is {best.metric!r}, but evaluation.sources has no "
                 f"{best.metric.partition('/')[0]!r}: nothing would be measured"
             )
-        mistake = phase_mistakes(self)
+        mistake = phase_mistakes(self) or sequence_mistake(self)
         if mistake is not None:
             raise ValueError(mistake)
         return self

@@ -154,8 +154,12 @@ class LoggingSection(Section):
 
 
 class MeshSection(Section):
-    """Device mesh: sizes of the axes; `data: -1` takes the devices that are left."""
+    """Device mesh: sizes of the axes; `data: -1` takes the devices that are left.
+
+    `sequence` devices share their prompts: they split the tokens of every prompt and the responses of every group.
+    """
 
     data: int = -1
     fsdp: PositiveInt = 1
+    sequence: PositiveInt = 1
     tensor: PositiveInt = 1

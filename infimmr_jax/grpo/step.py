@@ -31,6 +31,7 @@ from infimmr_jax.model.decoder import head_kernel
 from infimmr_jax.model.logprobs import token_logprobs
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.qwen2_5_vl import Params, branch_forward, trunk_forward
+from infimmr_jax.parallel.sequence import collected, dealt, shares_of
 from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.preprocess.images import MEAN, STD
 from infimmr_jax.rollout.sampler import Rollouts
@@ -92,11 +93,14 @@ def response_logprobs(
     allowed: Bool[Array, "V"],
 ) -> tuple[Float[Array, "P G R"], Float[Array, "P G R"]]:
     """Log-probs and entropies of responses under the policy at the sampling temperature: one trunk, G branches."""
-    trunk = trunk_forward(params, settings.model, settings.options, batch)
+    parts = shares_of(tokens.shape[1])
+    trunk = trunk_forward(params, settings.model, settings.options, batch).dealt(parts)
+    tokens = dealt(tokens, parts)
     hidden = branch_forward(params, settings.model, settings.options, trunk, tokens)
     kernel = head_kernel(params["decoder"], settings.model.text)
     chunk = settings.grpo.chunk_for(allowed.shape[0])
-    return token_logprobs(hidden, kernel, tokens, allowed, settings.temperature or 1.0, chunk)
+    found = token_logprobs(hidden, kernel, tokens, allowed, settings.temperature or 1.0, chunk)
+    return collected(found, parts)
 
 
 def grpo_update(

@@ -10,10 +10,14 @@ TPUs; `cudnn` on GPUs for the trunk. Short sequences, windows and decoding alway
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
+
+from infimmr_jax.parallel.sequence import sequence_size
 
 # A finite bias: a row without any visible key gives a mean instead of NaN, and its gradient stays finite.
 MASKED = -1e30
@@ -79,11 +83,14 @@ def trunk_attention(
         from infimmr_jax.model import splash  # Pallas takes a second to import, and only TPUs need it.
 
         return splash.trunk_attention(q, k, v, segments)
-    if implementation == "cudnn" and S >= SHORTEST_FOR_KERNELS and segments is None:
+    # cuDNN's causal attention begins at the first key: queries of the middle of a prompt are not for it.
+    if implementation == "cudnn" and S >= SHORTEST_FOR_KERNELS and segments is None and sequence_size() == 1:
         keys, values = k.swapaxes(1, 2), v.swapaxes(1, 2)
         return jax.nn.dot_product_attention(q, keys, values, is_causal=True, implementation="cudnn")
 
-    def attend(q: Float[Array, "P t H D"], rows: Int[Array, "t"]) -> Float[Array, "P t H D"]:
+    def attend(
+        q: Float[Array, "P t H D"], rows: Int[Array, "t"], k: Array, v: Array, mask: Array, segments: Array | None
+    ) -> Float[Array, "P t H D"]:
         q = q.reshape(P, -1, k.shape[1], H // k.shape[1], D)
         scores = jnp.einsum("pskqd,pktd->pkqst", q, k, preferred_element_type=jnp.float32) * D**-0.5
         visible = (jnp.arange(S) <= rows[:, None]) & mask[:, None, :]
@@ -94,7 +101,13 @@ def trunk_attention(
         weights = jax.nn.softmax(jnp.where(visible[:, None, None], scores, MASKED), axis=-1)
         return jnp.einsum("pkqst,pktd->pskqd", weights.astype(v.dtype), v).reshape(P, -1, H, D)
 
-    return _by_query_blocks(attend, q, axis=1, scores_per_query=S)
+    def over(first: Array | None, q: Array, *seen: Any) -> Array:
+        def block(q: Array, rows: Array) -> Array:
+            return attend(q, rows if first is None else first + rows, *seen)
+
+        return _by_query_blocks(block, q, axis=1, scores_per_query=S)
+
+    return _each_its_queries(over, q, (k, v, mask, segments))
 
 
 def branch_attention(
@@ -160,6 +173,21 @@ def decode_attention(
     total = weight_above * above_sum + weight_own * jnp.sum(own, axis=-1, keepdims=True)
     out = (weight_above * by_branch(mixed_above) + weight_own * mixed_own) / total
     return out.astype(v.dtype).reshape(P, G, H, D)
+
+
+def _each_its_queries(over: Callable[..., Array], q: Float[Array, "P S H D"], seen: tuple) -> Float[Array, "P S H D"]:
+    """`over(index of its first query, queries, *seen)`, on each device along `sequence` for its part of the queries."""
+    if sequence_size() == 1 or q.shape[1] % sequence_size():
+        return over(None, q, *seen)
+
+    def local(q: Array, *seen: Array | None) -> Array:
+        # Told to vary, so that gradients of single blocks need no sum over devices.
+        own = (None if x is None else jax.lax.pcast(x, ("sequence",), to="varying") for x in seen)
+        return over(jax.lax.axis_index("sequence") * q.shape[1], q, *own)
+
+    queries = PartitionSpec(None, "sequence")
+    in_specs = (queries, *(PartitionSpec() for _ in seen))
+    return jax.shard_map(local, in_specs=in_specs, out_specs=queries, axis_names={"sequence"})(q, *seen)
 
 
 def _numerators(scores: Float[Array, "*lead T"]) -> tuple[Float[Array, "*lead T"], Float[Array, "*lead 1"]]:

@@ -16,6 +16,7 @@ from infimmr_jax.model.config import TextConfig
 from infimmr_jax.model.layers import RESIDUAL_INIT, Dense, RMSNorm, SwiGLU, apply
 from infimmr_jax.model.options import ModelOptions, layer_slice, run_layers
 from infimmr_jax.model.rope import Rope, decoder_rope, rotate
+from infimmr_jax.parallel.sequence import lay, with_copies
 
 
 @struct.dataclass
@@ -27,6 +28,12 @@ class Trunk:
     mask: Bool[Array, "P S"]
     bridge: Int[Array, "P"]
     next_position: Int[Array, "P"]
+
+    def dealt(self, parts: int) -> Trunk:
+        """The trunks of groups that are dealt out in `parts`: P * parts of them."""
+        k, v = (with_copies(x, parts, axis=1) for x in (self.k, self.v))
+        rows = (with_copies(x, parts) for x in (self.mask, self.bridge, self.next_position))
+        return Trunk(k, v, *rows)
 
 
 LayerCache = tuple[Float[Array, "P G K R D"], Float[Array, "P G K R D"]]
@@ -75,8 +82,9 @@ class DecoderLayer(nn.Module):
         segments: Int[Array, "P S"] | None = None,
     ) -> tuple[Array, tuple[Array, Array]]:
         """The prompts, or rows of several sequences; also returns their keys and values [P, K, S, D]."""
+        x = lay(x, "tokens")
         q, k, v = self._project(x, rope)
-        k, v = k.swapaxes(-2, -3), v.swapaxes(-2, -3)
+        k, v = lay(k.swapaxes(-2, -3), "keys"), lay(v.swapaxes(-2, -3), "keys")
         return self._finish(x, trunk_attention(q, k, v, mask, self.attention, segments)), (k, v)
 
     def branch(

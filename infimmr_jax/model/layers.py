@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from infimmr_jax.parallel.sequence import sequence_size
+
 # Layers that write to the residual stream start a tenth as large, so that the stream is the embedding at first: a small
 # model then learns to copy from its prompt in half the steps (measured on the nano cold start; it is for new models).
 DEFAULT_INIT = nn.initializers.lecun_normal()
@@ -41,6 +43,9 @@ class Dense(nn.Dense):
     """
 
     def __call__(self, inputs: Float[Array, "*lead E"]) -> Float[Array, "*lead F"]:
+        if sequence_size() > 1:
+            # Prompts and their tokens are both split: as one axis they can not be, and every device would make all.
+            return super().__call__(inputs)
         rows = super().__call__(inputs.reshape(-1, inputs.shape[-1]))
         return rows.reshape(*inputs.shape[:-1], self.features)
 

@@ -10,7 +10,8 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from infimmr_jax.parallel.gather import whole_head
-from infimmr_jax.parallel.mesh import BATCH, batch_divisor
+from infimmr_jax.parallel.mesh import axis_size, batch_divisor
+from infimmr_jax.parallel.sequence import branch_axes
 
 NEVER = -1e30
 
@@ -100,21 +101,23 @@ def token_logprobs(
         return _by_chunks(hidden, kernel, targets, allowed, temperature, chunk)
 
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or hidden.shape[0] % batch_divisor(mesh) or batch_divisor(mesh) == 1:
+    axes = branch_axes(hidden.shape[0])
+    if mesh.empty or hidden.shape[0] % batch_divisor(mesh) or axis_size(mesh, axes) == 1:
         return local(hidden, kernel, targets, allowed)
-    rows, split = PartitionSpec(BATCH), kernel.shape[0] % mesh.shape["fsdp"] == 0
+    rows, split = PartitionSpec(axes), kernel.shape[0] % mesh.shape["fsdp"] == 0
 
     def on_a_device(hidden: Array, kernel: Array, targets: Array, allowed: Array) -> tuple[Array, Array]:
         # Told to vary over all devices, so that gradients of single chunks need no sum over any of them.
         whole = whole_head(kernel, hidden.dtype) if split else kernel
-        whole = jax.lax.pcast(whole, ("data",) if split else BATCH, to="varying")
-        return local(hidden, whole, targets, jax.lax.pcast(allowed, BATCH, to="varying"))
+        copies = tuple(axis for axis in axes if axis != "fsdp") if split else axes
+        whole = jax.lax.pcast(whole, copies, to="varying")
+        return local(hidden, whole, targets, jax.lax.pcast(allowed, axes, to="varying"))
 
     return jax.shard_map(
         on_a_device,
         in_specs=(rows, PartitionSpec("fsdp" if split else None), rows, PartitionSpec()),
         out_specs=rows,
-        axis_names=set(BATCH),
+        axis_names=set(axes),
     )(hidden, kernel, targets, allowed)
 
 

@@ -10,6 +10,7 @@ from infimmr_jax.model import decoder, vision
 from infimmr_jax.model.config import ModelConfig
 from infimmr_jax.model.decoder import Trunk
 from infimmr_jax.model.options import ModelOptions
+from infimmr_jax.parallel.sequence import lay
 from infimmr_jax.preprocess.batching import PromptBatch
 
 Params = dict
@@ -38,6 +39,7 @@ def embed_prompt(
         return x
     P = batch.patches.shape[0]
     slots = [part.reshape(-1, *part.shape[2:]) for part in (batch.patches, batch.patch_positions, batch.patch_mask)]
+    slots = [lay(part, "branches") for part in slots]
     visual = vision.vision_forward(params["visual"], config.vision, options, *slots)
     visual = visual.reshape(P, -1, visual.shape[-1])
     placed = jnp.take_along_axis(visual, jnp.maximum(batch.image_index, 0)[..., None], axis=1)

@@ -11,7 +11,6 @@ On several devices it must be told how its arguments are split: call the model u
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,10 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from infimmr_jax.parallel.mesh import BATCH
+from infimmr_jax.parallel.sequence import branch_axes, sequence_size
 
 BLOCKS = (512, 256, 128)
 # Run the kernel's Python instead of a TPU's program: for tests on other platforms.
@@ -55,7 +55,8 @@ def vision_attention(
     size = _padded(T)
     queries, keys, values = (_pad(x.swapaxes(1, 2), 2, size) for x in (q, k, v))
     segments = _pad(mask, 1, size).astype(jnp.int32)
-    out = _attend(masks.FullMask((size, size)), queries, keys, values, segments, segments)
+    mask_of_all = masks.FullMask((size, size))
+    out = _attend(mask_of_all, queries, keys, values, segments, segments, rows=branch_axes(q.shape[0]))
     return out[:, :, :T].swapaxes(1, 2)
 
 
@@ -67,10 +68,12 @@ def trunk_attention(
 ) -> Float[Array, "P S H D"]:
     """As `attention.trunk_attention`: causal, with all padding on the right."""
     P, S = q.shape[:2]
-    size = _padded(S)
+    parts = 1 if S % sequence_size() else sequence_size()
+    # Every device along `sequence` has whole blocks of queries.
+    size = _padded(S // parts) * parts if S % (BLOCKS[-1] * parts) else S
     queries, keys, values = (_pad(x, 2, size) for x in (q.swapaxes(1, 2), k, v))
     segments = jnp.ones((P, size), jnp.int32) if segments is None else _pad(segments, 1, size)
-    out = _attend(masks.CausalMask((size, size)), queries, keys, values, segments, segments)
+    out = _attend(masks.CausalMask((size, size), shard_count=parts), queries, keys, values, segments, segments, parts)
     return out[:, :, :S].swapaxes(1, 2)
 
 
@@ -94,7 +97,7 @@ def branch_attention(
     own = jnp.ones((P, G * length), jnp.int32)
     segments = jnp.concatenate([_pad(trunk_mask, 1, trunk).astype(jnp.int32), own], axis=1)
     mask = BranchMask(trunk, G, length)
-    out = _attend(mask, queries, joined(trunk_k, k), joined(trunk_v, v), own, segments)
+    out = _attend(mask, queries, joined(trunk_k, k), joined(trunk_v, v), own, segments, rows=branch_axes(P))
     return jnp.moveaxis(out.reshape(P, H, G, length, D)[:, :, :, :R], 1, 3)
 
 
@@ -105,11 +108,16 @@ def _attend(
     v: Float[Array, "B K S D"],
     query_segments: Int[Array, "B T"],
     key_segments: Int[Array, "B S"],
+    parts: int = 1,
+    rows: tuple[str, ...] = BATCH,
 ) -> Float[Array, "B H T D"]:
-    """The kernel over every row, on each device for its own rows and heads."""
+    """The kernel over every row, on each device for its own rows (over the mesh axes `rows`) and heads.
 
-    def local(q: Array, k: Array, v: Array, query_segments: Array, key_segments: Array) -> Array:
-        block_q = next(size for size in BLOCKS if q.shape[2] % size == 0)
+    The queries of a row lie on `parts` devices along `sequence`, each of which sees all keys.
+    """
+
+    def kernel_for(heads: int) -> Any:
+        block_q = next(size for size in BLOCKS if q.shape[2] // parts % size == 0)
         block_kv = next(size for size in BLOCKS if k.shape[2] % size == 0)
         sizes = kernels.BlockSizes(
             block_q=block_q,
@@ -119,27 +127,33 @@ def _attend(
             block_q_dq=block_q,
             block_kv_dq=block_kv,
         )
-        kernel = kernels.make_splash_mha(
-            masks.MultiHeadMask([mask] * q.shape[1]),
+        return kernels.make_splash_mha(
+            masks.MultiHeadMask([mask] * heads),
             block_sizes=sizes,
             head_shards=1,
-            q_seq_shards=1,
+            q_seq_shards=parts,
             interpret=INTERPRET,
         )
+
+    def local(q: Array, k: Array, v: Array, query_segments: Array, key_segments: Array, kernel: Any = None) -> Array:
+        kernel = kernel_for(q.shape[1]) if kernel is None else kernel
         scaled = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
         return jax.vmap(kernel)(scaled, k, v, kernels.SegmentIds(query_segments, key_segments))
 
-    return _on_each_device(local, k.shape[1])(q, k, v, query_segments, key_segments)
-
-
-def _on_each_device(function: Callable[..., Array], kv_heads: int) -> Callable[..., Array]:
-    """Split rows and (when they divide) heads over the mesh in use; a kernel can not be split by the compiler."""
+    arrays: tuple = (q, k, v, query_segments, key_segments)
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
-        return function
-    heads = "tensor" if kv_heads % mesh.shape["tensor"] == 0 else None
-    array, rows = PartitionSpec(BATCH, heads), PartitionSpec(BATCH)
-    return jax.shard_map(function, in_specs=(array, array, array, rows, rows), out_specs=array, check_vma=False)
+        return local(*arrays)
+    divides = k.shape[1] % mesh.shape["tensor"] == 0
+    heads, along = "tensor" if divides else None, "sequence" if parts > 1 else None
+    queries, keys = PartitionSpec(rows, heads, along), PartitionSpec(rows, heads)
+    specs: tuple = (queries, keys, keys, PartitionSpec(rows, along), PartitionSpec(rows))
+    if parts > 1:
+        # The blocks that a device visits depend on where its queries lie: they are an argument that is split too.
+        kernel = kernel_for(q.shape[1] // (mesh.shape["tensor"] if divides else 1))
+        arrays += (kernel,)
+        specs += (kernel.manual_sharding_spec(NamedSharding(mesh, PartitionSpec(None, along))),)
+    return jax.shard_map(local, in_specs=specs, out_specs=queries, check_vma=False)(*arrays)
 
 
 def _padded(size: int) -> int:

@@ -13,8 +13,9 @@ from jax.sharding import PartitionSpec as P
 
 from infimmr_jax.config import ConfigError, MeshSection
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "sequence", "tensor")
 BATCH = ("data", "fsdp")
+BRANCHES = (*BATCH, "sequence")
 
 # Path pattern -> axes of the parameter without its leading layer axis. The first pattern that matches counts.
 # Columns of a projection that starts a block and rows of the one that ends it go over `tensor`, the other side over
@@ -29,21 +30,33 @@ PARAMETER_RULES: tuple[tuple[str, P], ...] = (
     (r"(scale|bias)$", P()),
 )
 
+# How arrays inside the model lie where `sequence` is more than 1: devices along it hold the same prompts.
+ACTIVATION_RULES: dict[str, P] = {
+    "tokens": P(BATCH, "sequence"),  # [P, S, ..] of a trunk: the residual stream, what is computed of it, queries
+    "keys": P(BATCH, P.UNCONSTRAINED, None),  # [P, K, S, D] of a trunk: every query sees all before it
+    "branches": P(BRANCHES),  # [P * n, G / n, ..], each device its part of a group; pictures [P * I, N, ..] too
+}
+
+
+def axis_size(mesh: Mesh | AbstractMesh, names: str | tuple[str, ...]) -> int:
+    """The devices along one or several axes of a mesh; 1 for an axis that it does not have."""
+    return math.prod(mesh.shape.get(name, 1) for name in ((names,) if isinstance(names, str) else names))
+
 
 def mesh_sizes(section: MeshSection, count: int) -> tuple[int, ...]:
     """The axes of a mesh of `count` devices; raises ConfigError when the sizes do not divide."""
-    fixed = section.fsdp * section.tensor
+    fixed = section.fsdp * section.sequence * section.tensor
     data = count // fixed if section.data == -1 else section.data
     if data < 1 or data * fixed != count:
         raise ConfigError(
-            f"mesh data={section.data} fsdp={section.fsdp} tensor={section.tensor} is not {count} devices; "
-            "the product of the axes must equal the number of devices"
+            f"mesh data={section.data} fsdp={section.fsdp} sequence={section.sequence} tensor={section.tensor} is not "
+            f"{count} devices; the product of the axes must equal the number of devices"
         )
-    return data, section.fsdp, section.tensor
+    return data, section.fsdp, section.sequence, section.tensor
 
 
 def make_mesh(section: MeshSection, devices: list[Any] | None = None) -> Mesh:
-    """A mesh over all devices with axes (data, fsdp, tensor); raises ConfigError when the sizes do not divide."""
+    """A mesh over all devices with the axes AXES; raises ConfigError when the sizes do not divide."""
     devices = jax.devices() if devices is None else devices
     return Mesh(np.asarray(devices).reshape(mesh_sizes(section, len(devices))), AXES)
 

@@ -16,7 +16,7 @@ from infimmr_jax.grpo.step import needs_reference
 from infimmr_jax.model.config import ModelConfig
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.qwen2_5_vl import abstract_params
-from infimmr_jax.parallel.mesh import AXES, mesh_sizes
+from infimmr_jax.parallel.mesh import AXES, axis_size, mesh_sizes
 from infimmr_jax.plan.abstract import PlannedRun, StaticShapes, static_shapes
 from infimmr_jax.plan.cost import Memory, Part
 from infimmr_jax.training.programs import Programs
@@ -37,6 +37,7 @@ class Work:
     fsdp: int
     tensor: int
     data: int
+    sequence: int
     micros: int
     steps: int
     passes: int
@@ -44,11 +45,21 @@ class Work:
 
     @property
     def trunk_tokens(self) -> float:
-        return self.prompts * self.shapes.prompt
+        return self.prompts * self.shapes.prompt / self.sequence
 
     @property
     def branch_tokens(self) -> float:
-        return self.prompts * self.group * self.response
+        return self.prompts * self.group / self.sequence * self.response
+
+    @property
+    def towers(self) -> int:
+        """Into how many parts `sequence` deals out the pictures of a micro-batch: 1 where it does not divide."""
+        slots = int(self.prompts) // self.micros * self.shapes.images
+        return 1 if slots % self.sequence else self.sequence
+
+    @property
+    def patches(self) -> float:
+        return self.prompts * self.shapes.images * self.shapes.patches / self.towers
 
     @property
     def layer_weights(self) -> int:
@@ -87,6 +98,7 @@ def work_of(run: PlannedRun, phase: PhaseSection) -> Work:
         fsdp=mesh["fsdp"],
         tensor=mesh["tensor"],
         data=mesh["data"],
+        sequence=axis_size(run.mesh, "sequence"),
         micros=micros * grpo.minibatches,
         steps=grpo.minibatches,
         passes=grpo.updates_per_batch,
@@ -133,16 +145,18 @@ def update_parts(work: Work, recomputed: bool, reference: bool) -> list[Part]:
     share = (work.fsdp - 1) / work.fsdp
     layers = work.layer_weights * text.num_layers / t
 
-    def part(name: str, flops: float, weights: float, tokens: float, inner: float, reduced: float) -> Part:
+    def part(
+        name: str, flops: float, weights: float, tokens: float, inner: float, reduced: float, gathered: float = 0.0
+    ) -> Part:
         # Per token and layer about 16 rows of the model's width and 8 of the feed-forward's go through memory.
         traffic = passes * (weights * width * micros + inner * tokens * width * work.passes)
         sent = gathers * weights * width * share * micros + weights * width * share * micros
-        if work.data > 1:
-            sent += 2 * weights / work.fsdp * 4 * (work.data - 1) / work.data * micros
-        sent += sums * reduced * 2 * (t - 1) / t * work.passes
+        copies = work.data * (work.towers if name == "vision" else work.sequence)
+        sent += 2 * weights / work.fsdp * 4 * (copies - 1) / copies * micros
+        sent += (sums * reduced * 2 * (t - 1) / t + passes * gathered) * work.passes
         return Part(name, passes * flops * work.passes, traffic, sent)
 
-    patches = work.prompts * work.shapes.images * work.shapes.patches
+    patches = work.patches
     full = len(vision.fullatt_block_indexes)
     seen = full * work.shapes.patches + (vision.depth - full) * vision.window_patches
     vision_flops = 2 * work.vision_weights * vision.depth * patches + 4 * vision.hidden_size * patches * seen
@@ -165,7 +179,9 @@ def update_parts(work: Work, recomputed: bool, reference: bool) -> list[Part]:
             layers,
             work.trunk_tokens,
             inner,
+            # Keys and values are gathered along `sequence`: their bytes in all layers are the cache's.
             rows * work.trunk_tokens,
+            gathered=work.trunk_tokens * (work.sequence - 1) * work.cache_token,
         ),
         part(
             "branch",
@@ -198,13 +214,13 @@ def sampler_parts(work: Work) -> list[Part]:
     share = (work.fsdp - 1) / work.fsdp
     layers, head = work.layer_weights * text.num_layers / t, text.hidden_size * text.vocab_size / t
     attention = 4 * text.num_heads * text.head_dim * text.num_layers / t
-    patches = work.prompts * work.shapes.images * work.shapes.patches
+    patches = work.patches
     tower = work.vision_weights * vision.depth / t
     prefill = work.trunk_tokens * (2 * layers + attention * work.shapes.prompt / 2) + 2 * tower * patches
     rows = 2 * text.num_layers * text.hidden_size * width * 2 * (t - 1) / t
     seen = (2 + 1.5) * vision.depth * vision.hidden_size * width * 2 * (t - 1) / t * patches
-    branches, R = work.prompts * work.group, work.response
-    every_token = (layers + head) * width + work.prompts * (work.shapes.prompt + work.group * R) * work.cache_token
+    branches, R = work.prompts * work.group / work.sequence, work.response
+    every_token = (layers + head) * width + caches(work)
     decode = branches * R * (2 * (layers + head) + attention * (work.shapes.prompt + R))
     return [
         Part(
@@ -222,14 +238,15 @@ def update_memory(run: PlannedRun, phase: PhaseSection) -> Memory:
     work, text = work_of(run, phase), run.model.text
     parameters, moments, reference = state_memory(run)
     prompts = work.prompts / work.micros
-    tokens = prompts * (work.shapes.prompt + work.group * work.response)
+    responses = prompts * work.group / work.sequence * work.response
+    tokens = prompts * work.shapes.prompt / work.sequence + responses
     width = work.width
     kept = text.num_layers * text.hidden_size * width * tokens
     if run.options.remat != "full":
         kept += text.num_layers * (8 * text.hidden_size + 3 * text.intermediate_size) / work.tensor * width * tokens
     # One layer at work, the chunk of logits (four float32 copies), the output matrix and its gradient.
     layer = (12 * text.hidden_size + 6 * text.intermediate_size / work.tensor) * width * tokens
-    chunk = min(phase.grpo.chunk_for(text.vocab_size), prompts * work.group * work.response)
+    chunk = min(phase.grpo.chunk_for(text.vocab_size), responses)
     head = 4 * 4 * chunk * text.vocab_size / work.tensor
     head += text.hidden_size * text.vocab_size / work.tensor * (width + 4)
     trunk = 2 * prompts * work.shapes.prompt * work.cache_token
@@ -249,14 +266,14 @@ def sampler_memory(run: PlannedRun, phase: PhaseSection) -> Memory:
         numbers = work.layer_weights * work.model.text.num_layers
         numbers += work.model.text.hidden_size * work.model.text.vocab_size * (1 if _tied(work) else 2)
         gathered = numbers * work.width / work.tensor
-    branches = work.prompts * work.group
+    branches = work.prompts * work.group / work.sequence
     logits = 6 * 4 * branches * work.model.text.vocab_size / work.tensor
     return Memory(parameters, moments, reference, 0.0, caches(work), gathered + logits)
 
 
 def caches(work: Work) -> float:
-    """Bytes of keys and values of trunks and branches on one chip."""
-    return (work.trunk_tokens + work.branch_tokens) * work.cache_token
+    """Bytes of keys and values of trunks (whole on every device along `sequence`) and branches on one chip."""
+    return (work.prompts * work.shapes.prompt + work.branch_tokens) * work.cache_token
 
 
 def _tied(work: Work) -> bool:

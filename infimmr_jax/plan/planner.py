@@ -147,12 +147,13 @@ def candidates(config: RunConfig, chips: int) -> Iterator[dict[str, object]]:
     """Changes that may save memory, as dotted keys: other meshes, more micro-batches, smaller chunks, more remat."""
     phase = largest_phase(config)
     heads = planned_model(config).text.num_kv_heads
+    split = chips // config.mesh.sequence
     meshes = [
-        {"mesh.data": chips // (fsdp * tensor), "mesh.fsdp": fsdp, "mesh.tensor": tensor}
+        {"mesh.data": split // (fsdp * tensor), "mesh.fsdp": fsdp, "mesh.tensor": tensor}
         for tensor in (1, 2, 4, 8)
-        if heads % tensor == 0 and chips % tensor == 0
+        if heads % tensor == 0 and split % tensor == 0
         for fsdp in (1, 2, 4, 8, 16, 32, 64, 128, 256)
-        if chips % (fsdp * tensor) == 0
+        if split % (fsdp * tensor) == 0
     ]
     micros = [phase.grpo.micro_batches * factor for factor in (1, 2, 4, 8, 16)]
     chunk = phase.grpo.logprob_chunk

@@ -19,6 +19,7 @@ from infimmr_jax.model.logprobs import log_distribution, scaled_logits
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.qwen2_5_vl import Params, trunk_forward
 from infimmr_jax.parallel.gather import whole_parameters
+from infimmr_jax.parallel.sequence import collected, dealt, shares_of, with_copies
 from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.rollout.choosing import draw, entropy_of, penalise, top_gap, truncate
 from infimmr_jax.rollout.compaction import Places, compact, compacted_shapes, first_places, fits, put_back
@@ -130,8 +131,16 @@ def sample(
     are lengths that rows may not exceed (at most R). `stops` are automata that end a response
     (`vocabulary.stop_tables`). `shards` is the number of devices that P is spread over: each compacts its own rows.
     """
-    trunk = trunk_forward(params, config, options, batch)
-    return sample_branches(params, config, options, settings, trunk, batch, allowed, key, limits, stops, shards)
+    parts = shares_of(settings.group_size)
+    trunk = trunk_forward(params, config, options, batch).dealt(parts)
+    if parts > 1:
+        settings = dataclasses.replace(settings, group_size=settings.group_size // parts)
+        rows = {name: with_copies(getattr(batch, name), parts) for name in ("tokens", "row_mask")}
+        batch = dataclasses.replace(batch, **rows)
+        limits = None if limits is None else dealt(limits, parts)
+    shards *= parts
+    found = sample_branches(params, config, options, settings, trunk, batch, allowed, key, limits, stops, shards)
+    return collected(found, parts)
 
 
 def sample_branches(

@@ -24,7 +24,7 @@ from infimmr_jax.model.config import ModelConfig
 from infimmr_jax.model.hf import load_params
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.qwen2_5_vl import abstract_params, init_params, trunk_forward
-from infimmr_jax.parallel.mesh import batch_divisor, batch_sharding, replicated, shard_batch
+from infimmr_jax.parallel.mesh import axis_size, batch_divisor, batch_sharding, replicated, shard_batch
 from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.rollout.sampler import (
     Rollouts,
@@ -211,7 +211,8 @@ class Programs:
         P = placed.row_mask.shape[0]
         count = stage_count(P, settings.group_size, settings, shards)
         with self._mesh():
-            if count == 1:
+            # Groups that are dealt out over `sequence` are sampled by one program.
+            if count == 1 or axis_size(mesh, "sequence") > 1:
                 return [self.sampler(settings)(params, placed, self._allowed, key)]
             begin, loop, grow, end = self._stages(settings)
             weights, stage, state = begin(params, placed, key)

@@ -80,5 +80,5 @@ def test_an_unknown_parameter_is_refused():
 
 
 def test_a_mesh_that_is_not_the_devices_is_refused():
-    with pytest.raises(ConfigError, match="mesh data=-1 fsdp=3 tensor=1 is not"):
+    with pytest.raises(ConfigError, match="mesh data=-1 fsdp=3 sequence=1 tensor=1 is not"):
         make_mesh(MeshSection(fsdp=3), jax.devices()[:1])
