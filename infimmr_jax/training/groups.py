@@ -13,6 +13,7 @@ import numpy as np
 
 from infimmr_jax.config import DrawsSection, PhaseSection
 from infimmr_jax.data.curriculum import StepBatch
+from infimmr_jax.data.records import Problem
 from infimmr_jax.grpo.check import silence_bad_groups
 from infimmr_jax.grpo.length_rewards import overlong_rewards
 from infimmr_jax.grpo.step import Rewards
@@ -237,18 +238,20 @@ def _finished_texts(run: Run, sampling: _Sampling, phase: PhaseSection) -> tuple
     setup, problems = run.setup, sampling.step.problems
     nothing: Any = None  # the step counter is no row
     texts: dict[tuple[int, int], str] = {}
-    for number, stage in enumerate(sampling.stages):
-        local: Rollouts = host_rows(dataclasses.replace(stage, executed=nothing))
-        last = number + 1 == len(sampling.stages)
-        ready = np.ones_like(local.finished) if last else np.asarray(local.finished)
+
+    def read(tokens: np.ndarray, mask: np.ndarray, ready: np.ndarray) -> list[tuple[Problem, str]]:
         places = [(row, column) for row, column in np.argwhere(ready).tolist() if (row, column) not in texts]
         rows, columns = np.asarray(places, int).reshape(-1, 2).T
-        tokens, mask = np.asarray(local.tokens)[rows, columns], np.asarray(local.mask)[rows, columns]
-        found = response_texts(setup.tokenizer, tokens[None], mask[None])[0]
-        texts |= dict(zip(places, found, strict=True))
-        if not last:
-            early = [(problems[row], text) for (row, _), text in zip(places, found, strict=True)]
-            grade_ahead(early, phase.reward, setup.config.prompt.format, run.pool)
+        found = response_texts(setup.tokenizer, tokens[rows, columns][None], mask[rows, columns][None])[0]
+        texts.update(zip(places, found, strict=True))
+        return [(problems[row], text) for (row, _), text in zip(places, found, strict=True)]
+
+    *early, last = sampling.stages
+    for stage in early:
+        read_now = read(*host_rows((stage.tokens, stage.mask, stage.finished)))
+        grade_ahead(read_now, phase.reward, setup.config.prompt.format, run.pool)
+    local: Rollouts = host_rows(dataclasses.replace(last, executed=nothing))
+    read(np.asarray(local.tokens), np.asarray(local.mask), np.ones(local.finished.shape, bool))
     P, G = local.finished.shape
     return local, [[texts[row, column] for column in range(G)] for row in range(P)]
 
