@@ -23,24 +23,13 @@ from infimmr_jax.grpo.trainable import learning_factors, moves, thaws
 from infimmr_jax.model.config import ModelConfig
 from infimmr_jax.model.hf import load_params
 from infimmr_jax.model.options import ModelOptions
-from infimmr_jax.model.qwen2_5_vl import abstract_params, init_params, trunk_forward
+from infimmr_jax.model.qwen2_5_vl import abstract_params, init_params
 from infimmr_jax.parallel.mesh import axis_size, batch_divisor, batch_sharding, replicated, shard_batch
 from infimmr_jax.preprocess.batching import PromptBatch
-from infimmr_jax.rollout.sampler import (
-    Rollouts,
-    SamplerState,
-    SampleSettings,
-    Stage,
-    begin_stages,
-    cache_lengths,
-    end_stage,
-    grown,
-    run_loop,
-    sample,
-    stage_count,
-)
+from infimmr_jax.rollout.sampler import Rollouts, SampleSettings, sample, stage_count
 from infimmr_jax.rollout.vocabulary import stop_tables
 from infimmr_jax.training.sft import SftBatch, sft_step
+from infimmr_jax.training.staged import StagedSampler, sample_staged, staged_sampler
 
 
 class Compilations:
@@ -82,7 +71,7 @@ class Programs:
     def __init__(self, setup: Recipe):
         self.setup = setup
         self._samplers: dict[SampleSettings, Callable] = {}
-        self._staged: dict[SampleSettings, tuple[Callable, Callable, Callable, Callable]] = {}
+        self._staged: dict[SampleSettings, StagedSampler] = {}
         self._updaters: dict[tuple, Callable] = {}
         self.shardings = state_shardings(self.abstract_state(), setup.mesh)
 
@@ -206,56 +195,22 @@ class Programs:
         Each token loop is a program of its own, and all are given to the devices at once: while later ones run, the
         responses that earlier ones have finished can be fetched and graded.
         """
-        mesh, R = self.setup.mesh, settings.max_response
-        placed, shards = shard_batch(batch, mesh), batch_divisor(mesh)
-        P = placed.row_mask.shape[0]
-        count = stage_count(P, settings.group_size, settings, shards)
+        setup, shards = self.setup, batch_divisor(self.setup.mesh)
+        placed = shard_batch(batch, setup.mesh)
+        count = stage_count(placed.row_mask.shape[0], settings.group_size, settings, shards)
         with self._mesh():
             # Groups that are dealt out over `sequence` are sampled by one program.
-            if count == 1 or axis_size(mesh, "sequence") > 1:
+            if count == 1 or axis_size(setup.mesh, "sequence") > 1:
                 return [self.sampler(settings)(params, placed, self._allowed, key)]
-            begin, loop, grow, end = self._stages(settings)
-            weights, stage, state = begin(params, placed, key)
-            found: list[Rollouts] = []
-            for number in range(count):
-                for length in cache_lengths(settings)[:-1] if number == 0 else ():
-                    longer = min(other for other in cache_lengths(settings) if other > length)
-                    state = grow(loop(state, stage, weights, self._allowed, number, P, length), longer)
-                state = loop(state, stage, weights, self._allowed, number, P, R)
-                whole, stage, state = end(state, stage, found[-1] if found else None, number, P)
-                found.append(whole)
-        return found
+            return sample_staged(self.staged(settings), params, placed, self._allowed, key, shards)
 
-    def _stages(self, settings: SampleSettings) -> tuple[Callable, Callable, Callable, Callable]:
-        """The programs of a sampler in stages: prefill, token loop, growth of caches, compaction.
-
-        Loops work in place; where shapes change, nothing could be taken over.
-        """
-        if settings in self._staged:
-            return self._staged[settings]
-        setup, shards, stops = self.setup, batch_divisor(self.setup.mesh), self._stops(settings.stop)
-        model, options = setup.model, setup.options
-
-        def begin(params: Any, batch: PromptBatch, key: jax.Array) -> tuple:
-            trunk = trunk_forward(params, model, options, batch)
-            return begin_stages(params, model, options, settings, trunk, batch, key, None, stops, shards)
-
-        def loop(state: Any, stage: Stage, weights: Any, allowed: Any, number: int, P: int, end: int) -> SamplerState:
-            given = (state, stage, weights, allowed, stops, model, options, settings)
-            return run_loop(*given, number=number, P=P, end=end, shards=shards)
-
-        def end(state: Any, stage: Stage, whole: Rollouts | None, number: int, P: int) -> tuple:
-            last = number + 1 == stage_count(P, settings.group_size, settings, shards)
-            whole, *after = end_stage(state, stage, whole, settings, number, P, shards)
-            whole = jax.lax.with_sharding_constraint(whole, self._rollout_shardings)
-            return (whole, None, None) if last else (whole, *after)
-
-        self._staged[settings] = (
-            jax.jit(begin),
-            jax.jit(loop, static_argnums=(4, 5, 6), donate_argnums=0),
-            jax.jit(grown, static_argnums=1),
-            jax.jit(end, static_argnums=(3, 4)),
-        )
+    def staged(self, settings: SampleSettings) -> StagedSampler:
+        """The jitted programs of a sampler in stages."""
+        if settings not in self._staged:
+            setup, stops = self.setup, self._stops(settings.stop)
+            self._staged[settings] = staged_sampler(
+                setup.model, setup.options, settings, stops, setup.mesh, self._rollout_shardings
+            )
         return self._staged[settings]
 
     def _stops(self, texts: tuple[str, ...]) -> Any:

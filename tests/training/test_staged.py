@@ -1,0 +1,57 @@
+"""The sampler in stages on a mesh: the tokens of one program, and nothing large that lies whole on every device."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+GRPO = Path(__file__).parents[1] / "grpo"
+EIGHT_DEVICES = """
+import dataclasses, sys
+import jax, numpy as np
+sys.path.insert(0, {grpo!r})
+from small import ALLOWED, MODEL, OPTIONS, prompts
+from infimmr_jax.config import MeshSection
+from infimmr_jax.model.qwen2_5_vl import init_params
+from infimmr_jax.parallel.mesh import batch_sharding, make_mesh, parameter_shardings, replicated, shard_batch
+from infimmr_jax.rollout.sampler import Rollouts, SampleSettings, sample
+from infimmr_jax.training.staged import sample_staged, staged_sampler
+
+model = dataclasses.replace(MODEL, text=dataclasses.replace(MODEL.text, num_layers=1))
+settings = SampleSettings(4, 16, temperature=2.0, compactions=2, cache_sizes=2)
+mesh = make_mesh(MeshSection(data=2, fsdp=2, tensor=2), jax.devices())
+rows = batch_sharding(mesh)
+laid = Rollouts(rows, rows, rows, rows, rows, executed=replicated(mesh))
+params = init_params(jax.random.key(0), model, OPTIONS)
+batch, key = prompts(8), jax.random.key(3)
+expected = jax.jit(lambda: sample(params, model, OPTIONS, settings, batch, ALLOWED, key, shards=4))()
+with jax.set_mesh(mesh):
+    params = jax.device_put(params, parameter_shardings(params, mesh))
+    batch = shard_batch(batch, mesh)
+    sampler = staged_sampler(model, OPTIONS, settings, None, mesh, laid)
+    found = sample_staged(sampler, params, batch, ALLOWED, key, shards=4)
+    weights, stage, state = sampler.begin(params, batch, key)
+assert len(found) == 3, len(found)
+for name in ("tokens", "mask", "finished", "executed"):
+    assert np.array_equal(getattr(found[-1], name), getattr(expected, name)), name
+assert found[0].tokens.sharding.is_equivalent_to(rows, 3)
+heads = 2 if model.text.num_kv_heads % 2 == 0 else 1
+cache, (trunk, _) = state.caches[0][0], stage.kv[0]
+assert cache.addressable_shards[0].data.size * 4 * heads == cache.size, cache.sharding
+assert trunk.addressable_shards[0].data.size * 4 <= trunk.size, trunk.sharding
+print("early", int(found[0].finished.sum()), "heads", heads)
+"""
+
+
+def test_stages_on_eight_devices_sample_what_one_program_does(tmp_path):
+    script = tmp_path / "eight.py"
+    script.write_text(EIGHT_DEVICES.format(grpo=str(GRPO)))
+    environment = {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+        "JAX_PLATFORMS": "cpu",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PATH": "/usr/bin:/bin",
+    }
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "heads 2" in done.stdout
