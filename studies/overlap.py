@@ -24,7 +24,15 @@ from infimmr_jax.bench.work import Size, Work, load_work, lognormal_limits
 from infimmr_jax.model.qwen2_5_vl import trunk_forward
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.verdict import Question
-from infimmr_jax.rollout.sampler import Rollouts, SampleSettings, begin_stages, end_stage, run_loop, stage_count
+from infimmr_jax.rollout.sampler import (
+    Rollouts,
+    SampleSettings,
+    begin_stages,
+    end_stage,
+    initial_state,
+    run_loop,
+    stage_count,
+)
 
 SIZE = Size(prompts=4, prompt_tokens=64, image_size=112, group=8, new_tokens=512)
 LONGEST = 8.0
@@ -36,7 +44,8 @@ def stages_of(work: Work, settings: SampleSettings, limits: np.ndarray) -> Calla
 
     def begin(params: Any, batch: Any, key: jax.Array) -> tuple:
         trunk = trunk_forward(params, config, options, batch)
-        return begin_stages(params, config, options, settings, trunk, batch, key, limits)
+        weights, stage = begin_stages(params, config, options, settings, trunk, key, limits)
+        return weights, stage, initial_state(config, options, settings, trunk, batch)
 
     def loop(state: Any, stage: Any, weights: Any, number: int) -> Any:
         given = (state, stage, weights, work.allowed, None, config, options, settings)

@@ -66,7 +66,11 @@ def main() -> None:
         lowered = staged.begin.lower(params, batch, key)
         begin = lowered.compile()
         report("prefill", begin)
-        weights, stage, state = abstract(lowered.out_info, begin.output_shardings)
+        weights, stage = abstract(lowered.out_info, begin.output_shardings)
+        lowered = staged.empty.lower(stage, batch)
+        empty = lowered.compile()
+        report("empty caches", empty)
+        state = abstract(lowered.out_info, empty.output_shardings)
         print(f"caches: {state.caches[0][0].shape} {state.caches[0][0].sharding.spec}", flush=True)
         whole = None
         for number in range(stage_count(P, settings.group_size, settings, batch_divisor(mesh))):

@@ -157,7 +157,8 @@ def sample_branches(
     shards: int = 1,
 ) -> Rollouts:
     """`sample` after its prefill: the token loops over a trunk that was computed from `batch`."""
-    weights, stage, state = begin_stages(params, config, options, settings, trunk, batch, key, limits, stops, shards)
+    weights, stage = begin_stages(params, config, options, settings, trunk, key, limits, shards)
+    state = initial_state(config, options, settings, trunk, batch, stops)
     P, G = state.done.shape
     *early, R = cache_lengths(settings)
     loop = functools.partial(run_loop, allowed=allowed, stops=stops, config=config, options=options, settings=settings)
@@ -181,15 +182,12 @@ def begin_stages(
     options: ModelOptions,
     settings: SampleSettings,
     trunk: Trunk,
-    batch: PromptBatch,
     key: Array,
     limits: Int[Array, "P G"] | None = None,
-    stops: Int[Array, "N T V"] | None = None,
     shards: int = 1,
-) -> tuple[Weights, Stage, SamplerState]:
-    """What the first token loop needs: the decoder's weights as loops read them, its rows' prompts, and its state."""
-    state = initial_state(config, options, settings, trunk, batch, stops)
-    P, G = state.last.shape
+) -> tuple[Weights, Stage]:
+    """What the first token loop needs beside its state: the decoder's weights as loops read them, and its rows."""
+    P, G = trunk.bridge.shape[0], settings.group_size
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(P * G)).reshape(P, G)
     # On a mesh the weights are gathered here, once and in the compute dtype, and not with every token.
     ends = {name: part for name, part in params["decoder"].items() if name != "layers"}
@@ -203,7 +201,7 @@ def begin_stages(
         trunk=dataclasses.replace(trunk, k=nothing, v=nothing),
         kv=tuple((k, v) for _, k, v in inputs),
     )
-    return weights, stage, state
+    return weights, stage
 
 
 def run_loop(

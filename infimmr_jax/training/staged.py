@@ -24,6 +24,7 @@ from infimmr_jax.rollout.sampler import (
     cache_lengths,
     end_stage,
     grown,
+    initial_state,
     run_loop,
     stage_count,
 )
@@ -31,13 +32,14 @@ from infimmr_jax.rollout.sampler import (
 
 @dataclasses.dataclass(frozen=True)
 class StagedSampler:
-    """The jitted programs: prefill, token loop, growth of caches, compaction.
+    """The jitted programs: prefill, the state before the first token, token loop, growth of caches, compaction.
 
     Loops work in place; where shapes change, nothing could be taken over.
     """
 
     settings: SampleSettings
     begin: Callable
+    empty: Callable
     loop: Callable
     grow: Callable
     end: Callable
@@ -51,8 +53,12 @@ def staged_sampler(
 
     def begin(params: Params, batch: PromptBatch, key: jax.Array) -> tuple:
         trunk = trunk_forward(params, config, options, batch)
-        weights, stage, state = begin_stages(params, config, options, settings, trunk, batch, key, None, stops, shards)
-        return weights, _by_rows(stage, mesh), _laid(state, mesh)
+        weights, stage = begin_stages(params, config, options, settings, trunk, key, None, shards)
+        return weights, _by_rows(stage, mesh)
+
+    # Not made by the prefill: empty caches beside its temporaries would be the most memory that sampling ever takes.
+    def empty(stage: Stage, batch: PromptBatch) -> SamplerState:
+        return _laid(initial_state(config, options, settings, stage.trunk, batch, stops), mesh)
 
     def loop(state: SamplerState, stage: Stage, weights: Any, allowed: Any, number: int, P: int, end: int) -> Any:
         given = (state, stage, weights, allowed, stops, config, options, settings)
@@ -70,6 +76,7 @@ def staged_sampler(
     return StagedSampler(
         settings,
         jax.jit(begin),
+        jax.jit(empty),
         jax.jit(loop, static_argnums=(4, 5, 6), donate_argnums=0),
         jax.jit(grow, static_argnums=1),
         jax.jit(end, static_argnums=(3, 4)),
@@ -82,7 +89,8 @@ def sample_staged(
     """Give all programs to the devices at once; returns the rollouts as they are after every token loop."""
     settings, P = sampler.settings, batch.row_mask.shape[0]
     lengths = cache_lengths(settings)
-    weights, stage, state = sampler.begin(params, batch, key)
+    weights, stage = sampler.begin(params, batch, key)
+    state = sampler.empty(stage, batch)
     found: list[Rollouts] = []
     for number in range(stage_count(P, settings.group_size, settings, shards)):
         for length, longer in itertools.pairwise(lengths) if number == 0 else ():

@@ -22,6 +22,7 @@ from infimmr_jax.rollout.sampler import (
     cache_lengths,
     end_stage,
     grown,
+    initial_state,
     run_loop,
     sample,
     stage_count,
@@ -148,7 +149,8 @@ def test_stages_are_programs_of_their_own_and_what_they_finish_is_final():
 
     def begin(params, batch, limits, key):
         trunk = trunk_forward(params, ONE, OPTIONS, batch)
-        return begin_stages(params, ONE, OPTIONS, settings, trunk, batch, key, limits, shards=2)
+        weights, stage = begin_stages(params, ONE, OPTIONS, settings, trunk, key, limits, shards=2)
+        return weights, stage, initial_state(ONE, OPTIONS, settings, trunk, batch)
 
     @functools.partial(jax.jit, static_argnums=(3, 4))
     def loop(state, stage, weights, number, end):

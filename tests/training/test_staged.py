@@ -29,7 +29,8 @@ with jax.set_mesh(mesh):
     batch = shard_batch(batch, mesh)
     sampler = staged_sampler(model, OPTIONS, settings, None, mesh, laid)
     found = sample_staged(sampler, params, batch, ALLOWED, key, shards=4)
-    weights, stage, state = sampler.begin(params, batch, key)
+    weights, stage = sampler.begin(params, batch, key)
+    state = sampler.empty(stage, batch)
 assert len(found) == 3, len(found)
 for name in ("tokens", "mask", "finished", "executed"):
     assert np.array_equal(getattr(found[-1], name), getattr(expected, name)), name
