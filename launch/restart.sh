@@ -11,6 +11,8 @@ trap 'asked=1; [ -n "$child" ] && kill -TERM "$child" 2>/dev/null' TERM INT
 for ((attempt = 0; ; attempt++)); do
   "$@" &
   child=$!
+  # A signal between these two lines had no child to go to.
+  if [ -n "$asked" ]; then kill -TERM "$child" 2>/dev/null; fi
   status=0
   while :; do
     wait "$child"
@@ -25,4 +27,5 @@ for ((attempt = 0; ; attempt++)); do
   fi
   echo "restart: ended with status $status; starting again in $pause s (restart $((attempt + 1)) of $restarts)" >&2
   sleep "$pause"
+  if [ -n "$asked" ]; then exit "$status"; fi
 done

@@ -74,12 +74,12 @@ def test_copies_of_the_parameters_share_the_products_of_muon(tmp_path):
     ("sizes", "path", "shape", "expected"),
     [
         # Whole layers, whatever lies over fsdp and tensor.
-        ((4, 2, 1), "layers/q/kernel", (36, 64, 96), P(("data",), "fsdp", "tensor")),
+        ((4, 2, 1, 1), "layers/q/kernel", (36, 64, 96), P(("data",), "fsdp", "tensor")),
         # 3 layers can not be dealt out to 8, so the rows are.
-        ((8, 1, 1), "layers/q/kernel", (3, 64, 96), P(None, ("fsdp", "data"), "tensor")),
-        ((2, 4, 1), "merger/fc1/kernel", (64, 96), P(("fsdp", "data"), "tensor")),
+        ((8, 1, 1, 1), "layers/q/kernel", (3, 64, 96), P(None, ("fsdp", "data"), "tensor")),
+        ((2, 4, 1, 1), "merger/fc1/kernel", (64, 96), P(("fsdp", "data"), "tensor")),
         # Nothing divides: as the parameter lies.
-        ((8, 1, 1), "merger/fc1/kernel", (12, 96), P("fsdp", "tensor")),
+        ((8, 1, 1, 1), "merger/fc1/kernel", (12, 96), P("fsdp", "tensor")),
     ],
 )
 def test_products_are_split_by_layers_or_else_by_rows(sizes, path, shape, expected):

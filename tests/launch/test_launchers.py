@@ -212,3 +212,14 @@ def test_restart_passes_a_signal_on_and_does_not_start_again(tmp_path):
     job.terminate()
     assert job.wait(30) == 75
     assert (tmp_path / "saved").exists()
+
+
+def test_restart_does_not_start_again_when_the_signal_comes_between_attempts(tmp_path):
+    script = f"echo start >> {tmp_path}/starts; exit 75"
+    environment = {**os.environ, "INFIMMR_RESTART_SECONDS": "1"}
+    command = ["bash", str(LAUNCH / "restart.sh"), "bash", "-c", script]
+    job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    assert "starting again" in job.stderr.readline()
+    job.terminate()
+    assert job.wait(30) == 75
+    assert (tmp_path / "starts").read_text() == "start\n"
