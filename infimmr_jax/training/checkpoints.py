@@ -39,7 +39,10 @@ FREE = (
     "model.remat",
     "model.attention",
     "grpo.micro_batches",
+    "grpo.micro_batch_tokens",
     "grpo.logprob_chunk",
+    "rollout.compactions",
+    "rollout.cache_sizes",
     "reward.workers",
     "reward.deadline_seconds",
     "reward.memory_mb",
@@ -260,8 +263,8 @@ def _check_shared(directory: epath.Path) -> None:
 
 
 def _below(key: str, prefixes: tuple[str, ...]) -> bool:
-    # A phase may have its own `grpo` section.
-    keys = (key, re.sub(r"^phases\.\d+\.(?=grpo\.)", "", key))
+    # A phase may have its own `grpo` and `rollout` sections.
+    keys = (key, re.sub(r"^phases\.\d+\.(?=grpo\.|rollout\.)", "", key))
     return any(name == prefix or name.startswith(prefix + ".") for name in keys for prefix in prefixes)
 
 

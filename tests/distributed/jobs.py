@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[2]
-CHANGING = ("time", "tokens_per_second", "compile/", "grading/")
+CHANGING = ("time", "tokens_per_second", "compile/", "grading/", "rollout/efficiency")
 
 
 def tree(output: Path) -> dict:

@@ -111,7 +111,9 @@ def test_four_processes_go_on_with_the_curve_of_one_also_where_two_hold_the_same
             shutil.rmtree(later)
     shutil.rmtree(tmp_path / "run" / "model")
     config = write_config(tmp_path / "config.yaml", tmp_path / "run")
-    job = start_job(config, 4, tmp_path / "logs", arguments=("--set", "mesh.data=2", "--set", "mesh.tensor=4"))
+    # In stages: every token loop and compaction is a program over all processes.
+    changes = ("mesh.data=2", "mesh.tensor=4", "rollout.compactions=1")
+    job = start_job(config, 4, tmp_path / "logs", arguments=tuple(x for change in changes for x in ("--set", change)))
     said = finish(job)
     assert job.returncode == 0, said + (tmp_path / "logs" / "process-1.log").read_text()
     assert "resumed from checkpoint 3 " in said

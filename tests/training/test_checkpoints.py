@@ -172,6 +172,16 @@ def test_a_checkpoint_of_another_configuration_is_refused_by_the_key(tmp_path):
         assert checkpoints.resume(abstract())[0].grpo_step == 1
 
 
+def test_how_it_is_computed_may_differ(tmp_path):
+    saved(tiny_config(tmp_path), {1: None})
+    changes = ["grpo.micro_batches=2", "grpo.logprob_chunk=8", "rollout.compactions=1", "rollout.cache_sizes=2"]
+    with opened(tiny_config(tmp_path, *changes)) as checkpoints:
+        assert checkpoints.resume(abstract())[0].grpo_step == 1
+    other = tiny_config(tmp_path, "rollout.temperature=0.5")
+    with opened(other) as checkpoints, pytest.raises(ConfigError, match=r"rollout\.temperature is 1\.0 there and 0\.5"):
+        checkpoints.resume(abstract())
+
+
 def test_a_checkpoint_of_an_older_program_lacks_the_newer_keys(tmp_path):
     saved(tiny_config(tmp_path), {1: None})
     (file,) = (path for path in (tmp_path / "checkpoints" / "1" / "facts").rglob("*") if path.name == "metadata")
