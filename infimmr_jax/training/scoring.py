@@ -16,11 +16,12 @@ from infimmr_jax.rollout.sampler import Rollouts
 def response_texts(
     tokenizer: Any, tokens: Int[np.ndarray, "P G R"], mask: Bool[np.ndarray, "P G R"]
 ) -> list[list[str]]:
-    """The responses as text, without the end token."""
-    P, G, _ = tokens.shape
-    ids = [row[kept].tolist() for row, kept in zip(tokens.reshape(P * G, -1), mask.reshape(P * G, -1), strict=True)]
+    """The responses as text, without the end token; none are fine: a host may have nothing finished yet."""
+    P, G, R = tokens.shape
+    rows = zip(tokens.reshape(P * G, R), mask.reshape(P * G, R), strict=True)
+    ids = [row[kept].tolist() for row, kept in rows]
     texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
-    return [texts[start : start + G] for start in range(0, P * G, G)]
+    return [texts[row * G : (row + 1) * G] for row in range(P)]
 
 
 def transcript(

@@ -72,8 +72,11 @@ def test_finished_responses_are_given_to_the_graders_and_the_others_keep_their_l
         mask = np.ones(final.shape, bool)
         return Rollouts(tokens, mask, nothing, nothing, np.asarray(finished), np.int32(0))
 
+    none_yet = [[False, False], [False, False]]
     stages = [
+        rollouts(final, none_yet),
         rollouts(first, [[True, False], [False, False]]),
+        rollouts(second, [[True, True], [False, False]]),
         rollouts(second, [[True, True], [False, False]]),
         rollouts(final, [[True, True], [False, True]]),
     ]
@@ -84,6 +87,6 @@ def test_finished_responses_are_given_to_the_graders_and_the_others_keep_their_l
     given = []
     monkeypatch.setattr(groups, "grade_ahead", lambda early, *_: given.append(early))
     local, texts = groups._finished_texts(run, sampling, SimpleNamespace(reward=None))
-    assert given == [[("p", "[0, 1, 2, 3]")], [("p", "[4, 5, 6, 7]")]]
+    assert given == [[], [("p", "[0, 1, 2, 3]")], [("p", "[4, 5, 6, 7]")], []]
     assert texts == [[str(row.tolist()) for row in group] for group in final]
     assert dataclasses.replace(local, executed=0).tokens is final
