@@ -86,20 +86,26 @@ class PromotionSection(Section):
 
     `plateau`: the training accuracy's mean over the last `window` steps is less than `least_gain` above that of the
     `window` steps before. `accuracy`: on the first `problems` held-out problems of the phase's modality, answered
-    every `every` steps, the accuracy is at least `at_least`.
+    every `every` steps, the accuracy is at least `at_least`. `tokens`: the phase has sampled `tokens` response tokens.
     """
 
-    kind: Literal["steps", "plateau", "accuracy"] = "steps"
+    kind: Literal["steps", "plateau", "accuracy", "tokens"] = "steps"
     min_steps: Annotated[int, Field(ge=0)] = 0
     window: PositiveInt | None = None
     least_gain: float | None = None
     at_least: Share | None = None
     every: PositiveInt | None = None
     problems: PositiveInt | None = None
+    tokens: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> PromotionSection:
-        keys = {"steps": (), "plateau": ("window", "least_gain"), "accuracy": ("at_least", "every", "problems")}
+        keys: dict[str, tuple[str, ...]] = {
+            "steps": (),
+            "plateau": ("window", "least_gain"),
+            "accuracy": ("at_least", "every", "problems"),
+            "tokens": ("tokens",),
+        }
         for name in (name for names in keys.values() for name in names):
             given, wanted = getattr(self, name) is not None, name in keys[self.kind]
             if given != wanted:

@@ -55,9 +55,9 @@ class Place:
     """Where a run stands on the host.
 
     `sft_step` and `grpo_step` are steps made; `evaluated` stages are evaluated; `phase` is the phase's name for people.
-    `data` is the state of the running Grain iterator, `key` the run's random key, `recent` the training accuracies that
-    the promotion of the running phase looks at, `rows` the lines of each JSONL file, `broken` the number of skipped
-    updates just before.
+    `data` is the state of the running Grain iterator, `key` the run's random key, `recent` what the promotion of the
+    running phase looks at (training accuracies, or tokens), `rows` the lines of each JSONL file, `broken` the number of
+    skipped updates just before.
     """
 
     sft_step: int = 0

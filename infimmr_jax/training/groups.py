@@ -101,9 +101,10 @@ def collect(
     chosen = (kept + dropped)[:rows]
     accuracy = np.concatenate([groups.rewards.components["accuracy"] for groups in drawn])
     total = np.concatenate([groups.rewards.total for groups in drawn])
-    numbers = (min(len(kept), rows), rows, len(kept), len(total), accuracy.mean(1).sum(), total.mean(1).sum())
+    lengths = sum(int(np.asarray(groups.local.lengths).sum()) for groups in drawn)
+    numbers = (min(len(kept), rows), rows, len(kept), len(total), accuracy.mean(1).sum(), total.mean(1).sum(), lengths)
     sums = sum_over_hosts(np.asarray(numbers, np.float64), run.setup.share)
-    filled, wanted, found, groups, right, reward = sums.tolist()
+    filled, wanted, found, groups, right, reward, tokens = sums.tolist()
     if filled < wanted:
         run.progress.note(
             f"step {step}: only {filled:.0f} of {wanted:.0f} groups have a signal after {len(drawn)} draws; "
@@ -115,6 +116,7 @@ def collect(
         "sampling/filled_share": filled / wanted,
         "sampling/accuracy": right / groups,
         "sampling/reward": reward / groups,
+        "sampling/tokens": tokens,
     }
     return assemble(run, drawn, chosen), metrics
 

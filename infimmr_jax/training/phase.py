@@ -46,17 +46,13 @@ def run_phase(run: Run, index: int, evaluation: SampleSettings) -> None:
         step = run.place.grpo_step
         clock = Clock(step, curriculum.total_steps, step - first, phase.steps)
         made = _grpo_step(run, batches, phase, jax.random.fold_in(key, step), clock)
-        recent = run.place.recent
-        if phase.promotion.kind == "plateau":
-            accuracy = (
-                made.row["sampling/accuracy"] if "sampling/accuracy" in made.row else made.read()["reward/accuracy"]
-            )
-            recent = kept_history(recent, accuracy, phase.promotion)
-        run.advance(recent=recent)
+        run.advance(recent=kept_history(run.place.recent, made.row, made.read, phase.promotion))
         done, why = promoted(run, phase, clock.phase_step, evaluation)
         made.row |= why | _heldout(run, step, evaluation)
         if done and step + 1 < end:
-            facts = ", ".join(f"{name.split('/')[1]} {value:.3f}" for name, value in why.items())
+            facts = ", ".join(
+                f"{name.split('/')[1]} {value:,.{0 if value >= 1000 else 3}f}" for name, value in why.items()
+            )
             run.progress.note(f"{phase.name} ends after {clock.phase_step + 1} of {phase.steps} steps: {facts}")
             step = end - 1
         over = step + 1 == end

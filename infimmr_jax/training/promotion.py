@@ -1,8 +1,8 @@
-"""When a phase has done its work: after its steps, on a plateau, or at a held-out accuracy."""
+"""When a phase has done its work: after its steps, on a plateau, at a held-out accuracy, or after so many tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,31 @@ def plateau_gain(history: Sequence[float], window: int) -> float | None:
     return float(np.mean(history[-window:]) - np.mean(history[-2 * window : -window]))
 
 
-def kept_history(history: tuple[float, ...], value: float, promotion: PromotionSection) -> tuple[float, ...]:
-    """The training accuracies a later decision can need, with this step's; part of every checkpoint."""
-    if promotion.kind != "plateau" or promotion.window is None:
+# The metric of a step that a rule looks at: of all groups drawn where a step draws several times, else of the batch.
+WATCHED = {
+    "plateau": ("sampling/accuracy", "reward/accuracy"),
+    "tokens": ("sampling/tokens", "rollout/tokens"),
+}
+
+
+def kept_history(
+    history: tuple[float, ...],
+    row: Mapping[str, Any],
+    read: Callable[[], Mapping[str, float]],
+    promotion: PromotionSection,
+) -> tuple[float, ...]:
+    """What a later decision can need, with this step's part of it; it is in every checkpoint.
+
+    Training accuracies for `plateau`, the tokens sampled so far for `tokens`. `row` is what the host knows of the step,
+    `read` waits for the rest; it is called only where it is needed.
+    """
+    if promotion.kind not in WATCHED:
         return ()
+    over_draws, of_batch = WATCHED[promotion.kind]
+    value = row[over_draws] if over_draws in row else read()[of_batch]
+    if promotion.kind == "tokens":
+        return (sum(history) + value,)
+    assert promotion.window is not None
     return (*history, value)[-2 * promotion.window :]
 
 
@@ -39,6 +60,10 @@ def promoted(
         if gain is None:
             return False, {}
         return made >= rule.min_steps and gain < rule.least_gain, {"promotion/gain": gain}
+    if rule.kind == "tokens":
+        assert rule.tokens is not None
+        (sampled,) = run.place.recent
+        return made >= rule.min_steps and sampled >= rule.tokens, {"promotion/tokens": sampled}
     if rule.kind == "accuracy" and made >= rule.min_steps:
         assert rule.every is not None
         assert rule.at_least is not None

@@ -22,6 +22,10 @@ DESCRIPTIONS = {
 }
 
 
+# The least tokens a response can have on average here: an answer in the format and the end token.
+LEAST_LENGTH = 4
+
+
 def arm_phases(arm: str, phases: Sequence[dict[str, Any]], budget: int) -> list[dict[str, Any]]:
     """The phases of an arm: those of the configuration in the arm's order, their steps scaled to sum to `budget`."""
     by_modality = {phase["modality"]: phase for phase in phases}
@@ -35,3 +39,15 @@ def arm_phases(arm: str, phases: Sequence[dict[str, Any]], budget: int) -> list[
         {**phase, "name": f"{index + 1} {phase['modality']}", "steps": end - start}
         for index, (phase, start, end) in enumerate(zip(chosen, ends, ends[1:], strict=False))
     ]
+
+
+def token_phases(arm: str, phases: Sequence[dict[str, Any]], tokens: int) -> list[dict[str, Any]]:
+    """The phases of an arm: each ends when its share of `tokens` sampled tokens is spent; shares are those of steps."""
+    chosen = arm_phases(arm, phases, sum(phase["steps"] for phase in phases))
+    whole = sum(phase["steps"] for phase in chosen)
+    spent = []
+    for phase in chosen:
+        share = round(tokens * phase["steps"] / whole)
+        most = -(-share // (phase["prompts_per_step"] * phase["group_size"] * LEAST_LENGTH))
+        spent.append({**phase, "steps": most, "promotion": {"kind": "tokens", "tokens": share}})
+    return spent

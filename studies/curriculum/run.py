@@ -1,9 +1,9 @@
 """The ablation of Infi-MMR's curriculum at nano scale: every arm, every seed, one command; finished runs are kept.
 
-    python -m studies.curriculum.run OUTPUT [--seeds 0 1 2] [--budget 120] [--document docs/study.md]
+    python -m studies.curriculum.run OUTPUT [--seeds 0 1 2] [--tokens 900000] [--document docs/study.md]
 
-Each seed has one supervised cold start (`cold/`); every arm starts GRPO from its exported model and takes the same
-number of steps, prompts and responses, with the hyper-parameters of configs/nano.yaml. A run that was stopped goes on
+Each seed has one supervised cold start (`cold/`); every arm starts GRPO from its exported model and samples the same
+number of tokens, with the hyper-parameters of configs/nano.yaml. A run that was stopped goes on
 where it was. Afterwards `summary` writes the tables and the figure.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from studies.curriculum.arms import ARMS, arm_phases
+from studies.curriculum.arms import ARMS, token_phases
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "nano.yaml")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), default=list(ARMS))
-    parser.add_argument("--budget", type=int, default=120, help="GRPO steps of every arm")
+    parser.add_argument("--tokens", type=int, default=900_000, help="sampled tokens of every arm")
     parser.add_argument("--document", type=Path, help="where the tables go; its figure lies beside it")
     options = parser.parse_args()
 
@@ -70,12 +70,12 @@ def main() -> None:
     for seed in options.seeds:
         model = run_cold_start(tree, seed, output, environment)
         for arm in options.arms:
-            started = {**tree, "phases": arm_phases(arm, tree["phases"], options.budget)}
+            started = {**tree, "phases": token_phases(arm, tree["phases"], options.tokens)}
             run_arm(from_cold_start(started, model, seed, arm), output / f"seed{seed}" / arm, environment)
     if options.document is not None:
         from studies.curriculum.summary import write_document
 
-        write_document(output, options.document, options.budget)
+        write_document(output, options.document)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def _percent(values: Sequence[float]) -> str:
 
 def accuracy_table(outcomes: Sequence[Outcome]) -> str:
     """Held-out accuracy after the last phase, by arm and modality."""
-    lines = ["| arm | " + " | ".join(MODALITIES) + " | mean length, image | sampled tokens |", "|---" * 6 + "|"]
+    lines = ["| arm | " + " | ".join(MODALITIES) + " | length, image | sampled tokens | steps |", "|---" * 7 + "|"]
     for arm in ("cold", *ARMS):
         runs = [outcome for outcome in outcomes if outcome.arm == arm]
         if not runs:
@@ -78,7 +78,8 @@ def accuracy_table(outcomes: Sequence[Outcome]) -> str:
         cells = [_percent([run.last(modality) for run in runs]) for modality in MODALITIES]
         length = statistics.fmean(run.last("image", "length") for run in runs)
         tokens = statistics.fmean(sum(row["rollout/tokens"] for row in run.steps) for run in runs)
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {length:.1f} | {tokens / 1e3:,.0f} k |")
+        steps = ", ".join(str(len(run.steps)) for run in runs)
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {length:.1f} | {tokens / 1e3:,.0f} k | {steps} |")
     return "\n".join(lines)
 
 
@@ -123,11 +124,11 @@ def stability_table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def by_phase(rows: Sequence[dict[str, Any]]) -> list[list[float]]:
-    """Training accuracies, split by phase."""
+def by_phase(rows: Sequence[dict[str, Any]], key: str = "reward/accuracy") -> list[list[float]]:
+    """A metric of every step, split by phase."""
     phases: dict[int, list[float]] = {}
     for row in rows:
-        phases.setdefault(row["phase_index"], []).append(row["reward/accuracy"])
+        phases.setdefault(row["phase_index"], []).append(row[key])
     return list(phases.values())
 
 
@@ -140,7 +141,7 @@ def deepest_fall(values: Sequence[float], window: int = 10) -> float:
 
 
 def draw(outcomes: Sequence[Outcome], path: Path) -> None:
-    """Held-out accuracy against GRPO steps, a panel a modality; thin lines are seeds."""
+    """Held-out accuracy against sampled tokens, a panel a modality; thin lines are seeds."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -153,9 +154,9 @@ def draw(outcomes: Sequence[Outcome], path: Path) -> None:
         for number, arm in enumerate(ARMS):
             lines = []
             for run in (outcome for outcome in outcomes if outcome.arm == arm):
-                ends = [0]
-                for phase in by_phase(run.steps):
-                    ends.append(ends[-1] + len(phase))
+                ends = [0.0]
+                for phase in by_phase(run.steps, "rollout/tokens"):
+                    ends.append(ends[-1] + sum(phase) / 1000)
                 rows = [row for row in run.evals if row["modality"] == modality]
                 start = cold[run.seed].last(modality) if run.seed in cold else rows[0]["accuracy"]
                 points = [start, *(row["accuracy"] for row in rows if row["stage_index"] > 0)]
@@ -163,9 +164,16 @@ def draw(outcomes: Sequence[Outcome], path: Path) -> None:
                 panel.plot(*lines[-1], color=f"C{number}", alpha=0.3, linewidth=0.8)
             if lines:
                 mean = np.mean([values for _, values in lines], axis=0)
-                panel.plot(lines[0][0], mean, color=f"C{number}", marker="o", markersize=3, label=arm)
+                panel.plot(
+                    np.mean([ends for ends, _ in lines], axis=0),
+                    mean,
+                    color=f"C{number}",
+                    marker="o",
+                    markersize=3,
+                    label=arm,
+                )
         panel.set_title(f"{modality} problems", fontsize=10)
-        panel.set_xlabel("GRPO steps")
+        panel.set_xlabel("sampled tokens, thousands")
         panel.grid(alpha=0.25)
     panels[0].set_ylabel("held-out accuracy, %")
     panels[-1].legend(fontsize=8, frameon=False)
@@ -173,7 +181,7 @@ def draw(outcomes: Sequence[Outcome], path: Path) -> None:
     pyplot.close(figure)
 
 
-def write_document(output: Path, document: Path, budget: int) -> None:
+def write_document(output: Path, document: Path) -> None:
     """Put the tables between the two marks of the document, and the figure beside it; the discussion is left alone."""
     outcomes = list(finished(output))
     figure = document.with_suffix(".svg")
@@ -181,7 +189,7 @@ def write_document(output: Path, document: Path, budget: int) -> None:
     seeds = sorted({outcome.seed for outcome in outcomes})
     problems = next(row["problems"] for outcome in outcomes for row in outcome.evals)
     text = f"""{BEGIN}
-{len(seeds)} seeds ({", ".join(map(str, seeds))}), {budget} GRPO steps an arm, {problems} held-out problems a modality.
+{len(seeds)} seeds ({", ".join(map(str, seeds))}), {problems} held-out problems a modality.
 Cells: mean over the seeds ± half the width of its 95% interval (Student's t over seeds), then every seed.
 
 {accuracy_table(outcomes)}

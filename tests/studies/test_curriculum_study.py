@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from studies.curriculum.arms import ARMS, arm_phases
+from studies.curriculum.arms import ARMS, arm_phases, token_phases
 from studies.curriculum.summary import BEGIN, END, deepest_fall, mean_interval, write_document
 
 PHASES = [
@@ -27,6 +27,16 @@ def test_every_arm_takes_the_same_number_of_steps(arm, budget):
 def test_the_full_curriculum_is_the_configuration():
     assert [phase["steps"] for phase in arm_phases("full", PHASES, 120)] == [30, 15, 75]
     assert [phase["steps"] for phase in arm_phases("no caption", PHASES, 105)] == [30, 75]
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_every_arm_samples_the_same_number_of_tokens(arm):
+    phases = token_phases(arm, [{**phase, "prompts_per_step": 32} for phase in PHASES], 900_000)
+    ends = [phase["promotion"]["tokens"] for phase in phases]
+    assert sum(ends) == pytest.approx(900_000, abs=len(ends))
+    assert tuple(phase["modality"] for phase in phases) == ARMS[arm]
+    # Even answers of 4 tokens reach the end before the steps are over.
+    assert all(phase["steps"] * 32 * 8 * 4 >= end for phase, end in zip(phases, ends, strict=True))
 
 
 def test_interval_is_students():
@@ -67,7 +77,7 @@ def test_document_pairs_the_arms_by_seed_and_leaves_the_discussion_alone(tmp_pat
         write_run(tmp_path / f"seed{seed}" / "direct", 0.1, 0.5 + 0.3 * seed, 1)
     document = tmp_path / "study.md"
     document.write_text(f"# Study\n{BEGIN}yesterday{END}\nMy discussion.\n")
-    write_document(tmp_path, document, 12)
+    write_document(tmp_path, document)
     text = document.read_text()
     assert "yesterday" not in text
     assert text.endswith("My discussion.\n")
@@ -83,5 +93,5 @@ def test_a_document_without_the_marks_is_not_overwritten(tmp_path):
     document = tmp_path / "study.md"
     document.write_text("mine")
     with pytest.raises(ValueError, match="lacks the lines"):
-        write_document(tmp_path, document, 12)
+        write_document(tmp_path, document)
     assert document.read_text() == "mine"

@@ -52,6 +52,8 @@ def config(output: Path) -> RunConfig:
     third = {
         "trainable": {"vision": False, "merger": False},
         "grpo": {"minibatches": 2, "kl": {"reference": "phase_start", "ema_decay": None}},
+        "promotion": {"kind": "tokens", "tokens": 1, "min_steps": 2},
+        "steps": 5,
     }
     tree["phases"] = [text | first, caption | second, image | third]
     for phase in tree["phases"]:
@@ -102,6 +104,7 @@ def test_phases_end_when_their_work_is_done_and_steps_keep_their_planned_numbers
     ]
     assert rows(run)[1]["promotion/accuracy"] >= 0
     assert rows(run)[4]["promotion/gain"] < 10
+    assert rows(run)[6]["promotion/tokens"] == sum(row["rollout/tokens"] for row in rows(run)[5:]) > 0
     rates = [row["optimizer/learning_rate"] for row in rows(run)]
     assert rates == pytest.approx([1e-3, 1e-3, *(5e-4 * (1 - i / 9) for i in range(3)), 1e-3, 1e-3])
 

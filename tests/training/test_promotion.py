@@ -1,9 +1,11 @@
 """When a phase has done its work."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from infimmr_jax.config import PromotionSection
-from infimmr_jax.training.promotion import kept_history, plateau_gain
+from infimmr_jax.training.promotion import kept_history, plateau_gain, promoted
 
 PLATEAU = PromotionSection(kind="plateau", window=2, least_gain=0.1)
 
@@ -16,6 +18,26 @@ def test_the_gain_is_between_two_windows():
 def test_only_what_a_decision_needs_is_kept():
     history = ()
     for value in range(7):
-        history = kept_history(history, float(value), PLATEAU)
+        history = kept_history(history, {}, lambda value=value: {"reward/accuracy": float(value)}, PLATEAU)
     assert history == (3.0, 4.0, 5.0, 6.0)
-    assert kept_history((), 1.0, PromotionSection()) == ()
+    assert kept_history((), {}, unread, PromotionSection()) == ()
+
+
+def unread():
+    raise AssertionError("this would wait for the update")
+
+
+def test_tokens_of_all_draws_are_added_up_and_end_the_phase():
+    rule = PromotionSection(kind="tokens", tokens=1000, min_steps=2)
+    first = kept_history((), {"sampling/tokens": 700.0}, unread, rule)
+    second = kept_history(first, {}, lambda: {"rollout/tokens": 300.0}, rule)
+    assert (first, second) == ((700.0,), (1000.0,))
+    phase = SimpleNamespace(promotion=rule)
+
+    def ends(made, sampled):
+        place = SimpleNamespace(recent=(sampled,))
+        return promoted(SimpleNamespace(place=place), phase, made - 1, None)
+
+    assert ends(2, 999.0) == (False, {"promotion/tokens": 999.0})
+    assert ends(2, 1000.0) == (True, {"promotion/tokens": 1000.0})
+    assert ends(1, 1000.0)[0] is False
