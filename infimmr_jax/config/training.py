@@ -73,7 +73,7 @@ class EvaluationSection(Section):
     """Held-out evaluation between the phases, and inside them every `every_steps` steps (greedy decoding).
 
     Inside phases the first `problems_inside` problems of each set are asked (null: all of them); their accuracies are
-    metrics of the step, `heldout/MODALITY`.
+    metrics of the step, `heldout/MODALITY`, and `checkpoint.keep_best` looks at them too.
     """
 
     sources: dict[Modality, tuple[SourceSection, ...]] = Field(default_factory=dict)
@@ -93,7 +93,10 @@ class EvaluationSection(Section):
 
 
 class KeepBestSection(Section):
-    """The best checkpoint by a number of the held-out evaluations, `modality/number`; ties go to the later one."""
+    """The best checkpoint by a number of the held-out evaluations, `modality/number`; ties go to the later one.
+
+    Those inside phases count as well as those between them; without `evaluation.problems_inside` both ask the same.
+    """
 
     metric: str
     mode: Literal["max", "min"] = "max"

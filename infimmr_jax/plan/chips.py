@@ -30,12 +30,12 @@ class Chip:
 
 
 _TPU = "https://docs.cloud.google.com/tpu/docs/"
-# The makers quote link bandwidth as the sum of both directions.
+# The makers quote link bandwidth as the sum of both directions: here is half of that.
 CHIPS: dict[str, Chip] = {
-    "v4": Chip("v4", "tpu", 275e12, 32 * GIB, 1228e9, 150e9, 30.75 * GIB, _TPU + "v4"),
-    "v5e": Chip("v5e", "tpu", 197e12, 16 * GIB, 819e9, 100e9, 15.75 * GIB, _TPU + "v6e (table v5e against v6e)"),
-    "v5p": Chip("v5p", "tpu", 459e12, 95 * GIB, 2765e9, 300e9, 94.75 * GIB, _TPU + "v5p"),
-    "v6e": Chip("v6e", "tpu", 918e12, 32 * GIB, 1640e9, 200e9, 31.25 * GIB, _TPU + "v6e"),
+    "v4": Chip("v4", "tpu", 275e12, 32 * GIB, 1228e9, 300e9, 30.75 * GIB, _TPU + "v4"),
+    "v5e": Chip("v5e", "tpu", 197e12, 16 * GIB, 819e9, 200e9, 15.75 * GIB, _TPU + "v6e (table v5e against v6e)"),
+    "v5p": Chip("v5p", "tpu", 459e12, 95 * GIB, 2765e9, 600e9, 94.75 * GIB, _TPU + "v5p"),
+    "v6e": Chip("v6e", "tpu", 918e12, 32 * GIB, 1640e9, 400e9, 31.25 * GIB, _TPU + "v6e"),
     "a100": Chip("a100", "gpu", 312e12, 80e9, 2039e9, 300e9, 74e9, "NVIDIA A100 80GB SXM data sheet"),
     "h100": Chip("h100", "gpu", 989e12, 80e9, 3350e9, 450e9, 74e9, "NVIDIA H100 SXM data sheet (dense)"),
     "h200": Chip("h200", "gpu", 989e12, 141e9, 4800e9, 450e9, 133e9, "NVIDIA H200 SXM data sheet (dense)"),

@@ -39,22 +39,7 @@ def evaluate_stage(
     rows = []
     for modality, problems in setup.evaluation.items():
         counts, shown = _evaluate(setup, params, sampler, pool, modality, problems)
-        score, correct, matching, tokens, cut, worked, total = counts
-        low, high = wilson(score, int(total))
-        row = {
-            "stage": stage,
-            "stage_index": stage_index,
-            "modality": modality,
-            "problems": int(total),
-            "correct": int(correct),
-            "accuracy": score / total,
-            "low": low,
-            "high": high,
-            "format_rate": matching / total,
-            "length": tokens / total,
-            "truncated": cut / total,
-            "worked_share": worked / total,
-        }
+        row = {"stage": stage, "stage_index": stage_index, "modality": modality, **_numbers(counts)}
         sinks.evaluation(row)
         rows.append(row)
         where = {"kind": "eval", "step": step, "phase": stage, "phase_index": stage_index, "modality": modality}
@@ -110,12 +95,28 @@ def _evaluate(
     return sum_over_hosts(sums, share), shown
 
 
-def heldout_accuracy(
+def heldout_numbers(
     setup: Setup, params: Any, sampler: Sampler, pool: GraderPool, modality: Modality, problems: Sequence[Problem]
-) -> float:
-    """The mean score of the answers to held-out problems, the same on every host; nothing is written."""
+) -> dict[str, Any]:
+    """What a row of evals.jsonl would say of these held-out problems, the same on every host; nothing is written."""
     counts, _ = _evaluate(setup, params, sampler, pool, modality, problems)
-    return float(counts[0] / counts[-1])
+    return _numbers(counts)
+
+
+def _numbers(counts: np.ndarray) -> dict[str, Any]:
+    score, correct, matching, tokens, cut, worked, total = counts.tolist()
+    low, high = wilson(score, int(total))
+    return {
+        "problems": int(total),
+        "correct": int(correct),
+        "accuracy": score / total,
+        "low": low,
+        "high": high,
+        "format_rate": matching / total,
+        "length": tokens / total,
+        "truncated": cut / total,
+        "worked_share": worked / total,
+    }
 
 
 def is_worked(text: str) -> bool:

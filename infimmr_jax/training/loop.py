@@ -14,7 +14,6 @@ import grain
 import jax
 
 from infimmr_jax.config import ConfigError, RunConfig
-from infimmr_jax.config.training import EVALUATED
 from infimmr_jax.model.hf import save_params
 from infimmr_jax.parallel.hosts import wait_for_hosts
 from infimmr_jax.preprocess.tokenizer import save_tokenizer
@@ -30,7 +29,7 @@ from infimmr_jax.training.phase import run_phase
 from infimmr_jax.training.programs import Compilations, Programs
 from infimmr_jax.training.progress import Progress
 from infimmr_jax.training.provenance import record_run
-from infimmr_jax.training.running import Preempted, Run
+from infimmr_jax.training.running import Preempted, Run, evaluated_numbers
 from infimmr_jax.training.setup import prepare
 from infimmr_jax.training.sft import demonstrations, learning_rate_at, total_steps
 from infimmr_jax.training.sinks import open_sinks
@@ -67,7 +66,8 @@ def _train(config: RunConfig, run_dir: Path, resume: bool) -> list[dict[str, Any
         checkpoints = stack.enter_context(Checkpoints(config, setup.model))
         compilations = Compilations()
         programs = Programs(setup)
-        warm_up(setup, programs)
+        progress = stack.enter_context(Progress())
+        warm_up(setup, programs, progress.note)
         found = checkpoints.resume(programs.restore_target()) if resume else None
         if found is None:
             place = Place(key=tuple(jax.random.key_data(jax.random.key(config.seed)).tolist()))
@@ -75,7 +75,6 @@ def _train(config: RunConfig, run_dir: Path, resume: bool) -> list[dict[str, Any
         else:
             place, state = found
         sinks = stack.enter_context(open_sinks(run_dir, config.logging, place.rows if resume else None))
-        progress = stack.enter_context(Progress())
         for line in dict.fromkeys(str(report) for report in setup.reports):
             progress.note(line)
         if resume:
@@ -154,13 +153,10 @@ def _cold_start(run: Run, index: int, end: int) -> None:
         row |= numbers | {"optimizer/learning_rate": rate, "time/step": seconds, "time/input_wait": waited}
         row |= {"tokens_per_second": float(batch.mask.sum()) * jax.process_count() / seconds}
         row |= {"compile/count": run.compilations.count, "compile/seconds": run.compilations.seconds}
-        run.advance(sft_step=step + 1, data=batches.get_state())
+        run.advance(sft_step=step + 1, data=batches.get_state() if step + 1 < total_steps(sft) else None)
         run.end_step(row, functools.partial(_evidence, batch))
-        if step + 1 < end:
-            run.agree()
-            run.after_step()
-    if end == total_steps(sft):
-        run.advance(data=None)
+        run.agree()
+        run.after_step()
 
 
 def _evaluate(run: Run, stage_index: int, stage: str) -> list[dict[str, Any]]:
@@ -169,12 +165,15 @@ def _evaluate(run: Run, stage_index: int, stage: str) -> list[dict[str, Any]]:
     earlier = len(setup.config.sft.stages) - 1 if setup.config.sft is not None else 0
     if run.place.evaluated > stage_index + earlier:
         return []
-    sampler = run.answerer(_evaluation_settings(setup.config), f"{stage} is evaluated")
+    run.settle()
+    written = run.sinks.position()
+    settings = _evaluation_settings(setup.config)
+    sampler = run.answerer(settings, f"{stage} is evaluated", lambda: run.leave_evaluation(written))
     run.progress.activity(f"evaluating after {stage}")
     step = run.place.grpo_step
     rows = evaluate_stage(setup, run.state.params, sampler, run.pool, run.sinks, stage, stage_index, step)
     run.advance(evaluated=stage_index + earlier + 1, phase=stage)
-    run.save({f"{row['modality']}/{name}": float(row[name]) for row in rows for name in EVALUATED})
+    run.save(evaluated_numbers({row["modality"]: row for row in rows}))
     run.stop_if_asked()
     return rows
 

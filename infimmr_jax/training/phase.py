@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import threading
 import time
+from concurrent.futures import Future
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infimmr_jax.config import PhaseSection
+from infimmr_jax.config import Modality, PhaseSection
 from infimmr_jax.data.curriculum import iterate
 from infimmr_jax.grpo.schedules import Clock, learning_rate_at
 from infimmr_jax.rollout.sampler import SampleSettings
-from infimmr_jax.training.evaluate import heldout_accuracy
+from infimmr_jax.training.evaluate import heldout_numbers
 from infimmr_jax.training.groups import Groups, collect
 from infimmr_jax.training.guards import Evidence
 from infimmr_jax.training.histograms import histograms
 from infimmr_jax.training.promotion import kept_history, promoted
-from infimmr_jax.training.running import Run
+from infimmr_jax.training.running import Run, evaluated_numbers
 from infimmr_jax.training.scoring import transcript
 
 
@@ -48,7 +51,8 @@ def run_phase(run: Run, index: int, evaluation: SampleSettings) -> None:
         made = _grpo_step(run, batches, phase, jax.random.fold_in(key, step), clock)
         run.advance(recent=kept_history(run.place.recent, made.row, made.read, phase.promotion))
         done, why = promoted(run, phase, clock.phase_step, evaluation)
-        made.row |= why | _heldout(run, step, evaluation)
+        found = _heldout(run, step, evaluation)
+        made.row |= why | {f"heldout/{modality}": numbers["accuracy"] for modality, numbers in found.items()}
         if done and step + 1 < end:
             facts = ", ".join(
                 f"{name.split('/')[1]} {value:,.{0 if value >= 1000 else 3}f}" for name, value in why.items()
@@ -59,8 +63,8 @@ def run_phase(run: Run, index: int, evaluation: SampleSettings) -> None:
         run.advance(grpo_step=step + 1, data=None if over else batches.get_state(), phase=phase.name)
         # The devices are left to it: this row is written when the next step's responses are being sampled.
         run.unread = functools.partial(_finish, run, made)
-        if not over:
-            run.after_step()
+        # The stage's own evaluation follows the last step, but a state that is due must not wait for it.
+        run.after_step(None if over else evaluated_numbers(found))
     run.settle()
 
 
@@ -74,25 +78,36 @@ class _Made:
     began: float
     updated: float
     _numbers: dict[str, float] | None = None
-    _read: float = 0.0
+
+    def __post_init__(self) -> None:
+        # The host may evaluate, wait for input or compile before it reads them: that is no time of this update.
+        self._ready = Future[float]()
+        threading.Thread(target=_stamp, args=(self.metrics, self._ready), daemon=True).start()
 
     def read(self) -> dict[str, float]:
         """The metrics as numbers; waits until they are there."""
         if self._numbers is None:
             self._numbers = {name: float(value) for name, value in jax.device_get(self.metrics).items()}
-            self._read = time.monotonic()
         return self._numbers
 
-    def finished(self) -> dict[str, Any]:
-        """The whole row."""
-        numbers = self.read()
-        seconds = self._read - self.began
-        times = {"time/update": self._read - self.updated, "time/step": seconds}
-        return self.row | numbers | times | {"tokens_per_second": numbers["rollout/tokens"] / seconds}
+    def finished(self) -> tuple[dict[str, Any], float]:
+        """The whole row, and when the devices had computed it."""
+        numbers, ready = self.read(), self._ready.result()
+        seconds = ready - self.began
+        times = {"time/update": ready - self.updated, "time/step": seconds}
+        return self.row | numbers | times | {"tokens_per_second": numbers["rollout/tokens"] / seconds}, ready
+
+
+def _stamp(arrays: Any, ready: Future[float]) -> None:
+    # An error of the devices is raised where the arrays are read.
+    with contextlib.suppress(Exception):
+        jax.block_until_ready(arrays)
+    ready.set_result(time.monotonic())
 
 
 def _finish(run: Run, made: _Made) -> None:
-    run.end_step(made.finished(), made.evidence)
+    row, run.ready = made.finished()
+    run.end_step(row, made.evidence)
 
 
 def _grpo_step(run: Run, batches: Any, phase: PhaseSection, key: jax.Array, clock: Clock) -> _Made:
@@ -132,14 +147,14 @@ def _grpo_step(run: Run, batches: Any, phase: PhaseSection, key: jax.Array, cloc
     return _Made(row, metrics, evidence, groups.seconds.began, updated)
 
 
-def _heldout(run: Run, step: int, settings: SampleSettings) -> dict[str, float]:
-    """Held-out accuracies inside a phase, when they are due."""
+def _heldout(run: Run, step: int, settings: SampleSettings) -> dict[Modality, dict[str, Any]]:
+    """Held-out numbers of every modality inside a phase, when they are due."""
     section = run.setup.config.evaluation
     if section.every_steps is None or (step + 1) % section.every_steps:
         return {}
     sampler = run.answerer(settings, f"step {step} is evaluated")
     return {
-        f"heldout/{modality}": heldout_accuracy(
+        modality: heldout_numbers(
             run.setup, run.state.params, sampler, run.pool, modality, problems[: section.problems_inside]
         )
         for modality, problems in run.setup.evaluation.items()

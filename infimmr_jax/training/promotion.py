@@ -9,7 +9,7 @@ import numpy as np
 
 from infimmr_jax.config import PhaseSection, PromotionSection
 from infimmr_jax.rollout.sampler import SampleSettings
-from infimmr_jax.training.evaluate import heldout_accuracy
+from infimmr_jax.training.evaluate import heldout_numbers
 from infimmr_jax.training.running import Run
 
 
@@ -71,7 +71,8 @@ def promoted(
             return False, {}
         sampler = run.answerer(settings, f"{phase.name} is evaluated")
         problems = run.setup.evaluation[phase.modality][: rule.problems]
-        accuracy = heldout_accuracy(run.setup, run.state.params, sampler, run.pool, phase.modality, problems)
+        found = heldout_numbers(run.setup, run.state.params, sampler, run.pool, phase.modality, problems)
+        accuracy = found["accuracy"]
         return accuracy >= rule.at_least, {"promotion/accuracy": accuracy}
     return False, {}
 

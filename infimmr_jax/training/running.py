@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from infimmr_jax.config.training import EVALUATED
 from infimmr_jax.grpo.state import TrainState
 from infimmr_jax.parallel.hosts import largest_over_hosts
 from infimmr_jax.preprocess.batching import PromptBatch
@@ -29,12 +30,17 @@ class Preempted(SystemExit):
         super().__init__(TRY_AGAIN)
 
 
+def evaluated_numbers(found: Mapping[Any, Mapping[str, Any]]) -> dict[str, float]:
+    """The numbers of held-out sets as `checkpoint.keep_best` names them, `modality/number`."""
+    return {f"{modality}/{name}": float(numbers[name]) for modality, numbers in found.items() for name in EVALUATED}
+
+
 @dataclasses.dataclass
 class Run:
     """The parts of a running run, and where it stands.
 
-    `unread` writes the row of a step whose metrics the devices may still be computing; `agreed` is the signal that the
-    hosts agreed on last.
+    `unread` writes the row of a step whose metrics the devices may still be computing; `ready` is when they had those
+    of the last row that is written; `agreed` is the signal that the hosts agreed on last.
     """
 
     setup: Setup
@@ -49,6 +55,7 @@ class Run:
     place: Place
     stopping: list[int] = dataclasses.field(default_factory=list)
     unread: Callable[[], None] | None = None
+    ready: float = 0.0
     agreed: int = 0
 
     def advance(self, **changes: Any) -> None:
@@ -88,33 +95,57 @@ class Run:
             )
         self.guard.beat(f"{row['kind']} step {row['step'] + 1} is made")
 
-    def answerer(self, settings: SampleSettings, what: str) -> Callable[[Any, PromptBatch], Rollouts]:
-        """How held-out problems are answered, with the run's own seed; every batch tells the stall guard of `what`."""
+    def answerer(
+        self, settings: SampleSettings, what: str, between: Callable[[], None] | None = None
+    ) -> Callable[[Any, PromptBatch], Rollouts]:
+        """How held-out problems are answered, with the run's own seed.
+
+        Every batch tells the stall guard of `what`; `between` is called before each, on all hosts.
+        """
         key = jax.random.key(self.setup.config.seed)
 
         def answer(params: Any, batch: PromptBatch) -> Rollouts:
             self.guard.beat(what)
+            if between is not None:
+                between()
             return self.programs.sample(params, batch, settings, key)
 
         return answer
 
-    def after_step(self) -> None:
+    def after_step(self, evaluated: dict[str, float] | None = None) -> None:
         """Checkpoint when it is due, and stop when a signal asked for it.
 
-        Several hosts go by what they agreed on last: asking now would wait for the update.
+        `evaluated` are the numbers of held-out problems that were just asked: with `checkpoint.keep_best` this state is
+        a candidate, so it is saved whatever the step. Several hosts go by what they agreed on last: asking now would
+        wait for the update.
         """
         made = self.place.sft_step + self.place.grpo_step
         if jax.process_count() == 1:
             self.agree()
         signal_number = self.agreed
-        if signal_number or made % self.setup.config.checkpoint.every_steps == 0:
-            self.save()
+        section = self.setup.config.checkpoint
+        candidate = section.keep_best is not None and bool(evaluated)
+        if signal_number or candidate or made % section.every_steps == 0:
+            self.save(evaluated)
         self._stop(signal_number)
 
     def stop_if_asked(self) -> None:
         """End the run, whose state was just saved, when a signal asked for it."""
         self.agree()
         self._stop(self.agreed)
+
+    def leave_evaluation(self, written: dict[str, int]) -> None:
+        """End the run inside an evaluation when a signal asked for it; a resumed run makes the evaluation again.
+
+        `written` are the lines of each file from before the evaluation. A machine that is taken back gives less time
+        than many held-out problems need.
+        """
+        self.agree()
+        if self.agreed:
+            self.advance(rows=written)
+            if self.checkpoints.latest() != self.place.step:
+                self.checkpoints.save(self.place, self.state)
+            self._stop(self.agreed)
 
     def agree(self) -> None:
         """Learn which signal asked any host to stop: it may come to one a step earlier, and all must stop together."""

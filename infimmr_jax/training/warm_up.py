@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 
@@ -13,20 +15,22 @@ from infimmr_jax.training.programs import Programs
 from infimmr_jax.training.setup import Setup
 
 
-def warm_up(setup: Setup, programs: Programs) -> int:
+def warm_up(setup: Setup, programs: Programs, say: Callable[[str], None]) -> int:
     """Compile and run sampler and update of every phase on a batch of the largest buckets, the largest phase first.
 
-    Only where batches come in several shapes: with one, the first step is the largest. The rows are fillers, for which
-    no token is sampled, and the state is a throw-away one; memory is taken as for a full batch. Returns the number of
-    phases that were run. Call it before the run's own state exists.
+    Not where the first step already is the largest: one shape of batches, phases of one size, no cold start. The rows
+    are fillers, for which no token is sampled, and the state is a throw-away one; memory is taken as for a full batch.
+    `say` is told before it begins. Returns the number of phases that were run. Call it before the run's own state
+    exists.
     """
     shapes = setup.shapes
-    if len(shapes.prompts) * len(shapes.images) == 1:
-        return 0
     phases: dict[tuple, PhaseSection] = {}
     for phase in setup.curriculum.phases:
         known = programs.phase_settings(phase), programs.update_settings(phase), phase.prompts_per_step
         phases.setdefault(known, phase)
+    if len(shapes.prompts) * len(shapes.images) * len(phases) == 1 and setup.config.sft is None:
+        return 0
+    say("the largest shapes are compiled and run once: memory that is not enough shows now")
     ordered = sorted(phases.values(), key=lambda phase: -_tokens(phase, shapes.prompts[-1]))
     state = programs.start()
     for phase in ordered:
@@ -36,7 +40,7 @@ def warm_up(setup: Setup, programs: Programs) -> int:
         rollouts = programs.sample_in_stages(state.params, batch, settings, jax.random.key(0))[-1]
         none = np.zeros((rows, phase.group_size), np.float32)
         names = sorted({"accuracy", "format", *phase.reward.weights})
-        rewards = Rewards(none, dict.fromkeys(names, none), np.zeros(rows, np.int32))
+        rewards = Rewards(none, dict.fromkeys(names, none), np.zeros(rows, np.int32), np.ones(rows, bool))
         state, metrics = programs.update(state, batch, rollouts, rewards, phase, 0.0, Clock(0, 1, 0, 1))
         jax.block_until_ready(metrics)
     return len(ordered)

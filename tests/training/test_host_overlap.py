@@ -2,15 +2,17 @@
 
 import dataclasses
 import json
+import time
 from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import tiny_tree
 
 from infimmr_jax.config import parse_config
 from infimmr_jax.rollout.sampler import Rollouts
-from infimmr_jax.training import groups, loop
+from infimmr_jax.training import groups, loop, phase
 from infimmr_jax.training.programs import Programs
 
 
@@ -90,3 +92,12 @@ def test_finished_responses_are_given_to_the_graders_and_the_others_keep_their_l
     assert given == [[], [("p", "[0, 1, 2, 3]")], [("p", "[4, 5, 6, 7]")], []]
     assert texts == [[str(row.tolist()) for row in group] for group in final]
     assert dataclasses.replace(local, executed=0).tokens is final
+
+
+def test_what_the_host_does_after_the_devices_are_done_is_no_time_of_the_update():
+    began = time.monotonic()
+    made = phase._Made({}, {"rollout/tokens": jnp.float32(80)}, lambda: ((), {}), began, began)
+    time.sleep(1.0)
+    row, ready = made.finished()
+    assert ready - began == row["time/update"] == row["time/step"] < 0.9
+    assert row["tokens_per_second"] == 80 / row["time/step"]

@@ -77,10 +77,10 @@ def test_a_stopped_run_resumes_to_the_same_numbers(unbroken, tmp_path, monkeypat
     run = tmp_path / "run"
     after_step = loop.Run.after_step
 
-    def stop(self):
+    def stop(self, *evaluated):
         if self.place.sft_step + self.place.grpo_step == steps:
             self.stopping.append(signal.SIGTERM)
-        after_step(self)
+        after_step(self, *evaluated)
 
     monkeypatch.setattr(loop.Run, "after_step", stop)
     with pytest.raises(Preempted):
@@ -90,6 +90,50 @@ def test_a_stopped_run_resumes_to_the_same_numbers(unbroken, tmp_path, monkeypat
     for name in ("metrics", "evals", "transcripts"):
         assert rows(run, name) == rows(unbroken, name)
     assert all(np.array_equal(value, weights(run)[name]) for name, value in weights(unbroken).items())
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_signal_in_an_evaluation_ends_it_and_a_resumed_run_makes_it_again(unbroken, tmp_path, monkeypatch, batch):
+    run, leave, asked = tmp_path / "run", loop.Run.leave_evaluation, []
+
+    def stop(self, written):
+        asked.append(self.place)
+        if len(asked) == batch:  # each stage asks two; before the second the row of the first is written
+            self.stopping.append(signal.SIGTERM)
+        leave(self, written)
+
+    monkeypatch.setattr(loop.Run, "leave_evaluation", stop)
+    with pytest.raises(Preempted):
+        train(tiny_config(run))
+    assert len(asked) == batch
+    for _ in range(2):  # asked again in the same place, where the state is saved already
+        monkeypatch.setattr(loop.Run, "leave_evaluation", lambda self, _: self.stopping.append(15) or leave(self, _))
+        with pytest.raises(Preempted):
+            train(tiny_config(run), resume=True)
+    monkeypatch.undo()
+    train(tiny_config(run), resume=True)
+    for name in ("metrics", "evals", "transcripts"):
+        assert rows(run, name) == rows(unbroken, name)
+    assert all(np.array_equal(value, weights(run)[name]) for name, value in weights(unbroken).items())
+
+
+def test_the_best_checkpoint_may_lie_inside_a_phase(tmp_path, monkeypatch):
+    saved, save = [], loop.Checkpoints.save
+
+    def note(self, place, state, metrics=None):
+        saved.append((place.grpo_step, place.evaluated, metrics))
+        save(self, place, state, metrics)
+
+    monkeypatch.setattr(loop.Checkpoints, "save", note)
+    best = "checkpoint.keep_best={metric: text/length, mode: max}"
+    run = tmp_path / "run"
+    train(
+        tiny_config(run, best, "sft=null", "phases.1.steps=3", "evaluation.every_steps=1", "checkpoint.every_steps=9")
+    )
+    inside = [(step, metrics) for step, evaluated, metrics in saved if step not in (0, 2, 5, 7)]
+    assert [step for step, _ in inside] == [1, 3, 4, 6], "every state that was evaluated, and only those"
+    heldout = {row["step"] + 1: row["heldout/text"] for row in rows(run)}
+    assert all(metrics["text/accuracy"] == heldout[step] for step, metrics in inside)
 
 
 def test_a_run_is_not_overwritten(unbroken):

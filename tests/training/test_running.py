@@ -77,6 +77,15 @@ def test_too_many_in_a_row_stop_with_the_evidence_and_the_state(run):
         assert saved["batch"].tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_state_that_was_evaluated_is_a_candidate_for_the_best(run, tmp_path, keep):
+    if keep:
+        run.setup.config = tiny_config(tmp_path, "checkpoint.keep_best={metric: image/accuracy}")
+    run.advance(grpo_step=1)
+    run.after_step({"image/accuracy": 0.5})
+    assert [call[-1] for call in run.log if call[0] == "save"] == [{"image/accuracy": 0.5}] * keep
+
+
 def test_a_signal_saves_and_stops(run):
     run.advance(grpo_step=1)
     run.after_step()

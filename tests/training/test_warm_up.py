@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 from tiny import tiny_tree
 
 from infimmr_jax.config import parse_config
@@ -36,7 +37,9 @@ def test_the_largest_bucket_of_the_largest_phase_comes_first(tmp_path):
         setup = prepare(parse_config(tree), tmp_path, pool)
         step = next(iter(setup.curriculum.dataset))
     programs = Recorded(setup)
-    assert warm_up(setup, programs) == 2
+    said = []
+    assert warm_up(setup, programs, said.append) == 2
+    assert len(said) == 1
     assert [name for name, *_ in programs.calls] == ["sample", "update"] * 2
     assert [call[2].max_response for call in programs.calls[::2]] == [20, 12]
     batch, rewards = programs.calls[1][1:]
@@ -52,7 +55,12 @@ def test_the_largest_bucket_of_the_largest_phase_comes_first(tmp_path):
     assert rewards.total.shape == (8, 2)
 
 
-def test_one_shape_needs_no_warm_up(tmp_path):
+@pytest.mark.parametrize(("change", "runs"), [({}, 0), ({"group_size": 4}, 2), ({"max_response": 20}, 2), (None, 1)])
+def test_only_where_the_first_step_is_the_largest_there_is_no_warm_up(tmp_path, change, runs):
+    tree = tiny_tree(tmp_path)
+    if change is not None:
+        tree |= {"sft": None}
+        tree["phases"][2] |= change
     with GraderPool() as pool:
-        setup = prepare(parse_config(tiny_tree(tmp_path)), tmp_path, pool)
-    assert warm_up(setup, Recorded(setup)) == 0
+        setup = prepare(parse_config(tree), tmp_path, pool)
+    assert warm_up(setup, Recorded(setup), lambda _: None) == runs
