@@ -13,22 +13,25 @@ import jax
 import jax.numpy as jnp
 import psutil
 from rich.console import Console
+from rich.markup import escape
 
-from infimmr_jax.config import ConfigError
+from infimmr_jax.config import ConfigError, RunConfig
+from infimmr_jax.data.records import DataError
 from infimmr_jax.parallel.startup import cache_directory, find_job
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.verdict import Question
-from infimmr_jax.training.provenance import environment
+from infimmr_jax.training.doctor_config import TroubleError, configured_checks
+from infimmr_jax.training.provenance import versions
 
 FREE_BYTES = 2 * 1024**3
 
 
-class TroubleError(Exception):
-    """A check that failed; the message says what is wrong and what to do."""
+def examine(console: Console, config: RunConfig | None = None) -> bool:
+    """Run every check and print a line for each; returns whether all passed.
 
-
-def examine(console: Console) -> bool:
-    """Run every check and print a line for each; returns whether all passed."""
+    With a configuration also those of what it names: model, sources, output and checkpoints. Nothing is written but a
+    probe in the compile cache.
+    """
     checks: dict[str, Callable[[], str]] = {
         "versions": _versions,
         "job": _job,
@@ -39,18 +42,25 @@ def examine(console: Console) -> bool:
         "compile cache": _cache,
         "graders": _graders,
     }
-    healthy = True
+    if config is not None:
+        checks |= configured_checks(config)
+    broken: set[str] = set()
     for name, check in checks.items():
+        if name == "arithmetic" and "devices" in broken:
+            continue
         try:
-            console.print(f"[green]ok[/]      {name}: {check()}", highlight=False)
-        except TroubleError as trouble:
-            healthy = False
-            console.print(f"[red]trouble[/] {name}: {trouble}", highlight=False)
-    return healthy
+            mark, said = "[green]ok[/]     ", check()
+        except Exception as trouble:  # a broken driver raises whatever it likes, and the other checks still tell much
+            mark = "[red]trouble[/]"
+            broken.add(name)
+            known = isinstance(trouble, TroubleError | ConfigError | DataError)
+            said = str(trouble) if known else f"{type(trouble).__name__}: {trouble}"
+        console.print(f"{mark} {name}: {escape(said)}", highlight=False, emoji=False, soft_wrap=True)
+    return not broken
 
 
 def _versions() -> str:
-    found = environment()["packages"]
+    found = versions()
     missing = [name for name, version in found.items() if version == "not installed"]
     if missing:
         raise TroubleError(f"{', '.join(missing)} not installed: run `pip install -e .` in the project")
@@ -66,7 +76,14 @@ def _job() -> str:
 
 
 def _devices() -> str:
-    devices = jax.devices()
+    try:
+        devices = jax.devices()
+    except Exception as error:
+        asked = f"JAX_PLATFORMS={platforms}" if (platforms := os.environ.get("JAX_PLATFORMS")) else "no JAX_PLATFORMS"
+        raise TroubleError(
+            f"JAX can not start its devices ({asked}; {type(error).__name__}: {error}): install the extra for them "
+            "(cuda or tpu), look at the driver (nvidia-smi), or set JAX_PLATFORMS=cpu"
+        ) from error
     return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {os.cpu_count()} CPU cores"
 
 

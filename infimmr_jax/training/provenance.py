@@ -31,18 +31,23 @@ def record_run(setup: Setup) -> None:
     _write(run_dir / "data.json", data)
 
 
-def environment() -> dict[str, Any]:
-    """Versions, git revision and devices of this process."""
-    versions = {}
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide what a run does, "not installed" where there is none."""
+    found = {}
     for name in PACKAGES:
         try:
-            versions[name] = importlib.metadata.version(name)
+            found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
+            found[name] = "not installed"
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """Versions, git revision and devices of this process."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": versions,
+        "packages": versions(),
         "git_revision": _revision(),
         "devices": [str(device) for device in jax.devices()],
         "device_kind": jax.devices()[0].device_kind,
