@@ -1,10 +1,13 @@
 """The study's arms have equal budgets, and its tables say what the runs' files say."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from infimmr_jax.config import parse_config
 from studies.curriculum.arms import ARMS, arm_phases, token_phases
 from studies.curriculum.summary import BEGIN, END, deepest_fall, mean_interval, write_document
 
@@ -37,6 +40,14 @@ def test_every_arm_samples_the_same_number_of_tokens(arm):
     assert tuple(phase["modality"] for phase in phases) == ARMS[arm]
     # Even answers of 4 tokens reach the end before the steps are over.
     assert all(phase["steps"] * 32 * 8 * 4 >= end for phase, end in zip(phases, ends, strict=True))
+
+
+@pytest.mark.parametrize("config", ["configs/nano.yaml", "studies/curriculum/larger.yaml"])
+def test_the_configurations_of_the_study_can_be_used(config):
+    root = Path(__file__).parents[2]
+    tree = yaml.safe_load((root / config).read_text())
+    for arm in ARMS:
+        parse_config({**tree, "phases": token_phases(arm, tree["phases"], 900_000)})
 
 
 def test_interval_is_students():
