@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from infimmr_jax.plan.chips import GIB
@@ -82,7 +84,7 @@ def show(plan: Plan, console: Console) -> None:
             f"chip; {plan.flops_share:.0%} of the chips' FLOP/s. Chip numbers: {chip.source}"
         )
     for name, message in plan.failures.items():
-        console.print(f"[red]{name} does not fit:[/] {message}".replace("[/]", "[/]"), soft_wrap=True)
+        console.print(f"[red]{name} does not fit:[/] {escape(message)}", soft_wrap=True)
     verdict = "[green]It fits.[/]" if plan.fits else "[red]It does not fit.[/]"
     console.print(verdict)
     for line in plan.advice:
@@ -90,23 +92,23 @@ def show(plan: Plan, console: Console) -> None:
 
 
 def _memory_table(plan: Plan) -> Table:
-    table = Table(title=f"GiB on one chip (of {plan.topology.chip.usable / GIB:.2f})", title_justify="left")
-    table.add_column("program")
-    fields = [field.name for field in dataclasses.fields(Memory)]
-    for name in (*fields, "peak"):
-        table.add_column(name, justify="right")
+    title = f"GiB on one chip (of {plan.topology.chip.usable / GIB:.2f})"
+    table = Table("", title=title, title_justify="left", box=SIMPLE)
     for program in plan.programs:
-        values = [getattr(program.memory, name) for name in fields]
-        table.add_row(program.name, *(f"{value / GIB:.2f}" for value in (*values, program.peak)))
+        table.add_column(program.name, justify="right")
+    for field in dataclasses.fields(Memory):
+        table.add_row(field.name, *(f"{getattr(program.memory, field.name) / GIB:.2f}" for program in plan.programs))
+    table.add_row("peak", *(f"{program.peak / GIB:.2f}" for program in plan.programs), style="bold")
     return table
 
 
 def _parts_table(program: ProgramCost, plan: Plan) -> Table:
     chip = plan.topology.chip
     compiled = f", compiled in {program.compile_seconds:.0f} s" if program.compile_seconds is not None else ""
-    table = Table(title=f"{program.name}, one chip{compiled}", title_justify="left")
-    for name in ("part", "TFLOP", "GB memory", "GB links", "s compute", "s memory", "s links", "bound"):
-        table.add_column(name, justify="left" if name in ("part", "bound") else "right")
+    table = Table(title=f"{program.name}, one chip{compiled}", title_justify="left", box=SIMPLE)
+    # Two lines a heading: the numbers must be whole on a terminal of 80 columns.
+    for name in ("part", "TFLOP", "GB\nmemory", "GB\nlinks", "s\ncompute", "s\nmemory", "s\nlinks", "bound"):
+        table.add_column(name, justify="left" if name in ("part", "bound") else "right", no_wrap=True)
     for part in program.parts:
         times = part.seconds(chip)
         if part.least(chip) < 1e-3:
@@ -115,7 +117,7 @@ def _parts_table(program: ProgramCost, plan: Plan) -> Table:
             part.name,
             f"{part.flops / 1e12:,.1f}",
             f"{part.bytes / 1e9:,.1f}",
-            f"{part.sent / 1e9:,.2f}",
+            f"{part.sent / 1e9:,.1f}",
             *(f"{seconds:.2f}" for seconds in times.values()),
             part.bound(chip),
         )

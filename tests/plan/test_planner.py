@@ -1,15 +1,18 @@
 """Plans by arithmetic: state bytes against the shardings, advice, the command and its JSON."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from infimmr_jax.cli import app
 from infimmr_jax.config import ConfigError, load_config
 from infimmr_jax.plan.chips import GIB, parse_topology
 from infimmr_jax.plan.planner import changed, make_plan
+from infimmr_jax.plan.report import show
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 THREE_B = 3_754_622_976
@@ -44,6 +47,16 @@ def test_the_state_is_split_over_the_chips():
 )
 def test_every_ready_configuration_fits_its_machine_by_arithmetic(size, machine, topology):
     assert make_plan(config(machine, size=size), parse_topology(topology), False, search=False).fits
+
+
+def test_a_terminal_of_80_columns_shows_every_number_whole():
+    console = Console(file=io.StringIO(), width=80)
+    plan = make_plan(config("3b_v5p-8"), parse_topology("v5p:2x2x1"), False, search=False)
+    show(plan, console)
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    for part in (part for program in plan.programs for part in program.parts if part.least(plan.topology.chip) > 1e-3):
+        assert f"{part.bytes / 1e9:,.1f}" in shown
 
 
 def test_what_does_not_fit_is_mended():
