@@ -1,38 +1,52 @@
 #!/usr/bin/env bash
 # A TPU slice on GKE: fills in gke_jobset.yaml and applies it. Everything after -- goes to `infimmr train`:
 #
-#   bash launch/gke.sh --name run1 --accelerator tpu-v5-lite-podslice --topology 4x4 --image REGISTRY/infimmr -- \
-#     --config configs/machines/3b_v5e-16.yaml --set checkpoint.directory=gs://my-bucket/run1
+#   bash launch/image.sh --image REGISTRY/infimmr
+#   bash launch/gke.sh --name run1 --accelerator tpu-v5-lite-podslice --topology 4x4 --image REGISTRY/infimmr \
+#     --bucket bucket --service-account trainer -- \
+#     --config configs/infimmr_3b.yaml --config configs/machines/3b_v5e-16.yaml \
+#     --set data.root=/bucket/data --set model.path=/bucket/models/Qwen2.5-VL-3B-Instruct \
+#     --set checkpoint.directory=gs://bucket/run1
 #
-# The image must have been built from the revision that is checked out here, and be tagged with it:
-#   docker build -t REGISTRY/infimmr:$(git rev-parse HEAD) -f launch/Dockerfile . && docker push ...
+# The image must have been built from the revision that is checked out here, and be tagged with it; image.sh does both.
+# Pods and their disks are gone when the job starts again: checkpoints must be in a bucket.
 set -euo pipefail
 
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source-path=SCRIPTDIR source=options.sh
+. "$root/launch/options.sh"
+
 usage() {
-  sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  header_of "${BASH_SOURCE[0]}"
   cat <<'TEXT'
 Options:
-  --name NAME         name of the JobSet
-  --accelerator A     node label gke-tpu-accelerator: tpu-v5-lite-podslice, tpu-v5p-slice, tpu-v6e-slice
-  --topology T        node label gke-tpu-topology, such as 4x4 or 2x2x2
-  --chips N           chips of one host (4)
-  --image IMAGE       image without its tag
-  --dry-run           print the filled-in file, and apply nothing
+  --name NAME             name of the JobSet
+  --accelerator A         node label gke-tpu-accelerator: tpu-v5-lite-podslice, tpu-v5p-slice, tpu-v6e-slice
+  --topology T            node label gke-tpu-topology, such as 4x4 or 2x2x2
+  --chips N               chips of one host (4)
+  --image IMAGE           image without its tag
+  --bucket BUCKET         mount this bucket at /bucket, to read; the cluster needs the Cloud Storage FUSE CSI driver
+  --service-account NAME  Kubernetes service account that may read the bucket and write the checkpoints
+  --setup CMD             bash runs it in each pod before the run, such as a download to a disk of the pod
+  --dry-run               print the filled-in file, and apply nothing
 TEXT
 }
 
-name="" accelerator="" topology="" chips=4 image="" dry_run=""
+name="" accelerator="" topology="" chips=4 image="" bucket="" account="" setup="" dry_run=""
 while [ $# -gt 0 ]; do
   case "$1" in
-    --name) name="$2"; shift 2 ;;
-    --accelerator) accelerator="$2"; shift 2 ;;
-    --topology) topology="$2"; shift 2 ;;
-    --chips) chips="$2"; shift 2 ;;
-    --image) image="$2"; shift 2 ;;
+    --name) value "$@"; name="$2"; shift 2 ;;
+    --accelerator) value "$@"; accelerator="$2"; shift 2 ;;
+    --topology) value "$@"; topology="$2"; shift 2 ;;
+    --chips) value "$@"; chips="$2"; shift 2 ;;
+    --image) value "$@"; image="$2"; shift 2 ;;
+    --bucket) value "$@"; bucket="${2#gs://}"; shift 2 ;;
+    --service-account) value "$@"; account="$2"; shift 2 ;;
+    --setup) value "$@"; setup="$2"; shift 2 ;;
     --dry-run) dry_run=1; shift ;;
     --) shift; break ;;
     -h | --help) usage; exit 0 ;;
-    *) echo "error: unknown option $1 (arguments of infimmr train come after --)" >&2; exit 2 ;;
+    *) unknown "$1" ;;
   esac
 done
 for needed in name accelerator topology image; do
@@ -41,27 +55,29 @@ for needed in name accelerator topology image; do
     exit 2
   fi
 done
-if [ $# -eq 0 ]; then
-  echo "error: nothing to run; give the arguments of infimmr train after --" >&2
-  exit 2
-fi
+something_to_run "$@"
 
-here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 total=1
 for side in ${topology//x/ }; do total=$((total * side)); done
 if [ $((total % chips)) -ne 0 ]; then
   echo "error: $total chips of topology $topology are no multiple of $chips chips a host" >&2
   exit 2
 fi
-arguments=""
-for word in "$@"; do # as JSON strings
-  word="${word//\\/\\\\}"
-  arguments+="${arguments:+, }\"${word//\"/\\\"}\""
-done
+revision="$(revision_of "$root" "the image must be of")"
 
-file="$(cat "$here/gke_jobset.yaml")"
+inside() { # of a JSON string; Kubernetes reads $$ as one $, and would replace $(NAME)
+  local word="${1//\\/\\\\}"
+  word="${word//\"/\\\"}" word="${word//$'\n'/\\n}" word="${word//$'\t'/\\t}"
+  printf '%s' "${word//\$/\$\$}"
+}
 # Else bash 5.2 reads & in a replacement as the match.
 shopt -u patsub_replacement 2>/dev/null || true
+arguments=""
+for word in "$@"; do arguments+="${arguments:+, }\"$(inside "$word")\""; done
+
+file="$(cat "$root/launch/gke_jobset.yaml")"
+[ -n "$bucket" ] || file="$(sed '/ --bucket$/d' <<<"$file")"
+[ -n "$account" ] || file="$(sed '/ --service-account$/d' <<<"$file")"
 fill() { file="${file//"\${$1}"/$2}"; }
 fill NAME "$name"
 fill ACCELERATOR "$accelerator"
@@ -69,7 +85,10 @@ fill TOPOLOGY "$topology"
 fill HOSTS "$((total / chips))"
 fill CHIPS "$chips"
 fill IMAGE "$image"
-fill REVISION "$(git -C "$here" rev-parse HEAD)"
+fill REVISION "$revision"
+fill BUCKET "$bucket"
+fill SERVICE_ACCOUNT "$account"
+fill SETUP "$(inside "$setup")"
 fill ARGUMENTS "[$arguments]"
 if [ -n "$dry_run" ]; then
   printf '%s\n' "$file"

@@ -14,6 +14,7 @@ out="${1:-runs/gpu}"
 parts="${INFIMMR_PARTS:-doctor quickstart update rollout parity tests}"
 python="${INFIMMR_PYTHON:-}"
 if [ -z "$python" ]; then
+  # shellcheck source-path=SCRIPTDIR source=environment.sh
   . launch/environment.sh
   prepare_environment "${INFIMMR_EXTRAS:-cuda},test" || exit $?
   python=.venv/bin/python

@@ -5,8 +5,12 @@
 #   bash launch/multiprocess.sh --processes 2 --devices 2 -- --config configs/nano.yaml --set output=runs/two
 set -euo pipefail
 
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source-path=SCRIPTDIR source=options.sh
+. "$root/launch/options.sh"
+
 usage() {
-  sed -n 's/^# \{0,1\}//p' "${BASH_SOURCE[0]}" | head -5
+  header_of "${BASH_SOURCE[0]}"
   cat <<'TEXT'
 Options:
   --processes N   number of processes (2)
@@ -20,22 +24,18 @@ TEXT
 processes=2 devices="" restarts=10 logs=runs/logs dry_run=""
 while [ $# -gt 0 ]; do
   case "$1" in
-    --processes) processes="$2"; shift 2 ;;
-    --devices) devices="$2"; shift 2 ;;
-    --restarts) restarts="$2"; shift 2 ;;
-    --logs) logs="$2"; shift 2 ;;
+    --processes) value "$@"; processes="$2"; shift 2 ;;
+    --devices) value "$@"; devices="$2"; shift 2 ;;
+    --restarts) value "$@"; restarts="$2"; shift 2 ;;
+    --logs) value "$@"; logs="$2"; shift 2 ;;
     --dry-run) dry_run=1; shift ;;
     --) shift; break ;;
     -h | --help) usage; exit 0 ;;
-    *) echo "error: unknown option $1 (arguments of infimmr train come after --)" >&2; exit 2 ;;
+    *) unknown "$1" ;;
   esac
 done
-if [ $# -eq 0 ]; then
-  echo "error: nothing to run; give the arguments of infimmr train after --, for example -- --config configs/nano.yaml" >&2
-  exit 2
-fi
+something_to_run "$@"
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 python="${INFIMMR_PYTHON:-$root/.venv/bin/python}"
 command=("$python" -m infimmr_jax.cli train --auto-resume "$@")
 
@@ -50,8 +50,10 @@ job_environment() { # of process $1 with the coordinator at port $2
 
 if [ -n "$dry_run" ]; then
   for ((i = 0; i < processes; i++)); do
-    job_environment "$i" PORT
-    printf 'process %s: %s\n' "$i" "${command[*]}"
+    mapfile -t variables < <(job_environment "$i" PORT)
+    printf 'process %s: ' "$i"
+    printf '%q ' env "${variables[@]}" "${command[@]}"
+    echo
   done
   echo "restarts: $restarts, logs: $logs/process-N.log"
   exit 0

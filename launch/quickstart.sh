@@ -3,6 +3,7 @@
 # leaves a report. Arguments go to `infimmr train`, for example: bash launch/quickstart.sh --set seed=1
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source-path=SCRIPTDIR source=environment.sh
 . launch/environment.sh
 prepare_environment "${INFIMMR_EXTRAS:-}"
 

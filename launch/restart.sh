@@ -2,6 +2,7 @@
 # Runs a command, and again while it ends with 75 (state saved, try again) or by a signal (lost, or another host was):
 #   bash launch/restart.sh .venv/bin/infimmr train --auto-resume --config configs/nano.yaml
 # INFIMMR_RESTARTS bounds how often (100); a pause between attempts lets the other hosts notice the loss as well.
+# INFIMMR_SETUP is a command that bash runs before each attempt, such as one that brings data from a bucket.
 set -uo pipefail
 
 restarts="${INFIMMR_RESTARTS:-100}" pause="${INFIMMR_RESTART_SECONDS:-10}"
@@ -9,6 +10,14 @@ child="" asked=""
 # Passed on, so that the run saves; then this script ends too: who sent it wants the machine back.
 trap 'asked=1; [ -n "$child" ] && kill -TERM "$child" 2>/dev/null' TERM INT
 for ((attempt = 0; ; attempt++)); do
+  child=""
+  bash -c "${INFIMMR_SETUP:-}"
+  status=$?
+  if [ -n "$asked" ]; then exit 75; fi
+  if [ "$status" -ne 0 ]; then
+    echo "error: the setup command ended with status $status, so nothing was started: ${INFIMMR_SETUP:-}" >&2
+    exit 1
+  fi
   "$@" &
   child=$!
   # A signal between these two lines had no child to go to.

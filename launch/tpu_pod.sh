@@ -2,16 +2,23 @@
 # A TPU slice of Google Cloud, from a queued resource to the finished run. Everything after -- goes to `infimmr train`
 # on every host of the slice:
 #
-#   bash launch/tpu_pod.sh --name run1 --zone us-west4-a --type v5litepod-16 -- --config configs/machines/3b_v5e-16.yaml \
-#     --set checkpoint.directory=gs://my-bucket/run1
+#   bash launch/tpu_pod.sh --name run1 --zone us-west4-a --type v5litepod-16 \
+#     --setup 'gcloud storage rsync -r gs://bucket/data data && gcloud storage rsync -r gs://bucket/models models' \
+#     -- --config configs/infimmr_3b.yaml --config configs/machines/3b_v5e-16.yaml \
+#     --set checkpoint.directory=gs://bucket/run1
 #
 # The hosts get the revision that is checked out here, as a git bundle: no repository has to be reachable from there.
-# While this script runs, a preempted slice is asked for again and the run goes on from the newest checkpoint, which
-# must be in a bucket: the disks of a preempted slice are gone. Started again, it goes on with what is there.
+# While this script runs, a slice that is taken back is asked for again, a host that was lost is started again, and the
+# run goes on from the newest checkpoint, which must be in a bucket: the disks of a slice that was taken back are gone.
+# Started again, it goes on with what is there.
 set -euo pipefail
 
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source-path=SCRIPTDIR source=options.sh
+. "$root/launch/options.sh"
+
 usage() {
-  sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  header_of "${BASH_SOURCE[0]}"
   cat <<'TEXT'
 Options:
   --name NAME       name of the queued resource and of its slice
@@ -20,27 +27,29 @@ Options:
   --runtime V       software version (v2-alpha-tpuv5-lite, v2-alpha-tpuv5 or v2-alpha-tpuv6e by type)
   --project P       project; default: gcloud's
   --spot            cheaper, and taken back at any time
-  --poll SECONDS    how often the slice is looked at (60)
+  --setup CMD       bash runs it on each host, in the checkout, before each start of the run: it brings data and weights
+  --poll SECONDS    how often the slice and its hosts are looked at (60)
   --delete          delete the slice when the run is over
   --dry-run         print every command, and run none
 TEXT
 }
 
-name="" zone="" type="" runtime="" project="" spot="" poll=60 delete="" dry_run=""
+name="" zone="" type="" runtime="" project="" spot="" setup="" poll=60 delete="" dry_run=""
 while [ $# -gt 0 ]; do
   case "$1" in
-    --name) name="$2"; shift 2 ;;
-    --zone) zone="$2"; shift 2 ;;
-    --type) type="$2"; shift 2 ;;
-    --runtime) runtime="$2"; shift 2 ;;
-    --project) project="$2"; shift 2 ;;
+    --name) value "$@"; name="$2"; shift 2 ;;
+    --zone) value "$@"; zone="$2"; shift 2 ;;
+    --type) value "$@"; type="$2"; shift 2 ;;
+    --runtime) value "$@"; runtime="$2"; shift 2 ;;
+    --project) value "$@"; project="$2"; shift 2 ;;
     --spot) spot=--spot; shift ;;
-    --poll) poll="$2"; shift 2 ;;
+    --setup) value "$@"; setup="$2"; shift 2 ;;
+    --poll) value "$@"; poll="$2"; shift 2 ;;
     --delete) delete=1; shift ;;
     --dry-run) dry_run=1; shift ;;
     --) shift; break ;;
     -h | --help) usage; exit 0 ;;
-    *) echo "error: unknown option $1 (arguments of infimmr train come after --)" >&2; exit 2 ;;
+    *) unknown "$1" ;;
   esac
 done
 for needed in name zone type; do
@@ -49,10 +58,7 @@ for needed in name zone type; do
     exit 2
   fi
 done
-if [ $# -eq 0 ]; then
-  echo "error: nothing to run; give the arguments of infimmr train after --" >&2
-  exit 2
-fi
+something_to_run "$@"
 case "$type" in
   v5litepod-*) : "${runtime:=v2-alpha-tpuv5-lite}" ;;
   v5p-*) : "${runtime:=v2-alpha-tpuv5}" ;;
@@ -61,18 +67,15 @@ case "$type" in
 esac
 case " $* " in
   *checkpoint.directory=gs://*) ;;
-  *) echo "note: checkpoint.directory is not set to gs:// here; on several hosts it must be, unless the configuration does" >&2 ;;
+  *)
+    echo "note: checkpoint.directory is not set to gs:// here; on several hosts it must be," \
+      "unless the configuration does" >&2 ;;
 esac
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-revision="$(git -C "$root" rev-parse HEAD)"
-if [ -n "$(git -C "$root" status --porcelain --untracked-files=no)" ]; then
-  echo "note: changes that are not committed do not take part; the hosts run $revision" >&2
-fi
+revision="$(revision_of "$root" "the hosts run")"
 place=(--zone "$zone" --quiet)
 [ -n "$project" ] && place+=(--project "$project")
 bundle="${TMPDIR:-/tmp}/infimmr-$revision.bundle"
-quoted="$(printf '%q ' "$@")"
 
 run() {
   if [ -n "$dry_run" ]; then
@@ -83,78 +86,126 @@ run() {
   fi
 }
 
-tpu() { gcloud compute tpus "$@" "${place[@]}"; }
-state() { tpu queued-resources describe "$name" --format='value(state.state)' 2>/dev/null || echo ABSENT; }
+resources() { run gcloud compute tpus queued-resources "$@" "${place[@]}"; }
 on_hosts() { run gcloud compute tpus tpu-vm ssh "$name" --worker="$1" --command "$2" "${place[@]}"; }
+create() {
+  resources create "$name" --node-id "$name" --accelerator-type "$type" --runtime-version "$runtime" ${spot:+"$spot"}
+}
+state() { resources describe "$name" --format='value(state.state)' 2>/dev/null || echo ABSENT; }
 
 provide() { # a slice that is there, whatever was before
-  local now=ABSENT
-  if [ -z "$dry_run" ]; then now="$(state)"; fi
-  case "$now" in
-    ACTIVE) return ;;
-    FAILED | SUSPENDED | SUSPENDING) run gcloud compute tpus queued-resources delete "$name" --force "${place[@]}" ;;
-    ABSENT) ;;
-    *) wait_until_active; return ;;
-  esac
-  run gcloud compute tpus queued-resources create "$name" --node-id "$name" --accelerator-type "$type" \
-    --runtime-version "$runtime" ${spot:+"$spot"} "${place[@]}"
-  wait_until_active
-}
-
-wait_until_active() {
+  local now asked=""
   if [ -n "$dry_run" ]; then
-    echo "# wait until gcloud says ACTIVE"
+    create
+    echo "# wait until gcloud says ACTIVE; a slice that is SUSPENDED before is deleted and asked for again"
     return
   fi
-  local now
   while now="$(state)" && [ "$now" != ACTIVE ]; do
-    case "$now" in
-      FAILED | SUSPENDED) echo "tpu_pod: the slice is $now before it was ever active" >&2; return 1 ;;
-    esac
     echo "tpu_pod: $(date +%T) $name is $now" >&2
+    if [ "$now" = FAILED ] && [ -n "$asked" ]; then
+      echo "error: the request for the slice failed; this says why: gcloud compute tpus queued-resources describe" \
+        "$name --zone $zone" >&2
+      return 1
+    fi
+    case "$now" in
+      FAILED | SUSPENDED) resources delete "$name" --force; now=ABSENT ;;
+    esac
+    if [ "$now" = ABSENT ]; then
+      # A slice that was there once may be there still: then only the look at it failed, and this is refused.
+      create || [ -n "$seen" ]
+      asked=1
+    fi
     sleep "$poll"
   done
+  seen=1
 }
 
-start() { # the code of this revision, its environment, and the run, on all hosts; nothing where it runs already
-  run git -C "$root" bundle create --quiet "$bundle" HEAD
-  run gcloud compute tpus tpu-vm scp "$bundle" "$name:infimmr.bundle" --worker=all "${place[@]}"
-  on_hosts all "set -e
-test -d infimmr || git clone --quiet --no-checkout infimmr.bundle infimmr
-cd infimmr
-git fetch --quiet ../infimmr.bundle HEAD
-git checkout --quiet --force $revision
-. launch/environment.sh
-prepare_environment tpu,gcs
-if ! pgrep -f launch/restart.sh >/dev/null; then
-  rm -f ../infimmr.status
-  (bash launch/restart.sh .venv/bin/infimmr train --auto-resume $quoted; echo \$? > ../infimmr.status) > ../infimmr.log 2>&1 < /dev/null &
-fi"
+send() { # the code of this revision
+  run git -C "$root" bundle create --quiet "$bundle" HEAD &&
+    run gcloud compute tpus tpu-vm scp "$bundle" "$name:infimmr.bundle" --worker=all "${place[@]}"
 }
 
-follow() { # until the run is over (its status) or the slice is lost (75)
+host_command() { # starts the run where it is not running; with "again" only where it has not ended either
+  # The lock belongs to the processes of the run and is gone with them, also when the host was rebooted.
+  cat <<TEXT
+set -e
+exec 9> infimmr.lock
+flock -n 9 && free=1 || free=""
+if [ $1 = again ] && [ -s infimmr.status ]; then
+  echo "infimmr: ended with \$(cat infimmr.status) on \$(hostname)"
+  [ "\$(cat infimmr.status)" = 0 ] || tail -n 5 infimmr.log
+  exit
+fi
+if [ -z "\$free" ]; then echo "infimmr: running on \$(hostname)"; exit; fi
+rm -f infimmr.status
+if ! test -e infimmr.bundle; then echo "infimmr: the code is not on \$(hostname) yet"; exit 1; fi
+(
+  set +e
+  (
+    set -e
+    git init --quiet infimmr
+    cd infimmr
+    git fetch --quiet ../infimmr.bundle HEAD
+    git checkout --quiet --force $revision
+    . launch/environment.sh
+    bring_python || true
+    prepare_environment tpu,gcs
+    export INFIMMR_SETUP=$(printf '%q' "$setup")
+    bash launch/restart.sh .venv/bin/infimmr train --auto-resume $(printf '%q ' "${arguments[@]}")
+  )
+  echo \$? > infimmr.status
+) >> infimmr.log 2>&1 < /dev/null &
+echo "infimmr: started on \$(hostname)"
+TEXT
+}
+
+outcome() { # of what the hosts said: the status of an error, else 0 when all have ended
+  local said statuses worst
+  said="$(cat)"
+  statuses="$(sed -n 's/^infimmr: ended with \([0-9]*\) .*/\1/p' <<<"$said" | sort -nu)"
+  worst="$(sed '/^0$/d' <<<"$statuses" | head -n 1)"
+  if [ -n "$worst" ]; then
+    echo "$worst"
+  elif [ -n "$statuses" ] && ! grep -q '^infimmr: \(running\|started\)' <<<"$said"; then
+    echo 0
+  fi
+}
+
+follow() { # until the run is over, which gives it a status, or the slice is not there any more
+  local said how=start
+  send || true
   if [ -n "$dry_run" ]; then
-    on_hosts 0 "cat infimmr.status"
-    echo "# every $poll s; a slice that is not ACTIVE any more is asked for again, and everything above is repeated"
+    on_hosts all "$(host_command start)"
+    echo "# every $poll s, which starts hosts that were lost as well:"
+    on_hosts all "$(host_command again)"
+    on_hosts 0 "tail -n 3 infimmr.log"
+    echo "# a slice that is not ACTIVE any more is asked for again, and everything above is repeated"
+    status=0
     return
   fi
-  local status
-  while sleep "$poll"; do
-    [ "$(state)" = ACTIVE ] || return 75
+  while [ "$(state)" = ACTIVE ]; do
+    if said="$(on_hosts all "$(host_command "$how")")"; then how=again; else send || true; fi
+    status="$(outcome <<<"$said")"
+    if [ -n "$status" ]; then
+      echo "$said"
+      return
+    fi
+    sleep "$poll"
     on_hosts 0 "tail -n 3 infimmr.log" || true
-    status="$(on_hosts 0 "cat infimmr.status 2>/dev/null" || true)"
-    if [ -n "$status" ]; then return "$status"; fi
   done
 }
 
-while :; do
+arguments=("$@") status="" seen=""
+while [ -z "$status" ]; do
   provide
-  start
-  status=0
-  follow || status=$?
-  if [ "$status" -ne 75 ]; then break; fi
-  echo "tpu_pod: the slice was taken back; asking for another one" >&2
+  follow
+  [ -n "$status" ] || echo "tpu_pod: the slice was taken back, or can not be seen; asking for it again" >&2
 done
-[ -n "$delete" ] && run gcloud compute tpus queued-resources delete "$name" --force "${place[@]}"
-[ -n "$dry_run" ] || echo "tpu_pod: the run ended with status $status; its output is in infimmr.log on worker 0"
+[ -n "$delete" ] && resources delete "$name" --force
+if [ -z "$dry_run" ]; then
+  echo "tpu_pod: the run ended with status $status; its output is in infimmr.log on each host"
+  if [ "$status" -eq 75 ] || [ "$status" -gt 128 ]; then
+    echo "tpu_pod: it was stopped, or lost too often; start this script again to go on from the newest checkpoint" >&2
+  fi
+fi
 exit "$status"
