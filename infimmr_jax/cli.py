@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
-import traceback
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from infimmr_jax import __version__
 from infimmr_jax.config import ConfigError, apply_overrides, load_config
-from infimmr_jax.data.records import DataError
-from infimmr_jax.training.guards import StoppedError
+from infimmr_jax.endings import said_in_words
 
 # Transformers is here for tokenizers alone; that PyTorch is not installed is no news.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -106,7 +103,7 @@ def generate(
     repetition_penalty: Annotated[float, typer.Option(help="Above 1: tokens that were there become rarer.")] = 1.0,
     stop: Annotated[list[str], typer.Option(help="End the answer with this text. Repeatable.")] = [],  # noqa: B006
     seed: int = 0,
-    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default by device.")] = None,
+    dtype: Annotated[Literal["float32", "bfloat16"] | None, typer.Option(help="Default by device.")] = None,
 ) -> None:
     """Answer one question about images, videos or plain text, streaming the answer."""
     from infimmr_jax.parallel.startup import use_compilation_cache
@@ -277,11 +274,12 @@ def evaluate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only read, count, and check every gold answer.")] = False,
     samples: Annotated[int, typer.Option(min=1, help="Responses a problem; 1 is greedy.")] = 1,
     temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
-    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1.0)] = 1.0,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 2048,
     seed: int = 0,
     style: Annotated[
-        Literal["published", "plain"], typer.Option(help="The benchmark's own prompt, or the bare question.")
+        Literal["published", "published-cot", "plain"],
+        typer.Option(help="The benchmark's own prompt, its second one that asks to reason first, or the question."),
     ] = "published",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first problems.")] = None,
     judge: Annotated[str | None, typer.Option(help="Your own judge, module:attribute.")] = None,
@@ -326,6 +324,7 @@ def evaluate(
 
 @app.command()
 def bench(
+    context: typer.Context,
     part: Annotated[str, typer.Argument(help="prefill, decode, rollout, update, step or curriculum.")],
     model: Annotated[Path | None, typer.Option(help="Hugging Face directory of a Qwen2.5-VL.")] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Take the model of this run.")] = None,
@@ -333,10 +332,14 @@ def bench(
     shape: Annotated[str, typer.Option(help="Random weights in this size: small, 3b, 7b, 32b, 72b.")] = "small",
     prompts: Annotated[int, typer.Option(min=1)] = 4,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Exact, picture included.")] = 64,
-    image_size: Annotated[int, typer.Option(min=0, help="Side of the picture in pixels; 0: text alone.")] = 112,
+    image_size: Annotated[
+        int, typer.Option(min=0, help="Side of the picture in pixels, a multiple of 28; 0: text alone.")
+    ] = 112,
     group: Annotated[int, typer.Option(min=1, help="Responses a prompt.")] = 8,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens a response.")] = 128,
-    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default by device.")] = None,
+    dtype: Annotated[
+        Literal["float32", "bfloat16"] | None, typer.Option(help="Default: bfloat16 on an accelerator.")
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Measured calls after the warm-up; medians are given.")] = 5,
     compactions: Annotated[int, typer.Option(min=0, help="Smaller shapes for unfinished rows.")] = 0,
     cache_sizes: Annotated[int, typer.Option(min=1, help="Sizes that the cache of responses grows through.")] = 1,
@@ -355,6 +358,10 @@ def bench(
 
     from infimmr_jax.bench import command
 
+    given = [
+        name for name in context.params if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    ]
+    command.refuse_unread(part, given)
     if part == "curriculum":
         found = command.bench_curriculum(config or Path("configs/nano.yaml"), overrides)
     else:
@@ -395,51 +402,25 @@ def plan(
 
 
 @app.command()
-def doctor() -> None:
-    """Say what this machine and installation can do: versions, devices, memory, caches, grader processes."""
+def doctor(
+    config: Annotated[list[Path] | None, typer.Option("--config", "-c", help="Also look at what a run needs.")] = None,
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Say what this machine and installation can do: versions, devices, memory, caches, grader processes; with a
+    configuration also whether its model, sources and directories are there."""
+    settings = load_config(config, overrides) if config else None
+    if overrides and settings is None:
+        raise ConfigError("--set changes a configuration: give --config as well")
     from infimmr_jax.training.doctor import examine
 
-    raise typer.Exit(0 if examine(Console()) else 1)
+    raise typer.Exit(0 if examine(Console(), settings) else 1)
 
 
 def main() -> None:
     """Entry point of the `infimmr` command."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    try:
+    with said_in_words():
         app()
-    except (ConfigError, DataError) as error:
-        _say("error", error)
-        _leave(2)
-    except StoppedError as error:
-        _say("stopped", error)
-        _leave(error.status)
-    except Exception:
-        if not _one_of_several():
-            raise
-        traceback.print_exc()
-        _leave(1)
-
-
-def _say(word: str, error: Exception) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]{word}:[/] {_plain(str(error))}")
-
-
-def _one_of_several() -> bool:
-    # A command that never loaded JAX has joined nobody.
-    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
-
-
-def _leave(status: int) -> NoReturn:
-    """End with a status; as one of several processes at once, for the others are not going to say goodbye."""
-    if _one_of_several():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from infimmr_jax.errors import UserError
+
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Modality = Literal["text", "caption", "image"]
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """The configuration can not be used: the message names the key and says what to do."""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal, get_args
 
+from infimmr_jax.errors import UserError
+
 AnswerType = Literal["math", "choice", "string", "number", "list", "set", "box", "point", "span", "action"]
 # Checkpoints number the tasks of a run by this order: a new type goes to the end.
 ANSWER_TYPES: tuple[str, ...] = get_args(AnswerType)
@@ -42,5 +44,5 @@ class Problem:
     row: int | None = dataclasses.field(default=None, compare=False)
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """Bad input data: the message is a sentence that names the file and row and says what to do."""

@@ -7,12 +7,12 @@ import re
 from infimmr_jax.rewards.extract import last_boxed
 
 _ANNOUNCED = re.compile(
-    r"(?:answer|(?:correct|best|closest) (?:option|choice)(?: letter)?)\s*(?:is|:|should be|would be|=)\s*:?\s*"
+    r"(?:answer(?: to (?:the|this) (?:question|problem))?|(?:correct|best|closest) (?:option|choice)(?: letter)?)"
+    r"\s*(?:is|:|should be|would be|=)\s*:?\s*"
     r"(.+?)(?=\.\s|\.?$|\n)|答案(?:为|是)?\s*[:：]?\s*(.+?)(?=[。\n]|$)",
     re.IGNORECASE | re.MULTILINE,
 )
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|-?\.\d+")
-_LIST = re.compile(r"\[[^\[\]]*\]")
 
 
 def final_text(response: str) -> str:
@@ -56,12 +56,6 @@ def last_number(text: str) -> str | None:
     """The last decimal number of a text, without thousands separators."""
     found = _NUMBER.findall(text)
     return found[-1].replace(",", "") if found else None
-
-
-def last_list(text: str) -> str | None:
-    """The last bracketed list of a text."""
-    found = _LIST.findall(text)
-    return found[-1] if found else None
 
 
 def _bare(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from infimmr_jax.config import ConfigError
 from infimmr_jax.evaluation import geometry3k, math500, mathverse, mathvision, mathvista, olympiadbench, wemath
 from infimmr_jax.evaluation.items import Benchmark
 
@@ -12,7 +13,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def benchmark_named(name: str) -> Benchmark:
-    """The benchmark of a name; ValueError with the known names."""
+    """The benchmark of a name; ConfigError with the known names."""
     if name not in BENCHMARKS:
-        raise ValueError(f"there is no benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
+        raise ConfigError(f"--benchmark: there is no benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
     return BENCHMARKS[name]

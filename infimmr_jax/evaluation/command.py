@@ -26,8 +26,9 @@ from infimmr_jax.evaluation.benchmarks import benchmark_named
 from infimmr_jax.evaluation.grading import Graders, load_judge
 from infimmr_jax.evaluation.items import Response, Style
 from infimmr_jax.evaluation.markdown import results_markdown
+from infimmr_jax.evaluation.requests import Request, check_owner, model_digest, stored_request
 from infimmr_jax.evaluation.results import dry_run, score_responses
-from infimmr_jax.evaluation.runner import Request, read_responses, run_benchmark, write_results
+from infimmr_jax.evaluation.runner import read_responses, run_benchmark, write_request, write_results
 from infimmr_jax.preprocess.prompts import PromptPlan
 from infimmr_jax.rollout.sampler import SampleSettings
 from infimmr_jax.training.answers import Policy, answer, load_policy, plan
@@ -77,6 +78,9 @@ def evaluate(
     if sum([model is not None, responses is not None, only_look]) != 1:
         raise ConfigError("give exactly one of --model DIR, --responses FILE and --dry-run")
     asking = asking or Asking()
+    # Resolved here, so that the request and the result say it.
+    dtype = asking.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    asking = dataclasses.replace(asking, dtype=dtype)
     benchmark = benchmark_named(name)
     items = benchmark.read(data)[:limit]
     with Graders() as graders:
@@ -87,9 +91,13 @@ def evaluate(
         chosen = load_judge(judge) if judge else None
         if responses is not None:
             known = read_responses(responses, items)
+            described = stored_request(benchmark, items, responses)
+            check_owner(out, described)
             result, grades = score_responses(benchmark, items, known, graders, chosen)
             result = {"request": {"model": responses.name}, **result}
-            write_results(out, items, result, grades)
+            if jax.process_index() == 0:
+                write_request(out, described)
+                write_results(out, items, result, grades)
         else:
             assert model is not None
             policy = _policy(model, asking)
@@ -98,7 +106,8 @@ def evaluate(
                 _plan(policy, item.problem(asking.style))
             ask = functools.partial(_ask, policy, asking, rows)
             settings = {k: v for k, v in dataclasses.asdict(asking).items() if k not in ("samples", "style")}
-            request = Request(str(model), asking.samples, asking.samples == 1, asking.style, settings)
+            digest = model_digest(model) if jax.process_index() == 0 else ""
+            request = Request(str(model), asking.samples, asking.samples == 1, asking.style, settings, digest)
             progress = functools.partial(_progress, say)
             result = run_benchmark(
                 benchmark, items, ask, request, out, graders, chosen, batch_size=rows, on_batch=progress
@@ -115,12 +124,11 @@ def _progress(say: Any, done: int, total: int) -> None:
 
 
 def _policy(model: Path, asking: Asking) -> Policy:
-    dtype = asking.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     # The published prompts bring their own instruction; otherwise that of the format is added.
-    instruction = "" if asking.style == "published" else None
+    instruction = None if asking.style == "plain" else ""
     image = ImageSection(max_pixels=asking.max_pixels)
     config = PolicyConfig(
-        model=ModelSection.model_validate({"path": model, "compute_dtype": dtype, "param_dtype": dtype}),
+        model=ModelSection.model_validate({"path": model, "compute_dtype": asking.dtype, "param_dtype": asking.dtype}),
         data=DataSection(max_prompt=asking.max_prompt, max_images=16, image=image),
         prompt=PromptSection.model_validate({"format": asking.format, "instruction": instruction}),
         mesh=MeshSection(fsdp=asking.fsdp, tensor=asking.tensor),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import multiprocessing
+import os
 import resource
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
+from infimmr_jax.config import ConfigError
 from infimmr_jax.evaluation.answers import final_text
 from infimmr_jax.evaluation.items import Grade, Item
 
@@ -82,16 +86,34 @@ def judge_items(judge: Judge, items: Sequence[Item], texts: Sequence[str]) -> li
 
 
 def load_judge(name: str) -> Judge:
-    """The Judge that `module:attribute` names (an instance, or a function that makes one)."""
+    """The Judge that `module:attribute` names (an instance, or a function without arguments that makes one).
+
+    The module is looked for on the Python path and, last, in the working directory. Raises ConfigError.
+    """
     module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise ConfigError(f"--judge {name!r} is not of the form module:attribute")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"the judge {name!r} can not be loaded: {error}; give it as module:attribute") from error
-    judge = found if isinstance(found, Judge) else found()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"--judge {name!r} can not be loaded: {error}; give it as module:attribute") from error
+    judge = found() if _takes_nothing(found) else found
     if not isinstance(judge, Judge):
-        raise ValueError(f"the judge {name!r} is a {type(judge).__name__}, not an infimmr_jax.evaluation.grading.Judge")
+        raise ConfigError(
+            f"--judge {name!r} gives a {type(judge).__name__}: it must name an infimmr_jax.evaluation.grading.Judge, "
+            "or a function without arguments that returns one"
+        )
     return judge
+
+
+def _takes_nothing(found: Any) -> bool:
+    try:
+        inspect.signature(found).bind()
+    except (TypeError, ValueError):  # no function, one with arguments, or one of C without a signature
+        return False
+    return True
 
 
 def _start(memory_mb: int) -> None:

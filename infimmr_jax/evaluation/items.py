@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from infimmr_jax.config import ConfigError
 from infimmr_jax.data.records import AnswerType, Problem
 
-Style = Literal["published", "plain"]
+Style = Literal["published", "published-cot", "plain"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Item:
     """One problem of a benchmark.
 
-    `prompt` is the text the benchmark publishes for asking; `question` and `choices` are the plain parts of it, for a
-    policy that was trained on an instruction of its own. `gold` holds what grading needs and is plain JSON. `groups`
+    `prompt` is the text the benchmark publishes for asking, `prompt_cot` a second one that asks to reason first, where
+    it publishes both; `question` and `choices` are the plain parts, for a policy that was trained on an instruction of
+    its own. `gold` holds what grading needs and is plain JSON. `groups`
     are the breakdowns: a key maps to one value, or to several (MathVista's skills).
     """
 
@@ -30,13 +32,23 @@ class Item:
     choices: tuple[str, ...] = ()
     images: tuple[str | bytes, ...] = ()
     groups: dict[str, str | tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    prompt_cot: str | None = None
 
     def problem(self, style: Style) -> Problem:
-        """The item as a Problem: `published` asks with the benchmark's own text (add no instruction of your own)."""
-        published = style == "published"
+        """The item as a Problem: published styles ask with the benchmark's own text (add no instruction of your own).
+
+        Raises ConfigError when `published-cot` is asked for and there is no such text.
+        """
+        published = style != "plain"
+        question = {"published": self.prompt, "published-cot": self.prompt_cot, "plain": self.question}[style]
+        if question is None:
+            raise ConfigError(
+                f"--style {style}: problem {self.id!r} has no second published prompt that asks to reason first (only "
+                "MathVerse publishes one); choose --style published"
+            )
         return Problem(
             id=self.id,
-            question=self.prompt if published else self.question,
+            question=question,
             answer=self.answer,
             # The published text already lists the options.
             answer_type="string" if published and self.answer_type == "choice" else self.answer_type,
@@ -68,8 +80,8 @@ class Benchmark:
     """How a benchmark is read and scored.
 
     `grade(gold, text)` takes the text after the thinking section. It may be slow or even hang on hostile LaTeX: call it
-    through `grading.Graders`. `protocol` says in words whose rules these are and where they differ. `parse_answer`
-    marks the protocols whose answers are LaTeX. `summary` computes a benchmark's own metrics from the grades.
+    through `grading.Graders`. `protocol` says in words whose rules these are and where they differ, `prompts` what the
+    published styles are where there are two. `summary` computes a benchmark's own metrics from the grades.
     """
 
     name: str
@@ -79,4 +91,5 @@ class Benchmark:
     protocol: str
     paper: float | None = None
     group_keys: tuple[str, ...] = ()
+    prompts: Mapping[Style, str] = dataclasses.field(default_factory=dict)
     summary: Callable[[Sequence[Item], Sequence[float]], dict[str, float]] | None = None

@@ -38,13 +38,15 @@ def _details(result: dict[str, Any]) -> str:
     how = "greedy" if request.get("greedy") else f"{result['responses_per_problem']} responses a problem"
     facts = {
         "problems": f"{result['problems']:,}",
-        "responses": how if request else f"{result['responses_per_problem']} a problem, stored",
-        "prompt": request.get("style", "as stored"),
+        "responses": how if "greedy" in request else f"{result['responses_per_problem']} a problem, stored",
+        "prompt": _prompt(result),
         "scoring": result["protocol"],
         "judge": result["judge"],
         "without a readable answer": _percent(result["unformatted"]),
         "cut off by the length limit": _percent(result["truncated"]),
     }
+    if request.get("model_sha256"):
+        facts["model files"] = f"sha256 {request['model_sha256'][:16]}"
     if result.get("mean_tokens") is not None:
         facts["mean tokens of a response"] = f"{result['mean_tokens']:.1f}"
     facts |= {reason: str(count) for reason, count in result["grader_failures"].items()}
@@ -63,6 +65,12 @@ def _details(result: dict[str, Any]) -> str:
         text += "\n" + "".join(_row(["metric", "value"]) + _row(["---", "---:"]))
         text += "".join("".join(_row([_cell(key), f"{value:.4g}"])) for key, value in result["summary"].items())
     return text
+
+
+def _prompt(result: dict[str, Any]) -> str:
+    style = (result.get("request") or {}).get("style", "as stored")
+    words = BENCHMARKS[result["benchmark"]].prompts.get(style)
+    return f"{style} ({words})" if words else str(style)
 
 
 def _accuracy(row: dict[str, Any]) -> str:

@@ -3,6 +3,9 @@ r"""MathVerse testmini (AI4Math/MathVerse): 788 problems in five versions, from 
 The published protocol lets GPT extract the answer and judge it. Here both are rules: the last box, or the announced
 answer, or the last option named; a letter or the text of its option is right; a value is right when math-verify finds
 it equal. Zhang et al. 2024 (arXiv:2403.14624). Text Only is no part of the overall score: read its file on its own.
+
+Two prompts are published: `query_wo` asks for the answer directly and gives the w/o score, which is that of the
+leaderboard; `query_cot` asks to reason first and belongs to the CoT evaluation, whose code was never released.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ _WORDS = r"(?:square|cubic)?\s*(?:units?|[ckm]?m|met(?:er|re)s?|lit(?:er|re)s?|k
 _UNIT = re.compile(
     rf"(?:\\(?:text|mathrm)\s*\{{[^{{}}]*\}}|(?<![A-Za-z\\]){_WORDS})(?:\s*\^?\s*\{{?[23]\}}?)?$", re.IGNORECASE
 )
+_REQUIRED = ["sample_index", "problem_version", "question", "answer", "question_type", "query_wo"]
 _OPTION = re.compile(r"^\s*\(?([A-J])\)?\s*[:.)]\s*(.*?)\s*$")
 
 
@@ -30,7 +34,7 @@ def read(path: Path) -> list[Item]:
     items = []
     patterns = ["testmini.json", "testmini.parquet", "testmini-*.parquet", "testmini_text_only*", "testmini_text-only*"]
     for file in find_files(path, patterns, "MathVerse"):
-        for row in read_rows(file, ["sample_index", "problem_version", "question", "answer", "question_type"]):
+        for row in read_rows(file, _REQUIRED):
             where = f"sample {row['sample_index']}"
             is_choice = row["question_type"] == "multi-choice"
             options = options_of(row["question"] or row.get("question_for_eval") or "") if is_choice else {}
@@ -40,7 +44,8 @@ def read(path: Path) -> list[Item]:
             items.append(
                 Item(
                     id=str(row["sample_index"]),
-                    prompt=row.get("query_cot") or row.get("query_wo") or row["question"],
+                    prompt=row["query_wo"],
+                    prompt_cot=row.get("query_cot") or None,
                     question=row["question"] or "Solve the problem that is shown in the image.",
                     answer=answer,
                     answer_type="string" if is_choice else "math",
@@ -128,7 +133,12 @@ BENCHMARK = Benchmark(
     title="MathVerse (testmini)",
     read=read,
     grade=grade,
-    protocol="rules in place of the published GPT extraction and GPT judgement (letter, option text, or math-verify)",
+    protocol="w/o score by rules in place of the published GPT extraction and judgement (letter, option text, or "
+    "math-verify)",
     paper=43.68,
     group_keys=("version", "subject", "subfield", "question_type"),
+    prompts={
+        "published": "query_wo: answer directly, as for the leaderboard's w/o score",
+        "published-cot": "query_cot: reason first, the prompt of the CoT evaluation; not that of the leaderboard",
+    },
 )

@@ -1,8 +1,10 @@
 r"""OlympiadBench's automatic judge: are two answers, of one or several values, mathematically equal?
 
 Values are numbers within a tolerance, expressions, equations (up to an integer factor) and intervals, in any order.
-He et al. 2024 (arXiv:2402.14008), `eval/auto_scoring_judge.py`; written anew here, with the parser of math-verify. It
-agrees with all 36 published examples.
+He et al. 2024 (arXiv:2402.14008); written anew here, with the parser of math-verify. The published comparison is not
+symmetric: the first side is also tried in percent, and owns the list of tolerances. Scores come from
+`inference/judge.py`, which puts the model's answer first, and so does `judge`. The examples published beside
+`eval/auto_scoring_judge.py` put the gold first; `values_equal` agrees with all 36 of them in that order.
 """
 
 from __future__ import annotations
@@ -25,21 +27,31 @@ _CHINESE = re.compile(r"[\u4e00-\u9fff]+")
 
 
 def judge(gold: str, answer: str, precision: float | list[float] = DEFAULT_PRECISION) -> bool:
-    """Is `answer` equal to `gold`? `precision` is the absolute tolerance, one for all values or one a value."""
-    gold, answer = _tidy(_answer_part(gold)), _tidy(_answer_part(answer))
-    if gold == answer:
+    """Is a model's `answer` right? `precision` is the absolute tolerance, or one a value in the order of the answer."""
+    return values_equal(answer, gold, precision)
+
+
+def values_equal(first: str, second: str, precision: float | list[float] = DEFAULT_PRECISION) -> bool:
+    """Are two answers equal when numbers of `first` may be in percent and have the tolerances `precision`, in order?"""
+    first, second = _tidy(_answer_part(first)), _tidy(_answer_part(second))
+    if first == second:
         return True
-    golds = _alternatives(_split(_CHINESE.sub("", gold)))
-    answers = _alternatives(_split(_CHINESE.sub("", answer)))
+    left = _alternatives(_split(_CHINESE.sub("", first)))
+    right = _alternatives(_split(_CHINESE.sub("", second)))
     tolerances = list(precision) if isinstance(precision, list) else [precision]
-    tolerances = tolerances * len(golds) if len(tolerances) == 1 else tolerances
-    if len(golds) != len(answers) or len(tolerances) < len(golds):
+    tolerances = tolerances * len(left) if len(tolerances) == 1 else tolerances
+    if len(left) != len(right) or len(tolerances) < len(left):
         return False
-    for value, tolerance in zip(golds, tolerances, strict=False):
-        found = next((other for other in answers if _equal(value, other, tolerance)), None)
+    place = 0
+    while left:
+        # Values are matched greedily, so their order decides where tolerances overlap: the published one moves on
+        # by one although the match has closed the gap, and goes round.
+        place %= len(left)
+        found = next((k for k, other in enumerate(right) if _equal(left[place], other, tolerances[place])), None)
         if found is None:
             return False
-        answers.remove(found)
+        del left[place], tolerances[place], right[found]
+        place += 1
     return True
 
 
@@ -79,27 +91,27 @@ def _signed(part: str) -> list[str]:
     return [part.replace("\\pm", "+"), part.replace("\\pm", "-")] if "\\pm" in part else [part]
 
 
-def _equal(gold: str, answer: str, tolerance: float) -> bool:
-    if gold == answer and gold:
+def _equal(first: str, second: str, tolerance: float) -> bool:
+    if first == second and first:
         return True
-    if _is_interval(gold) and _is_interval(answer) and _intervals_equal(gold, answer, tolerance):
+    if _is_interval(first) and _is_interval(second) and _intervals_equal(first, second, tolerance):
         return True
-    if _numbers_equal(gold, answer, tolerance):
+    if _numbers_equal(first, second, tolerance):
         return True
-    if not ("=" in gold and "=" in answer) and _expressions_equal(gold, answer, tolerance):
+    if not ("=" in first and "=" in second) and _expressions_equal(first, second, tolerance):
         return True
-    return _equations_equal(gold, answer)
+    return _equations_equal(first, second)
 
 
 def _is_interval(text: str) -> bool:
     return text.startswith(("(", "[")) and text.endswith((")", "]"))
 
 
-def _intervals_equal(gold: str, answer: str, tolerance: float) -> bool:
-    golds, answers = gold.split("\\cup"), answer.split("\\cup")
-    if len(golds) != len(answers):
+def _intervals_equal(first: str, second: str, tolerance: float) -> bool:
+    firsts, seconds = first.split("\\cup"), second.split("\\cup")
+    if len(firsts) != len(seconds):
         return False
-    for one, other in zip(golds, answers, strict=True):
+    for one, other in zip(firsts, seconds, strict=True):
         one, other = one.strip(), other.strip()
         if one[:1] != other[:1] or one[-1:] != other[-1:]:
             return False
@@ -111,18 +123,18 @@ def _intervals_equal(gold: str, answer: str, tolerance: float) -> bool:
     return True
 
 
-def _numbers_equal(gold: str, answer: str, tolerance: float) -> bool:
-    """Decimal numbers within the tolerance, also when one of them is in percent."""
+def _numbers_equal(first: str, second: str, tolerance: float) -> bool:
+    """Decimal numbers within the tolerance, also when the first is a percentage of the second or the reverse."""
     try:
-        reference, given = float(gold), float(answer)
+        given, reference = float(first), float(second)
     except ValueError:
         return False
-    return any(abs(value - given) <= 1.01 * tolerance for value in (reference / 100, reference, 100 * reference))
+    return any(abs(value - reference) <= 1.01 * tolerance for value in (given / 100, given, 100 * given))
 
 
-def _expressions_equal(gold: str, answer: str, tolerance: float) -> bool:
+def _expressions_equal(first: str, second: str, tolerance: float) -> bool:
     try:
-        left, right = (_expression(text) for text in (gold, answer))
+        left, right = (_expression(text) for text in (first, second))
     except UnreadableLatexError:
         return False
     if left == right:
@@ -159,12 +171,12 @@ def _readable(text: str) -> str:
     return re.sub(r"\s+_", "_", text.strip())
 
 
-def _equations_equal(gold: str, answer: str) -> bool:
+def _equations_equal(first: str, second: str) -> bool:
     """Do two equations differ by an integer factor?"""
-    if gold.count("=") != 1 or answer.count("=") != 1:
+    if first.count("=") != 1 or second.count("=") != 1:
         return False
     try:
-        left, right = (_left_minus_right(text) for text in (gold, answer))
+        left, right = (_left_minus_right(text) for text in (first, second))
         ratio = sympy.simplify(left / right)
         inverse = sympy.simplify(right / left)
     except (UnreadableLatexError, TypeError, ValueError, ArithmeticError, NotImplementedError, RecursionError):

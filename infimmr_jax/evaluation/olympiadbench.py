@@ -96,7 +96,7 @@ def instruction(row: Row, subset: str) -> str:
 
 
 def precision(row: Row, file: Path, where: str) -> float | list[float]:
-    """The absolute tolerance of a row's values from its `error`; a tuple has none."""
+    """The absolute tolerance from a row's `error`, or one a value of the answer; a tuple has none."""
     error = row.get("error")
     if not error or "Tuple" in row["answer_type"]:
         return DEFAULT_PRECISION
@@ -192,7 +192,8 @@ BENCHMARK = Benchmark(
     title="OlympiadBench",
     read=read,
     grade=grade,
-    protocol="OlympiadBench's automatic judge (open-ended problems of the given subsets)",
+    protocol="OlympiadBench's automatic judge in the order of inference/judge.py, where the model's answer may be in "
+    "percent and owns a list of tolerances (open-ended problems of the given subsets)",
     paper=21.33,
     group_keys=("subset", "subject", "language", "modality", "subfield"),
 )

@@ -10,6 +10,7 @@ import numpy as np
 
 from infimmr_jax.config import ImageSection
 from infimmr_jax.data.records import DataError
+from infimmr_jax.errors import UserError
 from infimmr_jax.evaluation.grading import FAILURES, Graders, Judge, judge_items
 from infimmr_jax.evaluation.items import Benchmark, Grade, Item, Response
 from infimmr_jax.evaluation.latex_values import UnreadableLatexError, parse
@@ -19,7 +20,7 @@ from infimmr_jax.preprocess.images import open_image
 DIGITS = 6
 
 
-class EvaluationError(ValueError):
+class EvaluationError(UserError, ValueError):
     """An evaluation can not be made: the message says what is missing and what to do."""
 
 
@@ -40,11 +41,15 @@ def score_responses(
     if not items or missing:
         raise EvaluationError(
             f"{len(missing)} of {len(items)} problems of {benchmark.title} have no response"
-            + (f", the first is {missing[0]!r}" if missing else "")
+            + (f", the first is {missing[0]!r}; answer all, or only the first ones (--limit)" if missing else "")
         )
     counts = {len(responses[item.id]) for item in items}
     if len(counts) > 1:
-        raise EvaluationError(f"problems have different numbers of responses ({min(counts)} to {max(counts)})")
+        fewest = min(items, key=lambda item: len(responses[item.id]))
+        raise EvaluationError(
+            f"problems have different numbers of responses ({min(counts)} to {max(counts)}; fewest: {fewest.id!r}): "
+            "give every problem equally many"
+        )
     (n,) = counts
     flat = [(item, response) for item in items for response in responses[item.id]]
     texts = [response.text for _, response in flat]

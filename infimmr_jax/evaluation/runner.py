@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,27 +15,14 @@ from jax.experimental import multihost_utils
 from infimmr_jax.data.files import raw_records
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.evaluation.grading import Graders, Judge
-from infimmr_jax.evaluation.items import Benchmark, Grade, Item, Response, Style
+from infimmr_jax.evaluation.items import Benchmark, Grade, Item, Response
 from infimmr_jax.evaluation.markdown import results_markdown
+from infimmr_jax.evaluation.requests import Request, check_owner
 from infimmr_jax.evaluation.results import EvaluationError, score_responses
 
 Generate = Callable[[list[Problem], int, bool], Sequence[Sequence[str | Response]]]
 _IDS = ("id", "sample_index", "pid")
 _TEXTS = ("responses", "response", "model_answer")
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What is asked of whom; the responses of one request are never mixed with those of another.
-
-    `settings` is whatever else changes the responses (temperature, length limit, seed), as plain JSON.
-    """
-
-    model: str
-    n: int = 1
-    greedy: bool = True
-    style: Style = "plain"
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def run_benchmark(
@@ -65,9 +51,9 @@ def run_benchmark(
     is_first = jax.process_index() == 0
     request = dataclasses.replace(request, settings={**request.settings, "batch_size": batch_size})
     file = out / "responses.jsonl"
-    if is_first:
-        out.mkdir(parents=True, exist_ok=True)
-        _check_request(out / "request.json", benchmark, items, request)
+    described = request.described(benchmark, items)
+    if is_first and not check_owner(out, described):
+        write_request(out, described)
     known = stored_responses(file, request.n) if is_first else {}
     done = _from_first(np.array([item.id in known for item in items], bool))
     for start in range(0, len(items), batch_size):
@@ -89,9 +75,15 @@ def run_benchmark(
     if not is_first:
         return {}
     result, grades = score_responses(benchmark, items, known, graders, judge)
-    result["request"] = {**dataclasses.asdict(request), "items": fingerprint(items, request.style)}
+    result["request"] = {key: value for key, value in described.items() if key != "benchmark"}
     write_results(out, items, result, grades)
     return result
+
+
+def write_request(out: Path, described: dict[str, Any]) -> None:
+    """Make the directory `out` that of a request."""
+    out.mkdir(parents=True, exist_ok=True)
+    _replace(out / "request.json", json.dumps(described, indent=2, sort_keys=True) + "\n")
 
 
 def write_results(out: Path, items: Sequence[Item], result: dict[str, Any], grades: Sequence[Sequence[Grade]]) -> None:
@@ -115,8 +107,13 @@ def stored_responses(path: Path, n: int) -> dict[str, list[Response]]:
     whole = data[: data.rfind(b"\n") + 1]
     if len(whole) < len(data):
         path.write_bytes(whole)
-    rows = [json.loads(line) for line in whole.splitlines()]
-    return {row["id"]: [Response(**one) for one in row["responses"]] for row in rows if len(row["responses"]) == n}
+    try:
+        rows = [json.loads(line) for line in whole.splitlines()]
+        return {row["id"]: [Response(**one) for one in row["responses"]] for row in rows if len(row["responses"]) == n}
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(
+            f"{path} holds a line that this program did not write ({error}): choose another --out, or remove this one"
+        ) from error
 
 
 def read_responses(path: Path, items: Sequence[Item]) -> dict[str, list[Response]]:
@@ -128,44 +125,39 @@ def read_responses(path: Path, items: Sequence[Item]) -> dict[str, list[Response
     """
     found: dict[str, list[Response]] = {}
     for number, row in raw_records(path):
+        where = f"{path}, row {number}"
         if isinstance(row, DataError):
-            raise DataError(f"{path}, row {number}: {row}")
-        composite = f"{row['ID']}/{row['key']}" if isinstance(row, dict) and "ID" in row and "key" in row else None
+            raise DataError(f"{where}: {row}")
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: the row is a {type(row).__name__}, not an object with an id and a response")
+        composite = f"{row['ID']}/{row['key']}" if "ID" in row and "key" in row else None
         identity = composite or next((str(row[key]) for key in _IDS if key in row), None)
         text = next((row[key] for key in _TEXTS if row.get(key) is not None), None)
         if identity is None or text is None:
-            raise DataError(f"{path}, row {number}: needs a key of {', '.join(_IDS)} and one of {', '.join(_TEXTS)}")
-        found.setdefault(identity, []).extend(_response(one) for one in (text if isinstance(text, list) else [text]))
+            raise DataError(f"{where}: needs a key of {', '.join(_IDS)} and one of {', '.join(_TEXTS)}")
+        several = text if isinstance(text, list) else [text]
+        found.setdefault(identity, []).extend(_stored_response(one, where) for one in several)
+    if not found:
+        raise EvaluationError(f"{path} holds no responses")
     ids = {item.id for item in items}
     if not ids & found.keys():
-        example = next(iter(found), "none")
         raise EvaluationError(
-            f"{path}: no id is one of the benchmark's (found {example!r}, expected like {items[0].id!r})"
+            f"{path}: no id is one of the benchmark's (found {next(iter(found))!r}, expected like {items[0].id!r})"
         )
     return {identity: responses for identity, responses in found.items() if identity in ids}
 
 
-def fingerprint(items: Sequence[Item], style: Style) -> str:
-    """A hash of ids and questions, in order."""
-    digest = hashlib.sha256()
-    for item in items:
-        digest.update(json.dumps([item.id, item.problem(style).question, item.choices]).encode())
-    return digest.hexdigest()[:16]
-
-
-def _check_request(path: Path, benchmark: Benchmark, items: Sequence[Item], request: Request) -> None:
-    wanted = {"benchmark": benchmark.name, **dataclasses.asdict(request), "items": fingerprint(items, request.style)}
-    wanted = json.loads(json.dumps(wanted))
-    if not path.exists():
-        _replace(path, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    differing = sorted(key for key in wanted.keys() | before.keys() if wanted.get(key) != before.get(key))
-    if differing:
-        raise EvaluationError(
-            f"{path.parent} holds responses to another request (other {', '.join(differing)}): "
-            "choose another output directory, or remove this one"
-        )
+def _stored_response(value: Any, where: str) -> Response:
+    if isinstance(value, Mapping) and isinstance(value.get("text"), str):
+        truncated, tokens = value.get("truncated", False), value.get("tokens")
+        if isinstance(truncated, bool) and (tokens is None or isinstance(tokens, int)):
+            return Response(value["text"], truncated, tokens)
+    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+        return Response(str(value))
+    raise DataError(
+        f"{where}: a response must be a text, or an object with `text` (and `truncated`, true or false, and `tokens`, "
+        f"a whole number), not {str(value)[:80]!r}"
+    )
 
 
 def _from_first(done: np.ndarray) -> np.ndarray:
@@ -173,12 +165,8 @@ def _from_first(done: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.broadcast_one_to_all(done)) if jax.process_count() > 1 else done
 
 
-def _response(value: Any) -> Response:
-    if isinstance(value, Response):
-        return value
-    if isinstance(value, Mapping):
-        return Response(str(value["text"]), bool(value.get("truncated", False)), value.get("tokens"))
-    return Response(str(value))
+def _response(value: str | Response) -> Response:
+    return value if isinstance(value, Response) else Response(value)
 
 
 def _append(path: Path, rows: dict[str, list[Response]]) -> None:

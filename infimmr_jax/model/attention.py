@@ -21,6 +21,7 @@ from infimmr_jax.parallel.sequence import sequence_size
 
 # A finite bias: a row without any visible key gives a mean instead of NaN, and its gradient stays finite.
 MASKED = -1e30
+HALF = (jnp.bfloat16, jnp.float16)
 IMPLEMENTATIONS = ("auto", "xla", "splash", "cudnn")
 # Scores of one head and row that may exist at once; more are computed in blocks of queries of about half as many.
 SCORES_AT_ONCE = 2**20
@@ -35,12 +36,16 @@ def choose_attention(name: str, dtype: jnp.dtype) -> str:
     """
     if name not in IMPLEMENTATIONS:
         raise ValueError(f"attention {name!r} is unknown; choose one of {', '.join(IMPLEMENTATIONS)}")
-    half = dtype in (jnp.bfloat16, jnp.float16)
-    if name == "cudnn" and not half:
+    if name == "cudnn" and dtype not in HALF:
         raise ValueError(f"attention 'cudnn' computes in bfloat16 or float16, not {dtype}; choose 'xla' or bfloat16")
     if name != "auto":
         return name
-    return {"tpu": "splash", "gpu": "cudnn" if half else "xla"}.get(jax.default_backend(), "xla")
+    return best_attention(jax.default_backend(), dtype)
+
+
+def best_attention(platform: str, dtype: jnp.dtype) -> str:
+    """What `auto` means on devices of a platform (tpu, gpu, cpu)."""
+    return {"tpu": "splash", "gpu": "cudnn" if dtype in HALF else "xla"}.get(platform, "xla")
 
 
 def vision_attention(

@@ -6,7 +6,10 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 
+import jax.numpy as jnp
+
 from infimmr_jax.config import ConfigError, PhaseSection, RunConfig
+from infimmr_jax.model.attention import best_attention
 from infimmr_jax.plan import arithmetic
 from infimmr_jax.plan.abstract import PlannedRun, check_divides, planned_model, planned_run, static_shapes
 from infimmr_jax.plan.chips import GIB, Topology
@@ -82,7 +85,7 @@ def make_plan(config: RunConfig, topology: Topology, compiled: bool, search: boo
 
 def _measure(config: RunConfig, topology: Topology, compiled: bool) -> Plan:
     phase = largest_phase(config)
-    attention = "splash" if topology.chip.kind == "tpu" else "cudnn"
+    attention = best_attention(topology.chip.kind, jnp.dtype(config.model.compute_dtype))
     mesh = (
         described_devices(topology, config.mesh) if compiled else arithmetic.described_mesh(config.mesh, topology.chips)
     )

@@ -9,11 +9,13 @@ from typing import Any
 
 import yaml
 
+from infimmr_jax.errors import UserError
+
 # Modalities in the order of the curriculum, as the page names them.
 MODALITIES = {"text": "text", "caption": "image + caption", "image": "image alone"}
 
 
-class ReportError(ValueError):
+class ReportError(UserError, ValueError):
     """A report can not be made: the message names the directory and says what is missing."""
 
 

@@ -106,14 +106,16 @@ def _graded(
 
 def _read(path: Path) -> Iterator[tuple[dict[str, Any], Problem]]:
     try:
-        lines = path.open(encoding="utf-8")
+        lines = path.open("rb")
     except OSError as error:
         raise DataError(f"{path} can not be read: {error.strerror}") from error
     with lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 try:
-                    row = json.loads(line)
+                    row = json.loads(line.decode())
+                except UnicodeDecodeError as error:
+                    raise DataError(f"{path}, line {number}: not valid UTF-8 ({error.reason})") from error
                 except ValueError as error:
                     raise DataError(f"{path}, line {number}: not valid JSON ({error})") from error
                 yield row, _problem(row, f"{path}, line {number}")

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from infimmr_jax.data.records import Problem
+from infimmr_jax.errors import UserError
 from infimmr_jax.rewards.loading import load_callable
 from infimmr_jax.rewards.verify_string import clean_text
 
@@ -49,7 +50,7 @@ class JudgeRequest:
 Judge = Callable[[Sequence[JudgeRequest]], Sequence[float | None]]
 
 
-class JudgeError(RuntimeError):
+class JudgeError(UserError, RuntimeError):
     """The judge can not be used or answered nothing at all: the sentence says which and why."""
 
 

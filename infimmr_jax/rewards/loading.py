@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from infimmr_jax.errors import UserError
 
-class LoadError(ValueError):
+
+class LoadError(UserError, ValueError):
     """A named function can not be used: the sentence says which configuration key names it and why."""
 
 

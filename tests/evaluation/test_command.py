@@ -1,12 +1,16 @@
 """`infimmr evaluate` with a real (tiny, random) model: repeatable, resumable, and plain about misuse."""
 
 import json
+import shutil
 
 import jax
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from infimmr_jax.config import ConfigError, ModelShape
 from infimmr_jax.evaluation.command import Asking, evaluate
+from infimmr_jax.evaluation.requests import model_digest
+from infimmr_jax.evaluation.results import EvaluationError
 from infimmr_jax.model.config import TokenIds, config_from_shape
 from infimmr_jax.model.hf import save_params
 from infimmr_jax.model.options import ModelOptions
@@ -65,6 +69,43 @@ def test_stored_responses_are_scored_without_a_model(data, tmp_path):
     stored.write_text("".join(json.dumps(row) + "\n" for row in rows))
     result = evaluate("math500", data, tmp_path / "out", responses=stored, say=lambda _: None)
     assert result["accuracy"] == pytest.approx(0.8)
+
+
+def test_other_weights_at_the_same_path_are_refused(model, data, tmp_path):
+    directory = tmp_path / "policy"
+    shutil.copytree(model, directory)
+    run(directory, data, tmp_path / "out")
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["request"]["model_sha256"] == model_digest(directory)
+    assert "model files: sha256" in (tmp_path / "out" / "result.md").read_text()
+    tensors = load_file(directory / "model.safetensors")
+    save_file({name: -tensor for name, tensor in tensors.items()}, directory / "model.safetensors")
+    with pytest.raises(EvaluationError, match="are not those that gave the responses"):
+        run(directory, data, tmp_path / "out")
+
+
+def test_scores_of_stored_responses_do_not_overwrite_other_results(model, data, tmp_path):
+    def score(name, out):
+        path = tmp_path / name
+        path.write_text("".join(json.dumps({"id": str(i), "response": "\\boxed{1}"}) + "\n" for i in range(5)))
+        return evaluate("math500", data, tmp_path / out, responses=path, say=lambda _: None)
+
+    run(model, data, tmp_path / "asked")
+    before = (tmp_path / "asked" / "result.json").read_bytes()
+    with pytest.raises(EvaluationError, match="asked holds responses of "):
+        score("a.jsonl", "asked")
+    assert (tmp_path / "asked" / "result.json").read_bytes() == before
+    assert score("a.jsonl", "scored") == score("a.jsonl", "scored")
+    with pytest.raises(EvaluationError, match=r"another request \(other responses\)"):
+        score("b.jsonl", "scored")
+    with pytest.raises(EvaluationError, match=r"scored holds the scores of .*a\.jsonl"):
+        run(model, data, tmp_path / "scored")
+
+
+def test_a_second_published_prompt_is_only_there_where_one_is_published(model, data, tmp_path):
+    asking = Asking(max_new_tokens=8, style="published-cot")
+    with pytest.raises(ConfigError, match="--style published-cot: problem '0' has no second published prompt"):
+        evaluate("math500", data, tmp_path / "out", model=model, asking=asking, say=lambda _: None)
 
 
 def test_exactly_one_way_is_asked_for(data, tmp_path):

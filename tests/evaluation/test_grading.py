@@ -1,10 +1,12 @@
 """The grader pool: right grades, and survival of hanging, dying and failing graders."""
 
 import os
+import sys
 import time
 
 import pytest
 
+from infimmr_jax.config import ConfigError
 from infimmr_jax.evaluation.grading import Graders, Judge, judge_items, load_judge
 from infimmr_jax.evaluation.items import Grade, Item
 
@@ -15,6 +17,10 @@ JUDGE = Judge("always right", lambda item, text: Grade(True, text))
 def graders():
     with Graders(workers=1, deadline=3.0, memory_mb=3000) as pool:
         yield pool
+
+
+def make_judge():
+    return JUDGE
 
 
 def hang(_):
@@ -71,7 +77,22 @@ def test_judges():
     item = Item("1", "p", "q", "4", "math", {"answer": "4"})
     assert judge_items(JUDGE, [item], ["<think>x</think>yes"]) == [Grade(True, "yes")]
     assert load_judge("test_grading:JUDGE") is JUDGE
-    with pytest.raises(ValueError, match=r"the judge 'nowhere:x' can not be loaded: .* give it as module:attribute"):
-        load_judge("nowhere:x")
-    with pytest.raises(ValueError, match="is a list, not"):
-        load_judge("builtins:list")
+    assert load_judge("test_grading:make_judge") is JUDGE
+    for name, sentence in {
+        "nowhere:x": r"--judge 'nowhere:x' can not be loaded: .* give it as module:attribute",
+        "json:nothing": "--judge 'json:nothing' can not be loaded",
+        "json": "--judge 'json' is not of the form module:attribute",
+        "test_grading:hang": "gives a function: it must name an infimmr_jax.evaluation.grading.Judge",
+        "collections:OrderedDict": "gives a ",
+    }.items():
+        with pytest.raises(ConfigError, match=sentence):
+            load_judge(name)
+
+
+def test_a_judge_may_lie_in_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "judge_beside.py").write_text(
+        "from infimmr_jax.evaluation.grading import Judge\nJUDGE = Judge('beside', lambda item, text: None)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    assert load_judge("judge_beside:JUDGE").name == "beside"

@@ -55,6 +55,18 @@ def test_details():
     assert "pass@k" not in text
 
 
+def test_which_of_two_published_prompts_and_which_model_files():
+    request = {"model": "mine", "greedy": True, "style": "published", "model_sha256": "0123456789abcdef" * 4}
+    text = results_markdown([result("mathverse", "MathVerse (testmini)", 0.25, request=request)])
+    assert "- prompt: published (query_wo: answer directly, as for the leaderboard's w/o score)\n" in text
+    assert "- model files: sha256 0123456789abcdef\n" in text
+    request = {**request, "style": "published-cot"}
+    text = results_markdown([result("mathverse", "MathVerse (testmini)", 0.25, request=request)])
+    assert "- prompt: published-cot (query_cot: reason first, " in text
+    text = results_markdown([result("math500", "MATH-500", 0.25, request=request | {"style": "published"})])
+    assert "- prompt: published\n" in text
+
+
 def test_sampled_and_stored_responses():
     row = {"accuracy": 0.5, "low": 0.4, "high": 0.6}
     sampled = {"pass_at": {"1": row, "2": row}, "maj_at": {"1": row, "2": row}, "responses_per_problem": 2}
@@ -65,3 +77,5 @@ def test_sampled_and_stored_responses():
     assert "| stored responses | " in text
     assert "- responses: 2 a problem, stored" in text
     assert "| score | 0.25 |" in text
+    text = results_markdown([result("math500", "MATH-500", 0.5, request={"model": "some.jsonl"})])
+    assert "- responses: 1 a problem, stored\n- prompt: as stored\n" in text

@@ -3,6 +3,8 @@
 import pytest
 from published_forms import hub_image, picture_file, write_json, write_parquet
 
+from infimmr_jax.config import ConfigError
+from infimmr_jax.data.records import DataError
 from infimmr_jax.evaluation.mathverse import grade, options_of, read
 
 QUESTION = "Find the angle.\nChoices:\nA:40°\nB:60°\nC:√{3}\nD:70πcm^{2}"
@@ -74,11 +76,24 @@ def test_both_forms(tmp_path):
     for name in ("json", "hub"):
         items = read(tmp_path / name)
         assert [item.id for item in items] == ["1", "5"]
-        assert items[0].prompt == "Please first .."
+        # The leaderboard's w/o score asks for the answer directly.
+        assert items[0].problem("published").question == "Please directly .."
+        assert items[0].problem("published-cot").question == "Please first .."
+        assert items[0].problem("plain").question == QUESTION
         assert items[0].gold == CHOICE
         assert items[1].question == "Solve the problem that is shown in the image."
         assert items[1].groups["version"] == "Vision Only"
         assert items[1].groups["subject"] == "Solid Geometry"
+
+
+def test_prompts_that_are_missing_are_named(tmp_path):
+    without = [{key: value for key, value in row.items() if key != "query_wo"} for row in ROWS]
+    with pytest.raises(DataError, match=r"testmini\.json, row 1: there is no key 'query_wo'"):
+        read(write_json(tmp_path / "testmini.json", without))
+    picture_file(tmp_path / "images_version_1-4" / "image_1.png")
+    (item,) = read(write_json(tmp_path / "testmini.json", [{**ROWS[0], "query_cot": None}]))
+    with pytest.raises(ConfigError, match="--style published-cot: problem '1' has no second published prompt"):
+        item.problem("published-cot")
 
 
 def test_text_only_file(tmp_path):

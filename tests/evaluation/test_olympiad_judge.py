@@ -2,7 +2,7 @@
 
 import pytest
 
-from infimmr_jax.evaluation.olympiad_judge import judge
+from infimmr_jax.evaluation.olympiad_judge import judge, values_equal
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,37 @@ def test_tolerances():
     assert not judge(r"\cos ^{10}(\frac{\pi}{10})", "0.6054", 1e-6)
     assert judge(r"7 \times 10^{35}", r"7.1 \cdot 10^{35}", 1e34)
     assert not judge(r"7 \times 10^{35}", r"7.1 \cdot 10^{35}", [1e33])
-    # Each value keeps its own tolerance, whatever the order of the answers.
-    assert judge(r"7 \times 10^{35}, 0.002", r"0.001, 7.1 \cdot 10^{35}", [1e34, 1e-3])
     assert not judge("0.002, 7", "7.1, 0.001", [1e-3, 1e-3])
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "precision"),
+    [("46", "0", 2.0), ("9.8", r"\boxed{0.1}", 0.1), ("250", "1", 3.0), ("120, 46", "46, 0", 2.0)],
+)
+def test_a_small_number_is_not_near_a_hundredth_of_the_gold(gold, answer, precision):
+    assert not judge(gold, answer, precision)
+    # The published demonstration, gold first, does accept it.
+    assert values_equal(gold, answer, precision)
+
+
+@pytest.mark.parametrize("answer", ["80", "80%", "0.8", "0.008"])
+def test_the_answer_may_be_in_percent(answer):
+    assert judge("0.8", answer)
+    assert not judge("0.9", answer)
+
+
+def test_a_list_of_tolerances_belongs_to_the_first_side():
+    gold, answer = r"7 \times 10^{35}, 0.002", r"0.001, 7.1 \cdot 10^{35}"
+    assert values_equal(gold, answer, [1e34, 1e-3])
+    assert not judge(gold, answer, [1e34, 1e-3])
+    assert judge(gold, answer, [1e-3, 1e34])
+    assert judge("1, 2, 3", "3.3, 1.1, 2.2", [0.3, 0.1, 0.2])
+    assert not judge("1, 2, 3", "3.3, 1.1, 2.2", [0.2, 0.1, 0.3])
+    # Fewer tolerances than values decide nothing.
+    assert not judge("1, 2, 3", "1, 3, 2", [0.1, 0.1])
+
+
+def test_values_are_matched_in_the_published_order():
+    # After the first match it is the third value's turn, before the second's.
+    assert values_equal("100, 2, 3", "100, 2.5, 1.5", 1.0)
+    assert not values_equal("100, 3, 2", "100, 2.5, 1.5", 1.0)

@@ -101,5 +101,8 @@ def test_grade():
     assert grade(gold, "only \\boxed{3}").correct
     assert not grade(gold, "So the final answer is \\boxed{3}. So the final answer is \\boxed{2}.").correct
     assert grade({**gold, "chinese": True}, "所以最终答案是$\\boxed{3}$。").correct
+    assert not grade({**gold, "answer": "46", "precision": 2.0}, "So the final answer is \\boxed{0}.").correct
+    assert grade({**gold, "answer": "1,2", "precision": [0.3, 0.1]}, "\\boxed{2.3, 1.1}").correct
+    assert not grade({**gold, "answer": "1,2", "precision": [0.1, 0.3]}, "\\boxed{2.3, 1.1}").correct
     assert grade(gold, "no idea").extracted is None
     assert grade(gold, "").reason == "empty"

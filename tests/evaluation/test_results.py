@@ -72,7 +72,7 @@ def test_a_judge_replaces_the_rules_and_is_named(graders):
 def test_missing_and_uneven_responses_are_errors(graders):
     with pytest.raises(EvaluationError, match="1 of 3 problems of MATH-500 have no response, the first is 'c'"):
         score_responses(BENCHMARK, ITEMS, {**RESPONSES, "c": []}, graders)
-    with pytest.raises(EvaluationError, match=r"different numbers of responses \(1 to 4\)"):
+    with pytest.raises(EvaluationError, match=r"different numbers of responses \(1 to 4; fewest: '"):
         score_responses(BENCHMARK, ITEMS, {**RESPONSES, "c": [Response("x")]}, graders)
     with pytest.raises(EvaluationError, match="0 of 0 problems"):
         score_responses(BENCHMARK, [], {}, graders)

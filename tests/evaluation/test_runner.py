@@ -15,8 +15,9 @@ from infimmr_jax.data.records import DataError
 from infimmr_jax.evaluation.benchmarks import BENCHMARKS
 from infimmr_jax.evaluation.grading import Graders
 from infimmr_jax.evaluation.items import Item, Response
+from infimmr_jax.evaluation.requests import Request
 from infimmr_jax.evaluation.results import EvaluationError
-from infimmr_jax.evaluation.runner import Request, read_responses, run_benchmark, stored_responses
+from infimmr_jax.evaluation.runner import read_responses, run_benchmark, stored_responses
 
 BENCHMARK = BENCHMARKS["math500"]
 ITEMS = [Item(f"p{i}", f"published {i}", f"plain {i}", str(i % 4), "math", {"answer": str(i % 4)}) for i in range(11)]
@@ -131,6 +132,9 @@ def test_responses_of_another_request_are_not_mixed_in(tmp_path, graders):
         run_benchmark(BENCHMARK, ITEMS, policy, Request("n"), tmp_path, graders)
     with pytest.raises(EvaluationError, match=r"other items"):
         run_benchmark(BENCHMARK, ITEMS[1:], policy, Request("m", settings={"temperature": 1.0}), tmp_path, graders)
+    other = Request("m", settings={"temperature": 1.0}, model_sha256="ff")
+    with pytest.raises(EvaluationError, match=r"weights, configuration or tokenizer in m are not those that gave"):
+        run_benchmark(BENCHMARK, ITEMS, policy, other, tmp_path, graders)
 
 
 def test_a_generator_that_gives_too_little_is_an_error(tmp_path, graders):
@@ -186,12 +190,40 @@ def test_stored_responses_in_the_forms_of_the_benchmarks(tmp_path):
         texts(write_jsonl(tmp_path / "d.jsonl", [{"id": "p0"}]))
 
 
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        (3, "the row is a int, not an object"),
+        ("text", "the row is a str, not an object"),
+        ({"id": "p1", "response": {"txt": "a"}}, "a response must be a text, or an object with `text`"),
+        ({"id": "p1", "response": {"text": 4}}, "a response must be a text"),
+        ({"id": "p1", "responses": ["a", None]}, "a response must be a text.*not 'None'"),
+        ({"id": "p1", "responses": [["a"]]}, "a response must be a text"),
+        ({"id": "p1", "response": {"text": "a", "truncated": "no"}}, "true or false"),
+        ({"id": "p1", "response": {"text": "a", "tokens": "9"}}, "a whole number"),
+    ],
+)
+def test_stored_responses_that_are_none_are_named(tmp_path, row, sentence):
+    path = write_jsonl(tmp_path / "r.jsonl", [{"id": "p0", "response": "a"}, row])
+    with pytest.raises(DataError, match=rf"r\.jsonl, row 2: .*{sentence}"):
+        read_responses(path, ITEMS)
+
+
+def test_a_file_without_responses_and_a_broken_own_file_are_said(tmp_path):
+    with pytest.raises(EvaluationError, match="holds no responses"):
+        read_responses(write_json(tmp_path / "empty.json", []), ITEMS)
+    (tmp_path / "responses.jsonl").write_text('{"id": "p0"}\n')
+    with pytest.raises(DataError, match=r"responses\.jsonl holds a line that this program did not write"):
+        stored_responses(tmp_path / "responses.jsonl", 1)
+
+
 HOST = """
 import sys
 import jax
 from pathlib import Path
 from infimmr_jax.evaluation.grading import Graders
-from infimmr_jax.evaluation.runner import Request, run_benchmark
+from infimmr_jax.evaluation.requests import Request
+from infimmr_jax.evaluation.runner import run_benchmark
 from test_runner import BENCHMARK, ITEMS, policy
 
 def main():
