@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
 from infimmr_jax.bench import counts
 from infimmr_jax.bench.timing import Timer
-from infimmr_jax.bench.work import Work, lognormal_limits
-from infimmr_jax.config import GrpoSection, OptimizerSection
+from infimmr_jax.bench.work import Size, Work, batch_of, encode, lognormal_limits, prompt_files
+from infimmr_jax.config import ConfigError, GrpoSection, OptimizerSection
 from infimmr_jax.grpo.advantages import init_estimator_state
 from infimmr_jax.grpo.schedules import Coefficients
 from infimmr_jax.grpo.state import TrainState, make_optimizer
@@ -21,6 +22,7 @@ from infimmr_jax.grpo.step import Rewards, UpdateSettings, grpo_update
 from infimmr_jax.model.qwen2_5_vl import Params, trunk_forward
 from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.rollout.sampler import Rollouts, SampleSettings, sample, sample_branches
+from infimmr_jax.training.scoring import response_texts
 
 LEARNING_RATE = np.float32(1e-6)
 
@@ -30,7 +32,8 @@ class Ask:
     """What a measurement may vary besides its size.
 
     `longest` > 0 gives responses log-normal lengths, the longest that many times their median. `repeated` computes the
-    update with every prompt repeated for each of its responses, as other trainers do.
+    update with every prompt repeated for each of its responses, as other trainers do: groups of one, whose advantages
+    are exactly 0, which changes none of the operations.
     """
 
     repeats: int = 5
@@ -42,6 +45,18 @@ class Ask:
     logprob_chunk: int | None = None
     repeated: bool = False
     seed: int = 0
+
+
+def check(size: Size, ask: Ask) -> None:
+    """Raise ConfigError for what can not be measured in this size."""
+    if ask.longest:
+        lognormal_limits(size, ask.longest, ask.seed)
+    prompts = size.rows if ask.repeated else size.prompts
+    if prompts % ask.micro_batches:
+        raise ConfigError(
+            f"--micro-batches {ask.micro_batches} can not cut {prompts} prompts into equal parts; give a number that "
+            f"divides {prompts}"
+        )
 
 
 def prefill(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
@@ -56,42 +71,35 @@ def prefill(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
 
 def decode(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
     """The token loop over a trunk that is there already."""
-    settings = _settings(work, ask)
+    settings, lengths = _settings(work, ask), _lengths(work, ask)
     trunk = jax.jit(lambda params, batch: trunk_forward(params, work.config, work.options, batch))(*_inputs(work))
 
-    def run(params: Params, trunk: Any, batch: PromptBatch, allowed: Any, key: jax.Array) -> Rollouts:
-        return sample_branches(params, work.config, work.options, settings, trunk, batch, allowed, key)
+    def run(params: Params, trunk: Any, batch: PromptBatch, allowed: Any, limits: Any, key: jax.Array) -> Rollouts:
+        return sample_branches(params, work.config, work.options, settings, trunk, batch, allowed, key, limits)
 
-    args = (work.params, trunk, work.batch, work.allowed, jax.random.key(ask.seed))
+    args = (work.params, trunk, work.batch, work.allowed, _limits(work, ask), jax.random.key(ask.seed))
     program = timer.compile(run, *args)
-    timer.time("decode", lambda: program(*args), program, counts.branch_flops(work.config, work.size))
-    moved = counts.decode_bytes(work.config, work.size, work.options.compute_dtype.itemsize)
-    seconds = timer.seconds(timer.parts["decode"])
-    timer.parts["decode"]["gbyte_per_second"] = round(moved / 1e9 / seconds, 2)
+    flops = counts.branch_flops(work.config, work.size, lengths)
+    moved = counts.decode_bytes(work.config, work.size, lengths, _width(work))
+    rollouts = timer.time("decode", lambda: program(*args), program, flops, moved)
     return {
-        "tokens_per_second": _rate(work.size.rows * work.size.new_tokens, timer, "decode"),
-        "milliseconds_per_token": round(1000 * seconds / work.size.new_tokens, 3),
+        "tokens_per_second": _rate(rollouts.mask.sum(), timer, "decode"),
+        "milliseconds_per_token": round(1000 * timer.seconds(timer.parts["decode"]) / work.size.new_tokens, 3),
+        **_row_steps(rollouts),
     }
 
 
 def rollout(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
     """Prefill and token loop in one program, with the tokens fetched to the host."""
     program, args = _sampler(work, ask, timer)
-    flops = counts.branch_flops(work.config, work.size) + counts.prefill_flops(work.config, work.size, *_image(work))
 
     def call() -> Rollouts:
         rollouts = program(*args)
         jax.device_get((rollouts.tokens, rollouts.mask))
         return rollouts
 
-    rollouts = timer.time("rollout", call, program, 0.0 if ask.longest else flops)
-    useful = int(rollouts.mask.sum())
-    return {
-        "tokens_per_second": _rate(useful, timer, "rollout"),
-        "useful_row_steps": useful,
-        "executed_row_steps": int(rollouts.executed),
-        "efficiency": round(useful / int(rollouts.executed), 4),
-    }
+    rollouts = timer.time("rollout", call, program, *_rollout_counts(work, ask))
+    return {"tokens_per_second": _rate(rollouts.mask.sum(), timer, "rollout"), **_row_steps(rollouts)}
 
 
 def update(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
@@ -122,49 +130,55 @@ def update(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
         state, metrics = program(state, *args[1:])
         return metrics
 
-    flops = counts.update_flops(work.config, size, *_image(work))
+    flops = counts.update_flops(work.config, size, _lengths(work, ask), *_image(work))
     timer.time("update", call, program, 0.0 if ask.repeated else flops)
     return {"tokens_per_second": _rate(size.rows * size.new_tokens, timer, "update"), "repeated_prompts": ask.repeated}
 
 
 def step(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
-    """Sample, grade by a fixed hash of the tokens, update: one whole step, which waits only for the tokens."""
+    """Encode the prompts, sample, decode and grade the responses, update: one whole step, one part after the other.
+
+    The reward is a fixed hash of the tokens; everything else a step needs is in it, as in the spans of other trainers.
+    """
     sampler, args = _sampler(work, ask, timer)
     rollouts, state = sampler(*args), _state(work)
-    rewards = _rewards(hash_rewards(np.asarray(rollouts.tokens)))
+    rewards, files = _graded(work, rollouts), prompt_files(work.size, work.config, work.tokenizer)
     rest = (work.allowed, LEARNING_RATE, _NOTHING)
     updater = timer.compile(
         _update(work, ask), state, work.batch, rollouts, rewards, *rest, jax.random.key(0), donate=(0,)
     )
     seen: dict[str, tuple[list[float], list[float]]] = {
-        name: ([], []) for name in ("rollout", "grade", "update", "step")
+        name: ([], []) for name in ("input", "rollout", "grade", "update", "step")
     }
     for number in range(ask.repeats + 1):
         marks = [_now()]
-        rollouts = sampler(state.params, *args[1:-1], jax.random.key(number))
-        tokens = np.asarray(rollouts.tokens)
+        prompts = [encode(text, file, work.config, work.tokenizer) for text, file in files]
+        batch = batch_of(prompts, work.size, work.config)
         marks.append(_now())
-        rewards = _rewards(hash_rewards(tokens))
+        rollouts = sampler(state.params, batch, *args[2:-1], jax.random.key(number))
+        jax.device_get((rollouts.tokens, rollouts.mask))
         marks.append(_now())
-        state, metrics = updater(state, work.batch, rollouts, rewards, *rest, jax.random.key(number))
+        rewards = _graded(work, rollouts)
+        marks.append(_now())
+        state, metrics = updater(state, batch, rollouts, rewards, *rest, jax.random.key(number))
         jax.block_until_ready((state, metrics))
         marks.append(_now())
         if number == 0:  # The warm-up.
             continue
-        spans = {"rollout": (0, 1), "grade": (1, 2), "update": (2, 3), "step": (0, 3)}
+        spans = {"input": (0, 1), "rollout": (1, 2), "grade": (2, 3), "update": (3, 4), "step": (0, 4)}
         for name, (first, last) in spans.items():
             for clock in (0, 1):
                 seen[name][clock].append(marks[last][clock] - marks[first][clock])
-    image = _image(work)
-    flops = {
-        "rollout": counts.prefill_flops(work.config, work.size, *image) + counts.branch_flops(work.config, work.size),
-        "update": counts.update_flops(work.config, work.size, *image),
+    of_update = counts.update_flops(work.config, work.size, _lengths(work, ask), *_image(work))
+    of_rollout, moved = _rollout_counts(work, ask)
+    counted: dict[str, tuple] = {
+        "rollout": (sampler, of_rollout, moved),
+        "update": (updater, of_update),
+        "step": (None, of_rollout + of_update),
     }
-    flops["step"] = flops["rollout"] + flops["update"]
-    programs = {"rollout": sampler, "update": updater}
     for name, (wall, processor) in seen.items():
-        timer.record(name, wall, processor, programs.get(name), flops.get(name, 0.0))
-    return {"tokens_per_second": _rate(work.size.rows * work.size.new_tokens, timer, "step")}
+        timer.record(name, wall, processor, *counted.get(name, ()))
+    return {"tokens_per_second": _rate(rollouts.mask.sum(), timer, "step"), **_row_steps(rollouts)}
 
 
 def hash_rewards(tokens: np.ndarray) -> np.ndarray:
@@ -193,13 +207,48 @@ def _settings(work: Work, ask: Ask) -> SampleSettings:
 
 def _sampler(work: Work, ask: Ask, timer: Timer) -> tuple[Any, tuple]:
     settings = _settings(work, ask)
-    limits = lognormal_limits(work.size, ask.longest, ask.seed) if ask.longest else None
 
     def run(params: Params, batch: PromptBatch, allowed: Any, limits: Any, key: jax.Array) -> Rollouts:
         return sample(params, work.config, work.options, settings, batch, allowed, key, limits)
 
-    args = (work.params, work.batch, work.allowed, limits, jax.random.key(ask.seed))
+    args = (work.params, work.batch, work.allowed, _limits(work, ask), jax.random.key(ask.seed))
     return timer.compile(run, *args), args
+
+
+def _limits(work: Work, ask: Ask) -> Int[np.ndarray, "P G"] | None:
+    return lognormal_limits(work.size, ask.longest, ask.seed) if ask.longest else None
+
+
+def _lengths(work: Work, ask: Ask) -> Int[np.ndarray, "P G"]:
+    limits = _limits(work, ask)
+    return np.full((work.size.prompts, work.size.group), work.size.new_tokens) if limits is None else limits
+
+
+def _rollout_counts(work: Work, ask: Ask) -> tuple[float, float]:
+    """Operations and bytes that prefill and decoding need."""
+    given, lengths, width = (work.config, work.size), _lengths(work, ask), _width(work)
+    flops = counts.prefill_flops(*given, *_image(work)) + counts.branch_flops(*given, lengths)
+    return flops, counts.prefill_bytes(*given, width) + counts.decode_bytes(*given, lengths, width)
+
+
+def _row_steps(rollouts: Rollouts) -> dict[str, Any]:
+    useful, executed = int(rollouts.mask.sum()), int(rollouts.executed)
+    return {
+        "useful_row_steps": useful,
+        "executed_row_steps": executed,
+        "efficiency": round(useful / executed, 4),
+    }
+
+
+def _graded(work: Work, rollouts: Rollouts) -> Rewards:
+    """Rewards of the tokens; the texts, which a grader would read, are made all the same."""
+    tokens = np.asarray(rollouts.tokens)
+    response_texts(work.tokenizer, tokens, np.asarray(rollouts.mask))
+    return _rewards(hash_rewards(tokens))
+
+
+def _width(work: Work) -> int:
+    return work.options.compute_dtype.itemsize
 
 
 def _update(work: Work, ask: Ask) -> Any:
@@ -220,7 +269,8 @@ def _state(work: Work) -> TrainState:
 
 
 def _rewards(total: np.ndarray) -> Rewards:
-    return Rewards(total, {"hash": total}, np.zeros(total.shape[0], np.int32))
+    prompts = total.shape[0]
+    return Rewards(total, {"hash": total}, np.zeros(prompts, np.int32), np.ones(prompts, bool))
 
 
 def _image(work: Work) -> tuple[int, int]:
@@ -229,8 +279,8 @@ def _image(work: Work) -> tuple[int, int]:
     return sum(len(patches) for patches in prompt.patches), sum(slot.windows for slot in prompt.slots)
 
 
-def _rate(tokens: float, timer: Timer, name: str) -> float:
-    return round(tokens / timer.seconds(timer.parts[name]), 1)
+def _rate(tokens: Any, timer: Timer, name: str) -> float:
+    return round(float(tokens) / timer.seconds(timer.parts[name]), 1)
 
 
 def _now() -> tuple[float, float]:

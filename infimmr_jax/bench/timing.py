@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from infimmr_jax.model.config import ModelConfig
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "transformers", "numpy")
 
 
@@ -35,7 +37,9 @@ class Timer:
         self.compiled += 1
         return program
 
-    def time(self, name: str, call: Callable[[], Any], program: Any = None, flops: float = 0.0) -> Any:
+    def time(
+        self, name: str, call: Callable[[], Any], program: Any = None, flops: float = 0.0, moved: float = 0.0
+    ) -> Any:
         """Call once to warm up and `repeats` times more, timing each; returns the last result."""
         result = jax.block_until_ready(call())
         wall, processor = [], []
@@ -44,17 +48,26 @@ class Timer:
             result = jax.block_until_ready(call())
             wall.append(time.perf_counter() - began[0])
             processor.append(time.process_time() - began[1])
-        self.record(name, wall, processor, program, flops)
+        self.record(name, wall, processor, program, flops, moved)
         return result
 
     def record(
-        self, name: str, wall: list[float], processor: list[float], program: Any = None, flops: float = 0.0
+        self,
+        name: str,
+        wall: list[float],
+        processor: list[float],
+        program: Any = None,
+        flops: float = 0.0,
+        moved: float = 0.0,
     ) -> None:
-        """Note the seconds of a part; `flops` are those it needs."""
+        """Note the seconds of a part; `flops` are those it needs, `moved` the bytes it must read (0: not counted)."""
         part: dict[str, Any] = {"wall_seconds": _spread(wall), "cpu_seconds": _spread(processor)}
         if flops:
             part["gflop"] = round(flops / 1e9, 3)
             part["gflop_per_second"] = round(flops / 1e9 / self.seconds(part), 2)
+        if moved:
+            part["gbyte"] = round(moved / 1e9, 3)
+            part["gbyte_per_second"] = round(moved / 1e9 / self.seconds(part), 2)
         if program is not None:
             part["memory_mb"] = program_memory(program)
         self.parts[name] = part
@@ -113,6 +126,17 @@ def bandwidth(repeats: int = 5) -> float:
     return 4.0 * size / timer.seconds(timer.parts["read"])
 
 
+def ceilings_of(config: ModelConfig, dtype: Any, tokens: int, rows: int) -> dict[str, float]:
+    """One device's own limits: matrix products of the decoder's feed-forward shape with as many rows as an update has
+    tokens and as decoding has rows, and reading memory."""
+    shape = config.text.hidden_size, config.text.intermediate_size, dtype
+    return {
+        "matmul_gflop_per_second": round(matmul_rate(min(8192, tokens), *shape) / 1e9, 1),
+        "matmul_gflop_per_second_decode_rows": round(matmul_rate(rows, *shape) / 1e9, 1),
+        "read_gbyte_per_second": round(bandwidth() / 1e9, 1),
+    }
+
+
 def machine() -> dict[str, Any]:
     """Where this was measured."""
     device = jax.devices()[0]
@@ -126,10 +150,11 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _spread(seconds: list[float]) -> dict[str, float]:
+def _spread(seconds: list[float]) -> dict[str, Any]:
     return {
         "median": round(statistics.median(seconds), 5),
         "min": round(min(seconds), 5),
         "max": round(max(seconds), 5),
         "repeats": len(seconds),
+        "each": [round(value, 5) for value in seconds],
     }

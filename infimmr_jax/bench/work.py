@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from infimmr_jax.model.qwen2_5_vl import Params, init_params
 from infimmr_jax.parallel.mesh import make_mesh
 from infimmr_jax.preprocess import tokenizer as tokenizers
 from infimmr_jax.preprocess.batching import PromptBatch, collate
+from infimmr_jax.preprocess.images import plan_grid
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, EncodedPrompt, encode_plan, plan_picture, plan_text
 from infimmr_jax.rollout.vocabulary import allowed_tokens
 
@@ -48,7 +50,7 @@ PUBLISHED = {name.removeprefix("qwen2.5-vl-"): preset for name, preset in PRESET
 class Size:
     """What a measurement is about: P prompts of `prompt_tokens` tokens, G responses of `new_tokens` to each.
 
-    `image_size` is the side of the one square picture of every prompt in pixels, 0 for text alone.
+    `image_size` is the side in pixels of the one square picture of every prompt, as the model sees it; 0 for text.
     """
 
     prompts: int = 4
@@ -90,7 +92,7 @@ def load_work(
     """The policy of a model directory, of a run's configuration, or random weights: `small` or a published size.
 
     `dtype` None is bfloat16 on an accelerator and float32 on a CPU; a configuration brings its own. Raises ConfigError
-    when both a directory and a configuration are given, or the prompts can not have that many tokens.
+    when both a directory and a configuration are given, or the prompts can not have that many tokens or such a picture.
     """
     if model is not None and config is not None:
         raise ConfigError("give a model directory or a configuration, not both")
@@ -113,20 +115,21 @@ def load_work(
     )
     if section.path is not None:
         architecture, tokenizer = read_config(section.path), tokenizers.load_tokenizer(section.path)
-        params = load_params(section.path, architecture, options, make_mesh(MeshSection(), jax.devices()[:1]))
     else:
         tokenizer = bench_tokenizer(min(vocabulary, SMALL_VOCABULARY))
         tokens = token_ids(tokenizer)
         made = config_from_shape(chosen, vocabulary, tokens)
         architecture = dataclasses.replace(preset, tokens=tokens) if preset is not None else made
-        params = jax.jit(lambda key: init_params(key, architecture, options))(jax.random.key(0))
+    # Before the weights: of a published size they take long, and a wrong size of the prompts is said at once.
     prompts = exact_prompts(size, architecture, tokenizer)
+    if section.path is not None:
+        params = load_params(section.path, architecture, options, make_mesh(MeshSection(), jax.devices()[:1]))
+    else:
+        params = jax.jit(lambda key: init_params(key, architecture, options))(jax.random.key(0))
     allowed = allowed_tokens(tokenizer, architecture)
     allowed[architecture.tokens.eos] = False
-    unit = architecture.vision.merge_unit
-    bucket = prompts[0].image_shape
-    batch = collate(prompts, size.prompts, size.prompt_tokens - 1, bucket, unit, architecture.vision.patch_dim)
-    return Work(size, params, architecture, options, tokenizer, tuple(prompts), jax.device_put(batch), allowed)
+    batch = batch_of(prompts, size, architecture)
+    return Work(size, params, architecture, options, tokenizer, tuple(prompts), batch, allowed)
 
 
 def bench_tokenizer(vocabulary: int) -> Any:
@@ -154,8 +157,9 @@ def token_ids(tokenizer: Any) -> TokenIds:
 def prompt_texts(size: Size, config: ModelConfig, tokenizer: Any) -> list[tuple[str, Image.Image | None]]:
     """Questions padded with digits (one token each) to exactly `prompt_tokens` tokens, and their pictures of noise.
 
-    Raises ConfigError when chat template and picture alone are longer.
+    Raises ConfigError when chat template and picture alone are longer, or the picture would be shown in another size.
     """
+    _check_picture(size, config)
     rng = np.random.default_rng(10 + size.prompt_tokens)
     found = []
     for _ in range(size.prompts):
@@ -179,12 +183,33 @@ def prompt_texts(size: Size, config: ModelConfig, tokenizer: Any) -> list[tuple[
 
 def exact_prompts(size: Size, config: ModelConfig, tokenizer: Any) -> list[EncodedPrompt]:
     """`prompt_texts`, encoded."""
-    texts = prompt_texts(size, config, tokenizer)
-    return [_encode(text, picture, config, tokenizer) for text, picture in texts]
+    return [encode(text, file, config, tokenizer) for text, file in prompt_files(size, config, tokenizer)]
+
+
+def prompt_files(size: Size, config: ModelConfig, tokenizer: Any) -> list[tuple[str, bytes | None]]:
+    """`prompt_texts` as a data source gives them: pictures as PNG files."""
+    return [(text, _png(picture)) for text, picture in prompt_texts(size, config, tokenizer)]
+
+
+def batch_of(prompts: Sequence[EncodedPrompt], size: Size, config: ModelConfig) -> PromptBatch:
+    """Encoded prompts as one batch on the device, without a slot of padding."""
+    vision = config.vision
+    rows, bucket = size.prompt_tokens - 1, prompts[0].image_shape
+    return jax.device_put(collate(prompts, size.prompts, rows, bucket, vision.merge_unit, vision.patch_dim))
 
 
 def lognormal_limits(size: Size, longest: float, seed: int = 0) -> Int[np.ndarray, "P G"]:
-    """Response lengths whose logarithm is normal, whose longest is `new_tokens` and `longest` times their median."""
+    """Response lengths whose logarithm is normal, whose longest is `new_tokens` and `longest` times their median.
+
+    Raises ConfigError when no lengths can be so.
+    """
+    if longest < 1:
+        raise ConfigError(
+            f"--longest {longest:g} asks for a longest response below the median; give at least 1, or 0 for "
+            "equal lengths"
+        )
+    if size.rows < 2:
+        raise ConfigError("--longest needs at least 2 responses, and there is 1; raise --group or --prompts")
     draws = np.random.default_rng(seed).normal(size=(size.prompts, size.group))
     spread = np.log(longest) / (draws.max() - np.median(draws))
     lengths = size.new_tokens * np.exp(spread * (draws - draws.max()))
@@ -192,14 +217,34 @@ def lognormal_limits(size: Size, longest: float, seed: int = 0) -> Int[np.ndarra
 
 
 def _length(text: str, picture: Image.Image | None, config: ModelConfig, tokenizer: Any) -> int:
-    return len(_encode(text, picture, config, tokenizer).tokens)
+    return len(encode(text, _png(picture), config, tokenizer).tokens)
 
 
-def _encode(text: str, picture: Image.Image | None, config: ModelConfig, tokenizer: Any) -> EncodedPrompt:
+def encode(text: str, picture: bytes | None, config: ModelConfig, tokenizer: Any) -> EncodedPrompt:
+    """A question and its picture file as training encodes them: decoded, resized, tokenised."""
     layout, data = vision_layout(config), DataSection(image=ImageSection())
     if picture is None:
         return encode_plan(plan_text(text, [], tokenizer, layout), layout, data)
+    shown = plan_picture(picture, data.image, layout)
+    return encode_plan(plan_text(IMAGE_MARK + text, [shown], tokenizer, layout), layout, data)
+
+
+def _png(picture: Image.Image | None) -> bytes | None:
+    if picture is None:
+        return None
     file = io.BytesIO()
     picture.save(file, "PNG")
-    shown = plan_picture(file.getvalue(), data.image, layout)
-    return encode_plan(plan_text(IMAGE_MARK + text, [shown], tokenizer, layout), layout, data)
+    return file.getvalue()
+
+
+def _check_picture(size: Size, config: ModelConfig) -> None:
+    if not size.image_size:
+        return
+    layout, side = vision_layout(config), size.image_size
+    _, rows, columns = plan_grid(side, side, ImageSection(), layout.patch_size, layout.merge_size)
+    shown = rows * layout.patch_size, columns * layout.patch_size
+    if shown != (side, side):
+        raise ConfigError(
+            f"a picture of {side} x {side} pixels would be shown as {shown[0]} x {shown[1]}; give --image-size such a "
+            f"side: multiples of {layout.factor} that are neither too small nor too large for data.image"
+        )

@@ -61,6 +61,7 @@ def _evaluate(
     sums = np.zeros(7)
     # Accuracy and format are computed whatever the weights; judges and second passes belong to training.
     reward = config.reward.model_copy(update={"weights": {"accuracy": 1.0}})
+    eos = setup.model.tokens.eos
     shown: list[tuple[Problem, dict[str, Any]]] = []
     # Every process makes the same number of calls, the last ones perhaps on filler rows alone.
     for start in range(0, len(problems), size):
@@ -90,7 +91,7 @@ def _evaluate(
             real,
         ]
         for row in range(min(TRANSCRIPTS - start - rows.start, real)):
-            record = transcript(seen[row], prompts[row].text, texts[row], scores, rollouts, row, setup.tokenizer)
+            record = transcript(seen[row], prompts[row].text, texts[row], scores, rollouts, row, setup.tokenizer, eos)
             shown.append((chunk[row], record))
     return sum_over_hosts(sums, share), shown
 

@@ -176,6 +176,7 @@ def _write_transcripts(run: Run, groups: Groups) -> None:
     for row in (row - mine.start for row in chosen if row in mine and setup.share.leads):
         problem, modality = step.problems[row], step.modalities[row]
         text = step.prompts[row].text
-        record = transcript(problem, text, groups.texts[row], groups.scores, groups.local, row, setup.tokenizer)
+        given = groups.texts[row], groups.scores, groups.local, row, setup.tokenizer, setup.model.tokens.eos
+        record = transcript(problem, text, *given)
         rows.append(({**where, "modality": modality, **record}, () if modality == "text" else problem.images))
     run.sinks.transcripts(rows)

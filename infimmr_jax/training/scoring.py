@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 
 from infimmr_jax.data.records import LOCATED, Problem
 from infimmr_jax.rewards.router import Scores
-from infimmr_jax.rollout.sampler import Rollouts
+from infimmr_jax.rollout.sampler import Rollouts, finish_reasons
 
 
 def response_texts(
@@ -25,13 +25,21 @@ def response_texts(
 
 
 def transcript(
-    problem: Problem, prompt: str, texts: Sequence[str], scores: Scores, rollouts: Rollouts, row: int, tokenizer: Any
+    problem: Problem,
+    prompt: str,
+    texts: Sequence[str],
+    scores: Scores,
+    rollouts: Rollouts,
+    row: int,
+    tokenizer: Any,
+    eos: int,
 ) -> dict[str, Any]:
     """One problem with all its responses, as a row of transcripts.jsonl (without its step and images).
 
+    `finish` says why a response ended: "end" (token `eos`), "stop" (text) or "length".
     Where the answer has coordinates, with the sizes of the image that those of the gold and of the responses refer to.
     """
-    responses = []
+    responses, reasons = [], finish_reasons(rollouts, eos)
     for column, text in enumerate(texts):
         kept = rollouts.mask[row, column]
         ids = rollouts.tokens[row, column][kept].tolist()
@@ -43,7 +51,7 @@ def transcript(
                 "extracted": scores.extracted[row][column],
                 "reason": scores.reasons[row][column],
                 "length": len(ids),
-                "finish": "stop" if rollouts.finished[row, column] else "length",
+                "finish": str(reasons[row, column]),
                 "tokens": [tokenizer.decode([index]) for index in ids],
                 "logprobs": np.round(rollouts.logprobs[row, column][kept], 4).tolist(),
             }

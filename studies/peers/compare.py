@@ -1,7 +1,7 @@
 """This program and a peer side by side: A B, on the same core, model and prompts; every round is appended to a file.
 
     python studies/peers/compare.py WORK CASE [REPEATS]       one round (repeat it: A B A B)
-    python studies/peers/compare.py WORK table                medians over all rounds, and their ratios
+    python studies/peers/compare.py WORK table                medians over all repeats, and their quotients
 
 WORK is the folder of make_work.py. TRL_PY and TUNIX_PY name pythons of environments that hold trl (with torch,
 transformers, datasets, torchvision) and google-tunix; transformers alone runs in this project's own. PEER_THREADS=2
@@ -60,7 +60,7 @@ def ours(work: Path, part: str, prompts: str, group: int, repeats: int, *more: s
         command += ["--cache-sizes", "4"]
     found = run(command)
     found["parts"] = {
-        name: {"cpu_median": one["cpu_seconds"]["median"], "wall_median": one["wall_seconds"]["median"], **one}
+        name: {"cpu": one["cpu_seconds"]["each"], "wall": one["wall_seconds"]["each"], **one}
         for name, one in found["parts"].items()
     }
     return found
@@ -80,20 +80,34 @@ def one_round(work: Path, case: str, repeats: int) -> dict:
 
 
 def table(path: Path) -> None:
-    """One line a case and part: median processor seconds of both over the rounds, and their ratio."""
+    """One line a case and part: median processor seconds of both over all repeats of all rounds, and their quotient."""
     rounds: dict[str, list[dict]] = {}
-    for line in path.read_text().splitlines():
+    for number, line in enumerate(path.read_text().splitlines(), 1):
         found = json.loads(line)
+        if any("cpu" not in part for part in found["ours"]["parts"].values()):
+            raise SystemExit(
+                f"{path}, line {number}: of an older revision, without its single repeats; measure it again"
+            )
         rounds.setdefault(f"{found['case']} threads={found['threads']}", []).append(found)
     for case, found in rounds.items():
         for part in found[0]["ours"]["parts"]:
             if part not in found[0]["peer"]["parts"]:
                 continue
             mine, other = (
-                statistics.median(one[who]["parts"][part]["cpu_median"] for one in found) for who in ("ours", "peer")
+                [seconds for one in found for seconds in one[who]["parts"][part]["cpu"]] for who in ("ours", "peer")
             )
-            times = f"ours {mine:8.3f}  peer {other:8.3f}  ratio {other / mine:5.2f}"
-            print(f"{case:26} {part:8} {times}  rounds {len(found)}")
+            ratio = statistics.median(other) / statistics.median(mine)
+            each = ", ".join(f"{quotient(one, part):.2f}" for one in found)
+            times = f"ours {statistics.median(mine):8.3f}  peer {statistics.median(other):8.3f}  ratio {ratio:5.2f}"
+            shares = [one["ours"]["parts"][part].get("share_of_matmul_rate") for one in found]
+            share = f"  share {statistics.median(shares):.2f}" if None not in shares else ""
+            print(f"{case:26} {part:8} {times}  repeats {len(mine)}, {len(other)}  its rounds {each}{share}")
+
+
+def quotient(one: dict, part: str) -> float:
+    """The peer's median over ours, in one round."""
+    mine, other = (statistics.median(one[who]["parts"][part]["cpu"]) for who in ("ours", "peer"))
+    return other / mine
 
 
 if __name__ == "__main__":
