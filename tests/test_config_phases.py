@@ -6,6 +6,7 @@ import yaml
 from infimmr_jax.config import (
     ConfigError,
     GrpoSection,
+    RewardSection,
     RolloutSection,
     dump_config,
     dump_phases,
@@ -76,6 +77,21 @@ def test_the_written_run_holds_differences_and_the_phases_whole_sections():
         ({"grpo": {"kl": {"coefficient": 1, "schedule": "linear", "span": "phase", "start_step": 4}}}, "start_step: 4"),
         ({"grpo": {"kl": {"reference": "ema"}}}, "has no meaning without a KL term"),
         ({"grpo": {"group_weight": {"kind": "apo", "component": "acuracy"}}}, "no component of this phase's reward"),
+        (
+            {"grpo": {"group_weight": {"kind": "apo", "tasks": ["boxes"]}}},
+            "'boxes' is no answer type; did you mean 'box'",
+        ),
+        ({"grpo": {"group_weight": {"kind": "apo", "tasks": ["x"]}}}, "tasks: 'x' is no answer type; tasks are answer"),
+        ({"grpo": {"importance": {"mode": "mask", "high": 3}}}, "change nothing at level 'none'; set level"),
+        ({"reward": {"limit": 0}}, "phases.0.reward.limit"),
+        (
+            {"grpo": {"estimator": "component_mean"}, "rollout": {"draws": {"drop": "equal", "at_most": 2}}},
+            "rollout.draws.drop: 'equal' looks at the total reward",
+        ),
+        (
+            {"grpo": {"estimator": "gdpo"}, "rollout": {"draws": {"drop": "equal", "at_most": 2, "keep": "spread"}}},
+            "rollout.draws.keep: 'spread' looks at the total reward",
+        ),
         ({"grpo": {"estimator": "gdpo"}, "reward": {"combine": "hard_and"}}, "'hard_and' would be lost"),
         ({"reward": {"weights": {"accuracy": 1, "length": 1}}}, "set reward.length"),
         ({"reward": {"length": {"kind": "dylr"}}}, "weights.length"),
@@ -107,6 +123,19 @@ def test_the_initial_policy_can_not_come_back_as_reference():
     with pytest.raises(ConfigError, match=r"phases\.1\.grpo\.kl\.reference: 'initial' is no longer there"):
         run(first, {"grpo": {"kl": {"coefficient": 0.1}}})
     run(first, {})
+
+
+def test_draws_by_accuracy_go_with_estimators_of_components():
+    draws = {"rollout": {"draws": {"drop": "accuracy", "at_most": 2}}}
+    (phase,) = run({"grpo": {"estimator": "gdpo"}} | draws).phases
+    assert phase.rollout.draws.drop == "accuracy"
+
+
+def test_rewards_are_bounded_by_their_weights_unless_a_limit_is_given():
+    assert RewardSection().largest() == 1000
+    assert RewardSection(weights={"accuracy": 2.0, "format": -0.5}).largest() == 2500
+    assert RewardSection(weights={"accuracy": 0.0}).largest() == 1000
+    assert RewardSection(limit=7.0).largest() == 7
 
 
 @pytest.mark.parametrize(("vocabulary", "tokens"), [(400, 1024), (39_000, 1024), (151_936, 256), (2_000_000, 64)])

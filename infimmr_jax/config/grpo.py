@@ -104,6 +104,8 @@ class CoefficientSection(Section):
 class KlSection(CoefficientSection):
     """Penalty on the divergence from the reference policy; `sample_weight: apo` eases it on hard questions (APO).
 
+    In the loss, or with `place: reward` in the advantage of every token (docs/methods.md, "KL").
+
     `reference` is the policy before the first phase, the one at the start of the phase, or a moving average of the
     policy with `ema_decay` a step (0.99), which starts as the policy of the first phase that asks for it.
     """
@@ -172,6 +174,15 @@ class ImportanceSection(Section):
     mode: Literal["truncate", "mask"] = "truncate"
     low: Annotated[float, Field(ge=0, le=1)] = 0.0
     high: Annotated[float, Field(ge=1)] = 2.0
+
+    @model_validator(mode="after")
+    def _has_a_level(self) -> ImportanceSection:
+        if self.level == "none" and (self.mode, self.low, self.high) != ("truncate", 0.0, 2.0):
+            raise ValueError(
+                "importance: mode, low and high change nothing at level 'none'; set level: token or sequence, or drop "
+                "them"
+            )
+        return self
 
 
 class OverlongSection(Section):
@@ -299,10 +310,9 @@ class GrpoSection(Section):
                 f"dual_clip {self.dual_clip} must be above 1 + clip_high and belongs to ppo_clip, gspo and gspo_token; "
                 f"the objective is {self.objective!r}"
             )
-        if self.estimator in ("gdpo", "component_mean"):
-            kept_out = f"estimator {self.estimator!r} normalises the reward components, not their sum, so"
-            if self.kl.coefficient and self.kl.place == "reward":
-                raise ValueError(f"{kept_out} a KL penalty in the reward would be lost; set kl.place: loss")
-            if self.overlong.mode == "soft":
-                raise ValueError(f"{kept_out} the soft over-long penalty would be lost; set overlong.mode: mask")
+        if self.estimator in ("gdpo", "component_mean") and self.overlong.mode == "soft":
+            raise ValueError(
+                f"estimator {self.estimator!r} normalises the reward components, not their sum, so the soft over-long "
+                "penalty would be lost; set overlong.mode: mask"
+            )
         return self

@@ -9,6 +9,7 @@ its own.
 from __future__ import annotations
 
 import copy
+import difflib
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -184,6 +185,14 @@ def _reward_mistake(phase: PhaseSection) -> str | None:
             f"grpo.group_weight.component: {grpo.group_weight.component!r} is no component of this phase's reward; it "
             f"has {', '.join(sorted(known))}"
         )
+    # Imported here: a plain configuration need not load what reads and grades problems.
+    from infimmr_jax.data.records import ANSWER_TYPES
+
+    for task in grpo.group_weight.tasks or ():
+        if task not in ANSWER_TYPES:
+            near = difflib.get_close_matches(task, ANSWER_TYPES, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"tasks are answer types: {', '.join(ANSWER_TYPES)}"
+            return f"grpo.group_weight.tasks: {task!r} is no answer type; {hint}"
     return None
 
 
@@ -194,8 +203,12 @@ def _draw_mistake(phase: PhaseSection) -> str | None:
             "caption_dropout: its share would move with the draws, whose number is not known; with rollout.draws give "
             "the same share twice"
         )
-    if phase.rollout.draws.keep == "spread" and phase.grpo.estimator in ("gdpo", "component_mean"):
-        return "rollout.draws.keep: 'spread' looks at the total reward, which this estimator does not use; take first"
+    if phase.grpo.estimator in ("gdpo", "component_mean"):
+        unused = "looks at the total reward, which this estimator does not use"
+        if phase.rollout.draws.keep == "spread":
+            return f"rollout.draws.keep: 'spread' {unused}; take first"
+        if phase.rollout.draws.drop == "equal":
+            return f"rollout.draws.drop: 'equal' {unused}; take accuracy"
     return None
 
 

@@ -60,7 +60,7 @@ class SecondPassSection(Section):
 _OF_KIND = {
     "dylr": ("form", "low", "high", "unsolved_length"),
     "dast": ("gain", "floor", "wrong_gain"),
-    "answer_closeness": ("per_token", "most"),
+    "answer_closeness": ("per_token", "most", "unanswered"),
     "cosine": ("right", "wrong", "cut"),
     "shortest_right": ("bonus", "over"),
 }
@@ -85,6 +85,7 @@ class LengthSection(Section):
     wrong_gain: Annotated[float, Field(gt=0)] | None = None
     per_token: Annotated[float, Field(gt=0)] | None = None
     most: PositiveInt | None = None
+    unanswered: Annotated[float, Field(ge=0)] | None = None
     right: tuple[float, float] | None = None
     wrong: tuple[float, float] | None = None
     cut: float | None = None
@@ -124,6 +125,8 @@ class RewardSection(Section):
     option_consistency, length, repetition) or your functions as `module:function`. `combine` says how they become one
     number (docs/methods.md, "Rewards"). `rules` chooses a rule by answer type, such as
     {string: anls}. `relative_tolerance` is the largest relative error at which numbers in math answers are equal.
+    `limit` is the largest size of a total reward, and of a component times its weight: a group beyond it is taken out
+    of training and reported (null: 1,000 times the sum of the weights' sizes).
     `deadline_seconds` is processor time for one answer (five times that by the clock), `memory_mb` what a grader
     process may take above its libraries.
     """
@@ -134,11 +137,16 @@ class RewardSection(Section):
     repetition: RepetitionSection | None = None
     rules: dict[str, str] = Field(default_factory=dict)
     relative_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    limit: Annotated[float, Field(gt=0, le=1e9)] | None = None
     judge: JudgeSection | None = None
     second_pass: SecondPassSection = SecondPassSection()
     workers: PositiveInt = 1
     deadline_seconds: Annotated[float, Field(gt=0)] = 4.0
     memory_mb: PositiveInt = 1024
+
+    def largest(self) -> float:
+        """The size beyond which a reward is taken for a mistake."""
+        return self.limit or 1000.0 * (sum(map(abs, self.weights.values())) or 1.0)
 
     @model_validator(mode="after")
     def _fits_together(self) -> RewardSection:

@@ -36,14 +36,15 @@ def advantages(
     config: GrpoSection,
     state: EstimatorState,
     task: Int[Array, "P"],
+    usable: Bool[Array, "P"] | None = None,
 ) -> tuple[Float[Array, "P G"], EstimatorState]:
     """Advantages of every response, and the estimator's next state.
 
     `rewards` is the total reward; `components` and their `weights` are read by the estimators that normalise
     components apart; `task` numbers the task of each prompt from 0. A group whose rewards are all equal gets exactly
-    0, whatever the rounding. Statistics over the batch are over all prompts given, so under `jit` with P sharded they
-    are global. Raises ValueError when a weighted component is missing. Formulas and sources:
-    docs/methods.md, "Advantages".
+    0, whatever the rounding, and so does one that is not `usable` (None: all are). Statistics over the batch and those
+    kept between steps are over all usable groups given, so under `jit` with P sharded they are global.
+    Raises ValueError when a weighted component is missing. Formulas and sources: docs/methods.md, "Advantages".
     """
     missing = sorted(set(weights) - set(components)) if config.estimator in _BY_COMPONENT else []
     if missing:
@@ -55,8 +56,10 @@ def advantages(
         raise ValueError(
             f"estimator {config.estimator!r} needs reward weights with a positive sum, they are {dict(weights)}"
         )
-    rewards = _at_least_float32(rewards)
-    values, state = ESTIMATORS[config.estimator](rewards, components, weights, config, state, task)
+    usable = jnp.ones(rewards.shape[0], bool) if usable is None else usable
+    rewards = jnp.where(usable[:, None], _at_least_float32(rewards), 0.0)
+    components = {name: jnp.where(usable[:, None], values, 0) for name, values in components.items()}
+    values, state = ESTIMATORS[config.estimator](rewards, components, weights, config, state, task, usable)
     if config.advantage_clip is not None:
         values = jnp.clip(values, -config.advantage_clip, config.advantage_clip)
     return jax.lax.stop_gradient(values), state
@@ -76,63 +79,75 @@ def _centred(rewards: Array) -> Array:
     return jnp.where(has_signal(rewards)[:, None], rewards - jnp.mean(rewards, axis=1, keepdims=True), 0.0)
 
 
-def _std(x: Array, axis: int | None, ddof: int) -> Array:
-    """Standard deviation whose squares can not overflow: one huge reward must not turn into inf or NaN."""
-    x = x - jnp.mean(x, axis=axis, keepdims=True)
+def _std(x: Array, ddof: int) -> Array:
+    """Standard deviation of each group; its squares can not overflow: one huge reward must not turn into inf or NaN."""
+    x = x - jnp.mean(x, axis=1, keepdims=True)
+    return _root_of_squares(x, 1, x.shape[1] - ddof)
+
+
+def _batch_spread(x: Array, usable: Array) -> Array:
+    """Standard deviation over the responses of all usable groups."""
+    rows = usable[:, None]
+    count = jnp.sum(usable) * x.shape[1]
+    mean = jnp.sum(jnp.where(rows, x, 0.0)) / jnp.maximum(count, 1)
+    return _root_of_squares(jnp.where(rows, x - mean, 0.0), None, jnp.maximum(count - 1, 1))
+
+
+def _root_of_squares(x: Array, axis: int | None, count: Array | int) -> Array:
     size = jnp.max(jnp.abs(x), axis=axis, keepdims=True)
     safe = jnp.where(size > 0, size, 1.0)
-    count = x.size if axis is None else x.shape[axis]
-    return safe * jnp.sqrt(jnp.sum((x / safe) ** 2, axis=axis, keepdims=True) / (count - ddof)) * (size > 0)
+    return safe * jnp.sqrt(jnp.sum((x / safe) ** 2, axis=axis, keepdims=True) / count) * (size > 0)
 
 
-def _grpo(rewards, components, weights, config, state, task):
-    return _centred(rewards) / (_std(rewards, 1, 1) + config.std_epsilon), state
+def _grpo(rewards, components, weights, config, state, task, usable):
+    return _centred(rewards) / (_std(rewards, 1) + config.std_epsilon), state
 
 
-def _no_std(rewards, components, weights, config, state, task):
+def _no_std(rewards, components, weights, config, state, task, usable):
     return _centred(rewards), state
 
 
-def _batch_std(rewards, components, weights, config, state, task):
-    return _centred(rewards) / (_std(rewards, None, 1) + config.std_epsilon), state
+def _batch_std(rewards, components, weights, config, state, task, usable):
+    return _centred(rewards) / (_batch_spread(rewards, usable) + config.std_epsilon), state
 
 
-def _rloo(rewards, components, weights, config, state, task):
+def _rloo(rewards, components, weights, config, state, task, usable):
     group = rewards.shape[1]
     # The mean of the others is the group mean moved by the response's own share, so the difference is a scaling.
     return _centred(rewards) * (group / (group - 1)), state
 
 
-def _reinforce_baseline(rewards, components, weights, config, state, task):
+def _reinforce_baseline(rewards, components, weights, config, state, task, usable):
     centred = _centred(rewards)
-    return centred / (_std(centred, None, 1) + config.std_epsilon), state
+    return centred / (_batch_spread(centred, usable) + config.std_epsilon), state
 
 
 def _per_component(components, weights, config):
     total = 0.0
     for name, weight in weights.items():
         rewards = _at_least_float32(components[name])
-        total = total + weight * _centred(rewards) / (_std(rewards, 1, 1) + config.std_epsilon)
+        total = total + weight * _centred(rewards) / (_std(rewards, 1) + config.std_epsilon)
     return total
 
 
-def _gdpo(rewards, components, weights, config, state, task):
+def _gdpo(rewards, components, weights, config, state, task, usable):
     summed = _centred(_per_component(components, weights, config))
-    return summed / (_std(summed, None, 1) + config.std_epsilon), state
+    return summed / (_batch_spread(summed, usable) + config.std_epsilon), state
 
 
-def _component_mean(rewards, components, weights, config, state, task):
+def _component_mean(rewards, components, weights, config, state, task, usable):
     return _per_component(components, weights, config) / sum(weights.values()), state
 
 
-def _ema_std(rewards, components, weights, config, state, task):
+def _ema_std(rewards, components, weights, config, state, task, usable):
     tasks = state.seen.shape[0]
-    prompts = jax.ops.segment_sum(jnp.ones_like(rewards[:, 0]), task, tasks)
+    prompts = jax.ops.segment_sum(usable.astype(rewards.dtype), task, tasks)
     present = prompts > 0
     count = jnp.where(present, prompts, 1.0)
 
     def moved(old, values):
-        batch = jax.ops.segment_sum(jnp.mean(values, axis=1), task, tasks) / count
+        means = jnp.where(usable, jnp.mean(values, axis=1), 0.0)
+        batch = jax.ops.segment_sum(means, task, tasks) / count
         decay = jnp.where(state.seen > 0, config.ema_decay, 0.0)
         return jnp.where(present, decay * old + (1 - decay) * batch, old).astype(old.dtype)
 
@@ -146,7 +161,7 @@ def _ema_std(rewards, components, weights, config, state, task):
     centred = _centred(rewards)
     scaled = centred / (spread[:, None] + config.std_epsilon)
     outside = jnp.any(jnp.abs(scaled) > config.ema_fallback, axis=1, keepdims=True)
-    return jnp.where(outside, centred / (_std(rewards, 1, 0) + config.std_epsilon), scaled), state
+    return jnp.where(outside, centred / (_std(rewards, 0) + config.std_epsilon), scaled), state
 
 
 _BY_COMPONENT = ("gdpo", "component_mean")

@@ -5,15 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Bool
+
+from infimmr_jax.config import RewardSection
 
 # Squares of rewards must stay far inside float32.
 LARGEST_REWARD = 1e9
 
 
-def bad_rewards(components: Mapping[str, np.ndarray], problem_ids: Sequence[str]) -> list[str]:
-    """Sentences about every unusable reward: one for each component and problem that has NaN, infinity or |r| > 1e9.
+def reward_limits(reward: RewardSection) -> dict[str, float]:
+    """The largest size of the total and of each weighted component: what `reward.limit` leaves of it, unweighted."""
+    limit = reward.largest()
+    weighted = {name: limit / abs(weight) for name, weight in reward.weights.items() if weight}
+    return {name: min(most, LARGEST_REWARD) for name, most in (weighted | {"total": limit}).items()}
 
-    `components` maps names to [P, G] arrays. Raises ValueError when an array does not have one row a problem.
+
+def bad_rewards(
+    components: Mapping[str, np.ndarray], problem_ids: Sequence[str], limits: Mapping[str, float] | None = None
+) -> list[str]:
+    """Sentences about every unusable reward: one for each component and problem that has NaN, infinity or too large.
+
+    `components` maps names to [P, G] arrays; `limits` (of `reward_limits`) bounds some of them, 1e9 the others. Raises
+    ValueError when an array does not have one row a problem.
     """
     sentences = []
     for name, values in components.items():
@@ -23,13 +36,17 @@ def bad_rewards(components: Mapping[str, np.ndarray], problem_ids: Sequence[str]
                 f"reward component {name!r} has shape {values.shape}, expected "
                 f"[{len(problem_ids)} problems, group size]"
             )
-        bad = ~(np.abs(values) <= LARGEST_REWARD)
+        most = _limit(name, limits)
+        bad = ~(np.abs(values) <= most)
+        remedy = "repair the reward function"
+        if most < LARGEST_REWARD:
+            remedy += ", or raise reward.limit if it is meant to be so large"
         for row in np.flatnonzero(bad.any(axis=1)).tolist():
             which = np.flatnonzero(bad[row])
             sentences.append(
                 f"reward component {name!r} gave {values[row, which[0]]} for response {which[0]} of problem "
                 f"{problem_ids[row]!r} ({len(which)} of {values.shape[1]} responses are not finite or beyond "
-                f"{LARGEST_REWARD:g}); repair the reward function"
+                f"{most:g}); {remedy}"
             )
     return sentences
 
@@ -43,20 +60,25 @@ def check_rewards(components: Mapping[str, np.ndarray], problem_ids: Sequence[st
 
 
 def silence_bad_groups(
-    components: Mapping[str, np.ndarray], problem_ids: Sequence[str]
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Components in which every group with an unusable reward is all zero, and the sentences that say which and why.
+    components: Mapping[str, np.ndarray], problem_ids: Sequence[str], limits: Mapping[str, float] | None = None
+) -> tuple[dict[str, np.ndarray], Bool[np.ndarray, "P"], list[str]]:
+    """Components in which every group with an unusable reward is zero, which groups are usable, and sentences why not.
 
-    An all-zero group has no signal, so it moves nothing; for runs that would rather go on than stop.
+    For runs that would rather go on than stop: an all-zero group has no signal, and the estimators leave groups that
+    are not usable out of what they measure over the batch.
     """
-    sentences = bad_rewards(components, problem_ids)
+    sentences = bad_rewards(components, problem_ids, limits)
     arrays = {name: np.array(values, np.float64) for name, values in components.items()}
     bad = np.zeros(len(problem_ids), bool)
-    for values in arrays.values():
-        bad |= ~(np.abs(values) <= LARGEST_REWARD).all(axis=1)
+    for name, values in arrays.items():
+        bad |= ~(np.abs(values) <= _limit(name, limits)).all(axis=1)
     for values in arrays.values():
         values[bad] = 0.0
-    return arrays, sentences
+    return arrays, ~bad, sentences
 
 
-__all__ = ["LARGEST_REWARD", "bad_rewards", "check_rewards", "silence_bad_groups"]
+def _limit(name: str, limits: Mapping[str, float] | None) -> float:
+    return (limits or {}).get(name, LARGEST_REWARD)
+
+
+__all__ = ["LARGEST_REWARD", "bad_rewards", "check_rewards", "reward_limits", "silence_bad_groups"]

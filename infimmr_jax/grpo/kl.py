@@ -43,20 +43,20 @@ def kl_estimate(
     return jnp.where(mask, KL_ESTIMATORS[kind](jnp.where(mask, logprobs, 0.0) - jnp.where(mask, reference, 0.0)), 0.0)
 
 
-def penalise_rewards(
-    rewards: Float[Array, "P G"],
+def penalty_to_go(
     logprobs: Float[Array, "P G R"],
     reference: Float[Array, "P G R"],
     mask: Bool[Array, "P G R"],
     config: GrpoSection,
     coefficient: Float[Array, ""] | float,
-) -> Float[Array, "P G"]:
-    """Rewards minus the coefficient times the KL estimate summed over the response (`kl.place: reward`).
+) -> Float[Array, "P G R"]:
+    """What `kl.place: reward` takes from each token's advantage: the coefficient times the KL from it to the end.
 
-    `logprobs` are those of the policy that sampled, before the update; no gradient flows through the penalty.
+    `logprobs` are those of the policy that sampled; no gradient flows through the penalty. Each token's reward is
+    minus its own KL estimate, and its advantage the sum of what is still to come, as in OpenRLHF.
     """
-    divergence = jnp.sum(kl_estimate(logprobs, reference, mask, config.kl.estimator), axis=-1)
-    return rewards - jax.lax.stop_gradient(coefficient * divergence)
+    divergence = kl_estimate(logprobs, reference, mask, config.kl.estimator)
+    return jax.lax.stop_gradient(coefficient * jax.lax.cumsum(divergence, axis=divergence.ndim - 1, reverse=True))
 
 
 def kl_sample_weights(
@@ -75,4 +75,4 @@ def kl_sample_weights(
     return jnp.where(mixed & (advantages > 0), eased, 1.0)
 
 
-__all__ = ["KL_ESTIMATORS", "LOG_RATIO_LIMIT", "kl_estimate", "kl_sample_weights", "limited", "penalise_rewards"]
+__all__ = ["KL_ESTIMATORS", "LOG_RATIO_LIMIT", "kl_estimate", "kl_sample_weights", "limited", "penalty_to_go"]

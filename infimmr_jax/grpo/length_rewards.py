@@ -99,16 +99,19 @@ def answer_closeness(
     max_response: int,
     *,
     gold_lengths: Int[np.ndarray, "P"],
+    answered: Bool[np.ndarray, "P G"],
     per_token: float = 0.05,
     most: int = 10,
+    unanswered: float = 0.5,
     correct_from: float = 0.5,
 ) -> Scores:
     """General-Reasoner: a right answer loses `per_token` for every token its length differs from the gold answer's.
 
-    Here `lengths` are those of the extracted answers, not of the responses; at most `most` tokens count.
+    Here `lengths` are those of the extracted answers, not of the responses; at most `most` tokens count. A response in
+    which no answer was found (not `answered`) loses `unanswered`.
     """
     away = np.minimum(np.abs(lengths - np.asarray(gold_lengths)[:, None]), most)
-    return np.where(accuracy >= correct_from, -per_token * away, 0.0)
+    return np.where(accuracy >= correct_from, -per_token * away, 0.0) - unanswered * ~answered
 
 
 def cosine(

@@ -128,8 +128,8 @@ def policy_loss(
         tokens["policy/perception_gap"] = gap
         perception = (
             -coefficients.perception * gap
-            - config.perception.entropy_coefficient * logprobs
-            - config.perception.masked_entropy_coefficient * seen
+            - coefficients.perception_share * config.perception.entropy_coefficient * logprobs
+            - coefficients.perception_share * config.perception.masked_entropy_coefficient * seen
         )
         loss += aggregate(perception, mask, config.aggregation, denominators)
     if behaviour_logprobs is not None:

@@ -43,11 +43,12 @@ _CURVES: dict[str, Callable[[Array], Array]] = {
 
 @flax.struct.dataclass
 class Coefficients:
-    """The loss coefficients of one optimiser step."""
+    """The loss coefficients of one step; `perception_share` is what the schedule leaves of PAPO's entropy terms."""
 
     kl: Float[Array, ""]
     entropy: Float[Array, ""]
     perception: Float[Array, ""]
+    perception_share: Float[Array, ""] | float = 1.0
 
 
 def coefficients(config: GrpoSection, clock: Clock) -> Coefficients:
@@ -56,6 +57,9 @@ def coefficients(config: GrpoSection, clock: Clock) -> Coefficients:
         kl=coefficient_at(config.kl, *clock.of(config.kl.span)),
         entropy=coefficient_at(config.entropy, *clock.of(config.entropy.span)),
         perception=coefficient_at(config.perception, *clock.of(config.perception.span)),
+        perception_share=coefficient_at(
+            config.perception.model_copy(update={"coefficient": 1.0}), *clock.of(config.perception.span)
+        ),
     )
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from infimmr_jax.config import GrpoSection, KlSection, TrainableSection
 from infimmr_jax.grpo.advantages import advantages, has_signal
 from infimmr_jax.grpo.group_weights import weigh_advantages
-from infimmr_jax.grpo.kl import kl_sample_weights, penalise_rewards
+from infimmr_jax.grpo.kl import kl_sample_weights, penalty_to_go
 from infimmr_jax.grpo.metrics import Metrics, add_metrics, finish_metrics
 from infimmr_jax.grpo.micro import micro_batches
 from infimmr_jax.grpo.objective import Denominators, denominators, policy_loss, training_mask
@@ -55,11 +55,16 @@ class UpdateSettings:
 
 @struct.dataclass
 class Rewards:
-    """Rewards of P groups, float32 [P, G]: weighted total and components; and the number [P] of each prompt's task."""
+    """Rewards of P groups, float32 [P, G]: weighted total and components; and the number [P] of each prompt's task.
+
+    Groups that are not `usable` (bool [P]) had a reward that is no number or far too large: their rewards are 0, and no
+    statistic over the batch sees them.
+    """
 
     total: Any
     components: dict[str, Any]
     task: Any
+    usable: Any
 
 
 @struct.dataclass
@@ -69,8 +74,11 @@ class _Micro:
     batch: PromptBatch
     rollouts: Rollouts
     mask: Bool[Array, "P G R"]
-    advantages: Float[Array, "P G"]
+    advantages: Float[Array, "P G"] | Float[Array, "P G R"]
     kl_weights: Float[Array, "P G"]
+    old: Float[Array, "P G R"]
+    reference: Float[Array, "P G R"] | None
+    masked_image: Float[Array, "P G R"] | None
     dark: Float[Array, "P I N X"] | None
 
 
@@ -120,7 +128,8 @@ def grpo_update(
 
     The batch is split into `minibatches` prompt by prompt, and passed over `updates_per_batch` times. The first step is
     on policy: its ratio is 1 and needs no second forward; for the others the old log-probs are those the sampler
-    recorded. Advantages are computed once, over the whole batch. Micro-batches, devices and hosts do not change the
+    recorded, or with `importance` those of one forward before the first step: the sampler's are what it corrects for.
+    Advantages are computed once, over the whole batch. Micro-batches, devices and hosts do not change the
     loss: every one divides by the denominators of the whole step. `scheduled` are the coefficients of this step.
     """
     P, G, R = rollouts.tokens.shape
@@ -129,23 +138,38 @@ def grpo_update(
     grpo = settings.grpo
     finished = rollouts.finished | ~batch.row_mask[:, None]
     mask = training_mask(rollouts.mask, ~finished, grpo)
-    total = rewards.total
-    if grpo.kl.coefficient and grpo.kl.place == "reward":
-        reference = _over_micros(lambda m: _reference(state, settings, m, allowed), batch, rollouts, settings)
-        total = penalise_rewards(total, rollouts.logprobs, reference, rollouts.mask, grpo, scheduled.kl)
-    weights = dict(settings.reward_weights)
-    values, estimator = advantages(total, rewards.components, weights, grpo, state.estimator, rewards.task)
+    steps = grpo.updates_per_batch * grpo.minibatches
+
+    def before(params: Params, batch: PromptBatch) -> Float[Array, "P G R"]:
+        return _before_the_first_step(params, settings, batch, rollouts.tokens, allowed)
+
+    old = rollouts.logprobs
+    if grpo.importance.level != "none" and steps > 1:
+        old = before(state.params, batch)
+    weights, usable = dict(settings.reward_weights), rewards.usable & batch.row_mask
+    values, estimator = advantages(
+        rewards.total, rewards.components, weights, grpo, state.estimator, rewards.task, usable
+    )
     values = weigh_advantages(
         values, rewards.components, rollouts.lengths, grpo.group_weight, rewards.task, settings.task_names
     )
     kl_weights = jnp.ones_like(values)
     if grpo.kl.sample_weight != "none":
         kl_weights = kl_sample_weights(values, rewards.components[grpo.group_weight.component], grpo)
-    dark = None
+    given, reference = values, None
+    if grpo.kl.coefficient and grpo.kl.place == "reward":
+        assert state.reference is not None
+        reference = before(state.reference, batch)
+        penalty = penalty_to_go(old, reference, rollouts.mask, grpo, scheduled.kl)
+        given = values[..., None] - jnp.where(usable[:, None, None], penalty, 0.0)
+    dark = masked_image = None
     if grpo.perception.coefficient:
         black = -jnp.asarray(MEAN) / jnp.asarray(STD)
         dark = mask_patches(batch.patches, batch.patch_mask, key, grpo.perception.masked_share, black)
-    minis = _split(_Micro(batch, rollouts, mask, values, kl_weights, dark), grpo.minibatches)
+        if not grpo.perception.differentiate_masked:
+            masked_image, dark = before(state.params, dataclasses.replace(batch, patches=dark)), None
+    whole_batch = _Micro(batch, rollouts, mask, given, kl_weights, old, reference, masked_image, dark)
+    minis = _split(whole_batch, grpo.minibatches)
     factors = learning_factors(state.params, settings.trainable)
 
     def move(state: TrainState, number: Array | int, on_policy: bool) -> tuple[TrainState, dict[str, Array]]:
@@ -162,7 +186,6 @@ def grpo_update(
         return state, {"loss": loss, **moved, **finish_metrics(metrics)}
 
     state, report = move(dataclasses.replace(state, estimator=estimator), 0, True)
-    steps = grpo.updates_per_batch * grpo.minibatches
     if steps > 1:
         numbers = jnp.arange(1, steps) % grpo.minibatches
         state, reports = jax.lax.scan(lambda state, number: move(state, number, False), state, numbers)
@@ -175,6 +198,9 @@ def grpo_update(
 
 def _over_updates(name: str, first: Array, later: Float[Array, "U"]) -> Array:
     """One number for several updates: the largest of maxima, the mean of all else."""
+    if name.startswith("policy/mismatch"):
+        # Later steps have no log-probs of their own for the policy that sampled.
+        return first
     both = jnp.concatenate([first[None], later])
     return both.max() if name.endswith("_max") else both.mean()
 
@@ -203,22 +229,22 @@ def _gradient_of(function: Callable) -> Callable:
 
 
 def _batch_metrics(batch: PromptBatch, rollouts: Rollouts, rewards: Rewards) -> dict[str, Array]:
-    """Means over the real prompts of the whole batch, whatever the number of hosts."""
+    """Means over the real prompts of the whole batch, whatever the number of hosts; of rewards over usable groups."""
     rows = batch.row_mask[:, None]
     count = jnp.maximum(jnp.sum(batch.row_mask), 1)
+    rated = batch.row_mask & rewards.usable
 
-    def mean(values: Array) -> Array:
-        return jnp.sum(jnp.where(rows, values, 0)) / (count * values.shape[1])
+    def mean(values: Array, real: Array = batch.row_mask) -> Array:
+        return jnp.sum(jnp.where(real[:, None], values, 0)) / (jnp.maximum(jnp.sum(real), 1) * values.shape[1])
 
     tokens = jnp.sum(jnp.where(rows, rollouts.lengths, 0))
-    spread = jnp.sum(jnp.where(batch.row_mask, jnp.std(rewards.total, axis=1), 0)) / count
     return {
-        "reward/total": mean(rewards.total),
-        **{f"reward/{name}": mean(values) for name, values in rewards.components.items()},
-        "reward/total_std": spread,
+        "reward/total": mean(rewards.total, rated),
+        **{f"reward/{name}": mean(values, rated) for name, values in rewards.components.items()},
+        "reward/total_std": mean(jnp.std(rewards.total, axis=1, keepdims=True), rated),
         "response/length": mean(rollouts.lengths),
         "response/truncated": mean(~rollouts.finished),
-        "response/signal_groups": jnp.sum(has_signal(rewards.total) & batch.row_mask) / count,
+        "response/signal_groups": jnp.sum(has_signal(rewards.total) & rated) / count,
         "rollout/efficiency": tokens / rollouts.executed,
         "rollout/tokens": tokens.astype(jnp.float32),
     }
@@ -236,15 +262,16 @@ def _micro_loss(
 ) -> tuple[Array, Metrics]:
     grpo, rollouts = settings.grpo, micro.rollouts
     logprobs, entropies = response_logprobs(params, settings, micro.batch, rollouts.tokens, allowed)
-    reference = masked = None
+    reference, masked = micro.reference, micro.masked_image
     if grpo.kl.coefficient and grpo.kl.place == "loss":
-        reference = _reference(state, settings, (micro.batch, rollouts), allowed)
+        assert state.reference is not None
+        reference, _ = response_logprobs(state.reference, settings, micro.batch, rollouts.tokens, allowed)
     if micro.dark is not None:
         unseen = dataclasses.replace(micro.batch, patches=micro.dark)
         masked = response_logprobs(params, settings, unseen, rollouts.tokens, allowed)[0]
     return policy_loss(
         logprobs,
-        None if on_policy else rollouts.logprobs,
+        None if on_policy else micro.old,
         micro.advantages,
         micro.mask,
         grpo,
@@ -258,13 +285,6 @@ def _micro_loss(
     )
 
 
-def _reference(state: TrainState, settings: UpdateSettings, micro: tuple, allowed: Array) -> Array:
-    batch, rollouts = micro
-    assert state.reference is not None
-    logprobs, _ = response_logprobs(state.reference, settings, batch, rollouts.tokens, allowed)
-    return jax.lax.stop_gradient(logprobs)
-
-
 def _split(tree: Any, parts: int) -> Any:
     """Prompts dealt out to `parts` micro-batches in turn, so that each device keeps its own rows in every part."""
 
@@ -276,8 +296,13 @@ def _split(tree: Any, parts: int) -> Any:
     return jax.tree.map(one, tree)
 
 
-def _over_micros(function: Callable, batch: PromptBatch, rollouts: Rollouts, settings: UpdateSettings) -> Array:
-    """`function` over micro-batches of (batch, rollouts), its rows put back in order."""
-    parts = settings.grpo.micro_batches
-    pieces = jax.lax.map(function, _split((batch, rollouts), parts))
-    return jnp.moveaxis(pieces, 0, 1).reshape(-1, *pieces.shape[2:])
+def _before_the_first_step(
+    params: Params, settings: UpdateSettings, batch: PromptBatch, tokens: Int[Array, "P G R"], allowed: Array
+) -> Float[Array, "P G R"]:
+    """Log-probs of the whole batch without gradient, in micro-batches as small as those of the steps."""
+
+    def one(micro: tuple[PromptBatch, Array]) -> Array:
+        return response_logprobs(params, settings, *micro, allowed)[0]
+
+    pieces = jax.lax.map(one, _split((batch, tokens), settings.grpo.micro_batches * settings.grpo.minibatches))
+    return jax.lax.stop_gradient(jnp.moveaxis(pieces, 0, 1).reshape(-1, *pieces.shape[2:]))

@@ -140,7 +140,7 @@ def abstract_rollouts(run: PlannedRun, phase: PhaseSection) -> tuple[Rollouts, R
         executed=array(dtype=jnp.int32, sharding=everywhere),
     )
     components = {name: array(P, G) for name in phase.reward.weights}
-    return rollouts, Rewards(array(P, G), components, array(P, dtype=jnp.int32))
+    return rollouts, Rewards(array(P, G), components, array(P, dtype=jnp.int32), array(P, dtype=jnp.bool_))
 
 
 def lower_sampler(run: PlannedRun, phase: PhaseSection) -> Any:

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from infimmr_jax.data.records import Problem
+from infimmr_jax.errors import UserError
 from infimmr_jax.grpo.length_rewards import LENGTH_REWARDS, repetition_penalty
 from infimmr_jax.rewards.judge import Judge, JudgeRequest, judge_scores, load_judge
 from infimmr_jax.rewards.loading import LoadError, load_callable
@@ -64,7 +65,7 @@ class Tools:
     counters: Counter[str] = dataclasses.field(default_factory=Counter)
 
 
-class RewardError(ValueError):
+class RewardError(UserError, ValueError):
     """A reward function returned something that is no reward, or lacks what it needs: the sentence names it."""
 
 
@@ -162,6 +163,7 @@ def _length(groups: Sequence[Group], tools: Tools) -> list[list[float]]:
             raise RewardError("reward.length of kind 'answer_closeness' counts tokens, but was given no tokenizer")
         count = tools.count_tokens
         lengths = np.asarray([[count(answer or "") for answer in group.extracted] for group in groups])
+        arguments["answered"] = np.asarray([[answer is not None for answer in group.extracted] for group in groups])
         arguments["gold_lengths"] = np.asarray([count(group.problem.answer) for group in groups])
     return LENGTH_REWARDS[section.kind](lengths, right, tools.max_response, **arguments).tolist()
 

@@ -14,7 +14,7 @@ import numpy as np
 from infimmr_jax.config import DrawsSection, PhaseSection
 from infimmr_jax.data.curriculum import StepBatch
 from infimmr_jax.data.records import Problem
-from infimmr_jax.grpo.check import silence_bad_groups
+from infimmr_jax.grpo.check import reward_limits, silence_bad_groups
 from infimmr_jax.grpo.length_rewards import overlong_rewards
 from infimmr_jax.grpo.step import Rewards
 from infimmr_jax.parallel.hosts import host_rows, largest_over_hosts, leaders_rows, sum_over_hosts
@@ -31,7 +31,7 @@ from infimmr_jax.training.second_pass import asks_again, policy_generate
 class Groups:
     """Groups of one batch. `rollouts` are the global ones where a sampler made them; all else are this host's rows.
 
-    `bad` are sentences about rewards that are no numbers.
+    `bad` are sentences about rewards that are no numbers or far too large.
     """
 
     step: StepBatch
@@ -195,12 +195,13 @@ def _sample(run: Run, batches: Iterator[StepBatch], phase: PhaseSection, key: ja
     stages = run.programs.sample_in_stages(run.state.params, drawn.batch, run.programs.phase_settings(phase), key)
     if run.unread is not None:
         run.settle()
-        began = time.monotonic()
+        # Waiting for input while the devices still compute the step before is no time of this one.
+        began = max(began, run.ready)
     return _Sampling(drawn, stages, waited, began)
 
 
 def _grade(run: Run, sampling: _Sampling, phase: PhaseSection) -> Groups:
-    """Grade responses as they are finished; groups with a reward that is no number are taken out, and said."""
+    """Grade responses as they are finished; groups with an unusable reward are taken out of training, and said."""
     setup, drawn = run.setup, sampling.step
     began = time.monotonic()
     local, texts = _finished_texts(run, sampling, phase)
@@ -220,17 +221,19 @@ def _grade(run: Run, sampling: _Sampling, phase: PhaseSection) -> Groups:
     )
     total = scores.total + overlong_rewards(lengths, phase.max_response, phase.grpo.overlong)
     names = [problem.id for problem in drawn.problems]
-    usable, bad = silence_bad_groups({"total": total, **scores.components}, names)
+    values = {"total": total, **scores.components}
+    rated, usable, bad = silence_bad_groups(values, names, reward_limits(phase.reward))
     bad = [sentence for sentence in bad if "'total'" not in sentence] or bad  # a bad component makes the total bad
     if bad:
         run.progress.note(
             f"step {drawn.step}: {bad[0]}; the group is taken out of training"
             + (f", and {len(bad) - 1} more such findings" if len(bad) > 1 else "")
         )
-    usable = leaders_rows({name: values.astype(np.float32) for name, values in usable.items()}, setup.share)
+    rated = {name: values.astype(np.float32) for name, values in rated.items()}
+    rated, usable = leaders_rows((rated, usable), setup.share)
     # Here the hosts wait for each other anyway.
     run.agree()
-    rewards = Rewards(usable.pop("total"), usable, tasks_of(drawn.problems, run.programs.task_names))
+    rewards = Rewards(rated.pop("total"), rated, tasks_of(drawn.problems, run.programs.task_names), usable)
     seconds = Seconds(sampling.began, sampling.input_seconds, sampled - began, time.monotonic() - sampled)
     return Groups(drawn, texts, scores, sampling.stages[-1], local, rewards, bad, seconds)
 

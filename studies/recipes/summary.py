@@ -25,7 +25,7 @@ CHANGES = {
     "lmm_r1": "REINFORCE++-baseline, KL .001, G 16",
     "observe_r1": "groups weighed 4 sigma p(1-p), bonus for the shortest right answer, KL in the reward",
     "onethinker": "running std a task, groups without signal dropped, no KL",
-    "openvlthinker": "accuracy alone, KL .01, vision tower frozen in phases 1 and 2",
+    "openvlthinker": "accuracy alone, KL .01, G 5, vision tower frozen in phases 1 and 2",
     "papo": "masked-image term .02, KL .01, G 5",
     "rl_with_cold_start": "accuracy alone, KL .01, T .7, top-p .99, G 10",
     "skywork_r1v3": "KL .001, merger alone in phase 3",

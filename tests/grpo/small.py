@@ -81,7 +81,9 @@ def rewards(P: int, G: int, seed: int = 0) -> Rewards:
     rng = np.random.default_rng(seed)
     accuracy = rng.integers(0, 2, (P, G)).astype(np.float32)
     form = rng.integers(0, 2, (P, G)).astype(np.float32)
-    return Rewards(0.9 * accuracy + 0.1 * form, {"accuracy": accuracy, "format": form}, np.zeros(P, np.int32))
+    return Rewards(
+        0.9 * accuracy + 0.1 * form, {"accuracy": accuracy, "format": form}, np.zeros(P, np.int32), np.ones(P, bool)
+    )
 
 
 def train_state(grpo: GrpoSection, optimizer: OptimizerSection, reference: bool = False) -> TrainState:

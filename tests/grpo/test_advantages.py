@@ -21,11 +21,11 @@ def scores(seed=0, prompts=6, group=5):
     return sum(WEIGHTS[k] * parts[k] for k in WEIGHTS), parts
 
 
-def run(name, rewards, parts, task=None, state=None, **keys):
+def run(name, rewards, parts, task=None, state=None, usable=None, **keys):
     config = GrpoSection(estimator=name, **keys)
     task = jnp.zeros(len(rewards), jnp.int32) if task is None else jnp.asarray(task)
     state = init_estimator_state(4) if state is None else state
-    step = jax.jit(lambda r, c, s, t: advantages(r, c, WEIGHTS, config, s, t))
+    step = jax.jit(lambda r, c, s, t: advantages(r, c, WEIGHTS, config, s, t, usable))
     return step(jnp.asarray(rewards), {k: jnp.asarray(v) for k, v in parts.items()}, state, task)
 
 
@@ -108,6 +108,29 @@ def test_component_estimators_refuse_weights_that_cancel():
         advantages(rewards, parts, {"accuracy": 0.0}, config, init_estimator_state(1), jnp.zeros(6, jnp.int32))
 
 
-def test_kl_in_the_reward_is_refused_where_it_would_be_lost():
-    with pytest.raises(ValueError, match=r"set kl.place: loss"):
-        GrpoSection(estimator="gdpo", kl={"coefficient": 0.1, "place": "reward"})
+def test_the_soft_penalty_is_refused_where_it_would_be_lost():
+    with pytest.raises(ValueError, match=r"set overlong.mode: mask"):
+        GrpoSection(estimator="gdpo", overlong={"mode": "soft", "buffer": 4})
+
+
+@pytest.mark.parametrize("name", sorted(ESTIMATORS))
+@pytest.mark.parametrize("bad", [1e8, np.nan])
+def test_a_group_that_is_not_usable_is_as_if_it_were_not_there(x64, name, bad):
+    rewards, parts = scores()
+    task = np.array([0, 1, 0, 1, 0, 1])
+    usable = np.arange(6) != 2
+    kept = {k: v[usable] for k, v in parts.items()}
+    expected, state = run(name, rewards[usable], kept, task[usable])
+    rewards[2, 1] = parts["accuracy"][2, 1] = bad
+    found, after = run(name, rewards, parts, task, usable=usable)
+    np.testing.assert_array_equal(found[2], 0)
+    np.testing.assert_allclose(found[usable], expected, rtol=1e-9, atol=1e-12)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), after, state)
+
+
+@pytest.mark.parametrize("name", sorted(ESTIMATORS))
+def test_a_batch_without_any_usable_group_moves_nothing_and_is_not_remembered(name):
+    rewards, parts = scores()
+    found, state = run(name, rewards, parts, usable=np.zeros(6, bool))
+    np.testing.assert_array_equal(found, 0)
+    assert all(not leaf.any() for leaf in jax.tree.leaves(state))

@@ -5,7 +5,7 @@ import numpy_formulas as formulas
 import pytest
 
 from infimmr_jax.config import GrpoSection
-from infimmr_jax.grpo.kl import KL_ESTIMATORS, kl_estimate, kl_sample_weights, penalise_rewards
+from infimmr_jax.grpo.kl import KL_ESTIMATORS, kl_estimate, kl_sample_weights, penalty_to_go
 
 
 @pytest.mark.parametrize("kind", sorted(KL_ESTIMATORS))
@@ -44,15 +44,15 @@ def test_a_token_far_from_the_reference_stays_finite(gap):
     assert slope == 0
 
 
-def test_penalty_in_the_reward_is_the_sum_over_the_response(x64):
+def test_penalty_in_the_reward_is_the_sum_from_each_token_to_the_end(x64):
     rng = np.random.default_rng(1)
     lp, ref = -rng.random((2, 3, 4)), -rng.random((2, 3, 4))
     lp, ref, mask = jnp.asarray(lp), jnp.asarray(ref), jnp.asarray(rng.random((2, 3, 4)) < 0.7)
-    rewards = jnp.asarray(rng.random((2, 3)))
     config = GrpoSection(kl={"coefficient": 0.2, "place": "reward", "estimator": "k1"})
-    expected = rewards - 0.2 * np.where(mask, lp - ref, 0).sum(-1)
-    np.testing.assert_allclose(penalise_rewards(rewards, lp, ref, mask, config, 0.2), expected, rtol=1e-12)
-    slope = jax.grad(lambda x: penalise_rewards(rewards, x, ref, mask, config, 0.2).sum())(jnp.asarray(lp))
+    gaps = np.where(mask, lp - ref, 0)
+    expected = np.stack([0.2 * gaps[..., t:].sum(-1) for t in range(4)], axis=-1)
+    np.testing.assert_allclose(penalty_to_go(lp, ref, mask, config, 0.2), expected, rtol=1e-12, atol=1e-15)
+    slope = jax.grad(lambda x: penalty_to_go(x, ref, mask, config, 0.2).sum())(jnp.asarray(lp))
     np.testing.assert_array_equal(slope, 0)
 
 

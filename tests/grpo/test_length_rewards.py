@@ -18,7 +18,10 @@ LIMIT = 4096
 # A solved group, and one without a right response.
 LENGTHS = np.array([[200, 600, 100, 900, 3000], [100, 750, 800, 4095, 4096]])
 ACCURACY = np.array([[1.0, 1.0, 0.0, 0.0, 0.0], [0.0] * 5])
-EXTRA = {"soft_overlong": {"buffer": 512}, "answer_closeness": {"gold_lengths": np.array([250, 700])}}
+EXTRA = {
+    "soft_overlong": {"buffer": 512},
+    "answer_closeness": {"gold_lengths": np.array([250, 700]), "answered": LENGTHS < 4000},
+}
 
 
 def cosfn(length, target, low=-0.5, high=0.0):
@@ -69,11 +72,11 @@ def test_dast_is_ui_r1s():
 
 
 def test_answer_closeness_is_general_reasoners():
-    answers = np.array([[3, 5, 40, 3]])
-    found = 1.0 * np.array([[1, 1, 1, 0]]) + answer_closeness(
-        answers, np.array([[1, 1, 1, 0]]), LIMIT, gold_lengths=np.array([3])
-    )
-    np.testing.assert_allclose(found, [[1.0, 0.9, 0.5, 0.0]])
+    answers, right = np.array([[3, 5, 40, 3, 0]]), np.array([[1, 1, 1, 0, 0]])
+    given = {"gold_lengths": np.array([3]), "answered": np.array([[True, True, True, True, False]])}
+    found = 1.0 * right + answer_closeness(answers, right, LIMIT, **given)
+    np.testing.assert_allclose(found, [[1.0, 0.9, 0.5, 0.0, -0.5]])
+    assert answer_closeness(answers, right, LIMIT, unanswered=0.0, **given)[0, -1] == 0
 
 
 def test_cosine_runs_between_its_ends():
@@ -111,5 +114,5 @@ def test_every_length_reward_is_finite_and_blind_to_the_order_of_groups(name):
     assert np.isfinite(found).all()
     back = {k: v[::-1] if isinstance(v, np.ndarray) else v for k, v in extra.items()}
     np.testing.assert_array_equal(LENGTH_REWARDS[name](LENGTHS[::-1], ACCURACY[::-1], LIMIT, **back), found[::-1])
-    nothing = LENGTH_REWARDS[name](np.zeros((2, 3), int), np.ones((2, 3)), LIMIT, **extra)
+    nothing = LENGTH_REWARDS[name](np.zeros_like(LENGTHS), np.ones(LENGTHS.shape), LIMIT, **extra)
     assert np.isfinite(nothing).all()

@@ -46,6 +46,15 @@ def test_coefficients_of_a_step():
     config = GrpoSection(kl={"coefficient": 0.2, "schedule": "linear"}, entropy={"coefficient": 0.5})
     found = coefficients(config, Clock(5, 10, 2, 4))
     np.testing.assert_allclose([found.kl, found.entropy, found.perception], [0.1, 0.5, 0], rtol=1e-6)
+    assert found.perception_share == 1
+
+
+def test_papos_entropy_terms_fall_with_its_coefficient():
+    """As in the release, which scales them by present over first coefficient."""
+    config = GrpoSection(perception={"coefficient": 0.02, "schedule": "linear", "start_step": 5})
+    found = [coefficients(config, Clock(step, 10, step, 10)) for step in (0, 5, 6, 10)]
+    np.testing.assert_allclose([one.perception_share for one in found], [1, 1, 0.8, 0], rtol=1e-6)
+    np.testing.assert_allclose([one.perception for one in found], [0.02, 0.02, 0.016, 0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["constant", "linear", "cosine"])

@@ -69,8 +69,10 @@ def test_dylr_reads_the_component_and_bounds_it_is_given():
 
 
 def test_answer_closeness_counts_tokens_of_answers():
-    """General-Reasoner: .05 a token of difference to the gold answer, right responses only."""
-    np.testing.assert_allclose(scores("length", kind="answer_closeness"), [-0.05, -0.05, 0, 0], rtol=1e-6)
+    """General-Reasoner: .05 a token of difference to the gold answer, right responses only; .5 for no answer."""
+    np.testing.assert_allclose(scores("length", kind="answer_closeness"), [-0.05, -0.05, -0.5, 0], rtol=1e-6)
+    kept = scores("length", kind="answer_closeness", unanswered=0.1)
+    np.testing.assert_allclose(kept, [-0.05, -0.05, -0.1, 0], rtol=1e-6)
 
 
 def test_the_shortest_right_response_gets_its_bonus():

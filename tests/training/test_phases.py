@@ -23,11 +23,16 @@ TIMES = ("time", "tokens_per_second", "compile/")
 KL = {"coefficient": 0.1, "reference": "ema", "ema_decay": 0.5}
 
 
+# What `hostile` did to the groups of later phases, in the order of grading.
+SORTS: list[int] = []
+
+
 def hostile(group: Group) -> Sequence[float]:
     """A coin by the text in the first phase; later by the problem: all equal, no number, an outlier, infinite."""
     if not group.problem.images:
         return [zlib.crc32(text.encode()) % 2 for text in group.responses]
     sort = zlib.crc32(group.problem.id.encode()) % 4
+    SORTS.append(sort)
     rest = [0.0] * (len(group.responses) - 1)
     return [[0.5, *[0.5 for _ in rest]], [float("nan"), *rest], [1e8, *rest], [float("inf"), *rest]][sort]
 
@@ -93,8 +98,14 @@ def run(tmp_path_factory, programs):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "Programs", Remembered)
+        SORTS.clear()
         train(config(run))
     return run
+
+
+@pytest.fixture(scope="module")
+def sorts(run) -> list[int]:
+    return list(SORTS)
 
 
 def test_phases_end_when_their_work_is_done_and_steps_keep_their_planned_numbers(run):
@@ -118,11 +129,19 @@ def test_draws_fill_the_step_with_groups_that_have_a_signal(run):
     assert "sampling/draws" not in rows(run)[2]
 
 
-def test_hostile_rewards_are_taken_out_counted_and_said(run):
+def test_hostile_rewards_are_taken_out_counted_and_said(run, sorts):
     rated = [row for row in rows(run) if row["phase"] != "text"]
-    assert sum(row.get("grading/bad_rewards", 0) for row in rated) > 0
+    assert {1, 2, 3} <= set(sorts)
+    assert sum(row.get("grading/bad_rewards", 0) for row in rated) == sum(sort > 0 for sort in sorts)
     assert all(row["policy/skipped"] == 0 and np.isfinite(row["loss"]) for row in rated)
     assert all(np.isfinite(value).all() for value in weights(run).values())
+
+
+def test_an_outlier_that_is_a_number_does_not_silence_its_task(run, sorts):
+    """The running mean of squares would remember 1e8 for thousands of steps; other groups have at most 1."""
+    assert 2 in sorts
+    last = max(int(path.name) for path in (run / "checkpoints").iterdir() if path.name.isdigit())
+    assert 0 < np.max(state(run, last)["estimator"]["square"]) <= 1
 
 
 def test_phases_with_the_same_settings_share_their_programs(run, programs):
@@ -168,10 +187,10 @@ def test_a_run_stopped_twice_resumes_to_the_same_draws_and_decisions(run, tmp_pa
     stopped = tmp_path / "run"
     after_step = loop.Run.after_step
 
-    def stop(self):
+    def stop(self, *evaluated):
         if self.place.grpo_step in (1, 6) and resumed != self.place.grpo_step:
             self.stopping.append(signal.SIGTERM)
-        after_step(self)
+        after_step(self, *evaluated)
 
     monkeypatch.setattr(loop.Run, "after_step", stop)
     for resumed in (0, 1):
