@@ -180,6 +180,7 @@ def _equations_equal(first: str, second: str) -> bool:
         ratio = sympy.simplify(left / right)
         inverse = sympy.simplify(right / left)
     except (UnreadableLatexError, TypeError, ValueError, ArithmeticError, NotImplementedError, RecursionError):
+        # As above: what can not be compared is not equal, and the judge goes on to say so.
         return False
     return any(bool(value.is_Integer) and value != 0 for value in (ratio, inverse))
 

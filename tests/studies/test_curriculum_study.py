@@ -47,7 +47,8 @@ def test_the_configurations_of_the_study_can_be_used(config):
     root = Path(__file__).parents[2]
     tree = yaml.safe_load((root / config).read_text())
     for arm in ARMS:
-        parse_config({**tree, "phases": token_phases(arm, tree["phases"], 900_000)})
+        found = parse_config({**tree, "phases": token_phases(arm, tree["phases"], 900_000)})
+        assert [phase.promotion.kind for phase in found.phases] == ["tokens"] * len(ARMS[arm])
 
 
 def test_interval_is_students():
