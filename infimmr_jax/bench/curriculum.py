@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +29,12 @@ def bench_curriculum(config: Path, overrides: list[str]) -> dict[str, Any]:
     from infimmr_jax.training.programs import Compilations
 
     compilations = Compilations()
-    with tempfile.TemporaryDirectory() as folder, _evaluations_timed() as evaluations:
+    with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run"
         settings = load_config(config, [*overrides, f"output={output}", *OWN])
         began = time.perf_counter()
         with contextlib.redirect_stdout(sys.stderr):
-            train(settings)
+            evaluations = train(settings)
         total = time.perf_counter() - began
         rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         model = read_config(output / "model")
@@ -48,7 +46,7 @@ def bench_curriculum(config: Path, overrides: list[str]) -> dict[str, Any]:
         "bench": "curriculum",
         "config": str(config),
         "overrides": overrides,
-        "totals": totals(rows, total, sum(evaluations)),
+        "totals": totals(rows, evaluations, total),
         "phases": phases(rows, settings, model, limits["matmul_gflop_per_second"] * jax.device_count()),
         "compile": compiled,
         "peak_memory": memory,
@@ -57,14 +55,15 @@ def bench_curriculum(config: Path, overrides: list[str]) -> dict[str, Any]:
     }
 
 
-def totals(rows: list[dict[str, Any]], total: float, evaluation: float) -> dict[str, float]:
+def totals(rows: list[dict[str, Any]], evaluations: list[dict[str, Any]], total: float) -> dict[str, float]:
     """Seconds of the whole run and of its kinds of work, each with what was compiled during it.
 
     `rest` is everything between them: reading data, starting, compiling ahead, checkpoints, export.
     """
     spent = {"cold_start": "sft", "grpo": "grpo"}
     seconds = {name: sum(row["time/step"] for row in rows if row["kind"] == kind) for name, kind in spent.items()}
-    seconds["evaluation"] = evaluation
+    inside = sum(row.get("time/heldout", 0.0) + row.get("time/promotion", 0.0) for row in rows)
+    seconds["evaluation"] = inside + sum(row["time/evaluation"] for row in evaluations)
     rest = total - sum(seconds.values())
     return {f"{name}_seconds": round(value, 2) for name, value in {"total": total, **seconds, "rest": rest}.items()}
 
@@ -117,27 +116,3 @@ def _ceilings(settings: RunConfig, model: ModelConfig) -> dict[str, float]:
     rows = max(1, largest.prompts_per_step * largest.group_size // jax.device_count())
     given = settings.model.compute_dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     return ceilings_of(model, jnp.dtype(given), rows * largest.max_response, rows)
-
-
-@contextlib.contextmanager
-def _evaluations_timed() -> Iterator[list[float]]:
-    """Seconds of every held-out set that is evaluated meanwhile, between the phases and inside them."""
-    from infimmr_jax.training import evaluate
-
-    seconds: list[float] = []
-    plain = evaluate._evaluate
-
-    @functools.wraps(plain)
-    def timed(setup: Any, params: Any, *rest: Any) -> Any:
-        # An update may still be computed: that is no time of the evaluation.
-        jax.block_until_ready(params)
-        began = time.perf_counter()
-        found = plain(setup, params, *rest)
-        seconds.append(time.perf_counter() - began)
-        return found
-
-    setattr(evaluate, "_evaluate", timed)  # noqa: B010  (mypy forbids to assign to a function)
-    try:
-        yield seconds
-    finally:
-        setattr(evaluate, "_evaluate", plain)  # noqa: B010

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from infimmr_jax.config import Modality
@@ -38,8 +40,8 @@ def evaluate_stage(
     """Evaluate every held-out set once; writes a row per modality to evals.jsonl and a few transcripts."""
     rows = []
     for modality, problems in setup.evaluation.items():
-        counts, shown = _evaluate(setup, params, sampler, pool, modality, problems)
-        row = {"stage": stage, "stage_index": stage_index, "modality": modality, **_numbers(counts)}
+        numbers, shown = _measured(setup, params, sampler, pool, modality, problems)
+        row = {"stage": stage, "stage_index": stage_index, "modality": modality, **numbers}
         sinks.evaluation(row)
         rows.append(row)
         where = {"kind": "eval", "step": step, "phase": stage, "phase_index": stage_index, "modality": modality}
@@ -100,14 +102,19 @@ def heldout_numbers(
     setup: Setup, params: Any, sampler: Sampler, pool: GraderPool, modality: Modality, problems: Sequence[Problem]
 ) -> dict[str, Any]:
     """What a row of evals.jsonl would say of these held-out problems, the same on every host; nothing is written."""
-    counts, _ = _evaluate(setup, params, sampler, pool, modality, problems)
-    return _numbers(counts)
+    return _measured(setup, params, sampler, pool, modality, problems)[0]
 
 
-def _numbers(counts: np.ndarray) -> dict[str, Any]:
+def _measured(
+    setup: Setup, params: Any, sampler: Sampler, pool: GraderPool, modality: Modality, problems: Sequence[Problem]
+) -> tuple[dict[str, Any], list[tuple[Problem, dict[str, Any]]]]:
+    # An update may still be computed: that is no time of the evaluation.
+    jax.block_until_ready(params)
+    began = time.monotonic()
+    counts, shown = _evaluate(setup, params, sampler, pool, modality, problems)
     score, correct, matching, tokens, cut, worked, total = counts.tolist()
     low, high = wilson(score, int(total))
-    return {
+    numbers = {
         "problems": int(total),
         "correct": int(correct),
         "accuracy": score / total,
@@ -117,7 +124,9 @@ def _numbers(counts: np.ndarray) -> dict[str, Any]:
         "length": tokens / total,
         "truncated": cut / total,
         "worked_share": worked / total,
+        "time/evaluation": time.monotonic() - began,
     }
+    return numbers, shown
 
 
 def is_worked(text: str) -> bool:

@@ -53,9 +53,13 @@ def run_phase(run: Run, index: int, evaluation: SampleSettings) -> None:
         done, why = promoted(run, phase, clock.phase_step, evaluation)
         found = _heldout(run, step, evaluation)
         made.row |= why | {f"heldout/{modality}": numbers["accuracy"] for modality, numbers in found.items()}
+        if found:
+            made.row["time/heldout"] = sum(numbers["time/evaluation"] for numbers in found.values())
         if done and step + 1 < end:
             facts = ", ".join(
-                f"{name.split('/')[1]} {value:,.{0 if value >= 1000 else 3}f}" for name, value in why.items()
+                f"{name.split('/')[1]} {value:,.{0 if value >= 1000 else 3}f}"
+                for name, value in why.items()
+                if name.startswith("promotion/")
             )
             run.progress.note(f"{phase.name} ends after {clock.phase_step + 1} of {phase.steps} steps: {facts}")
             step = end - 1

@@ -72,8 +72,8 @@ def promoted(
         sampler = run.answerer(settings, f"{phase.name} is evaluated")
         problems = run.setup.evaluation[phase.modality][: rule.problems]
         found = heldout_numbers(run.setup, run.state.params, sampler, run.pool, phase.modality, problems)
-        accuracy = found["accuracy"]
-        return accuracy >= rule.at_least, {"promotion/accuracy": accuracy}
+        why = {"promotion/accuracy": found["accuracy"], "time/promotion": found["time/evaluation"]}
+        return found["accuracy"] >= rule.at_least, why
     return False, {}
 
 

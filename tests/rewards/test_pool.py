@@ -23,10 +23,18 @@ HANG = Question("math", MATRIX % "3", MATRIX % r"5 \cdot 10^8")
 FINE = Question("math", r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}")
 
 
+# Other tests of this process may have left one for good: multiprocessing keeps its resource tracker until the end.
+OTHERS: set[psutil.Process] = set()
+
+
+def children() -> list[psutil.Process]:
+    """All processes below this one since the test began, zombies too."""
+    return [process for process in psutil.Process().children(recursive=True) if process not in OTHERS]
+
+
 def graders() -> list[psutil.Process]:
     """All grader processes below this one (workers, and the children that grade)."""
-    found = psutil.Process().children(recursive=True)
-    return [process for process in found if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    return [process for process in children() if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
@@ -40,8 +48,10 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> object:
+    OTHERS.clear()
+    OTHERS.update(psutil.Process().children(recursive=True))
     yield
-    assert wait_for(lambda: not psutil.Process().children(recursive=True)), "a grader process or zombie is left"
+    assert wait_for(lambda: not children()), "a grader process or zombie is left"
 
 
 def test_plain_numbers_start_no_process_and_are_fast() -> None:
@@ -112,7 +122,7 @@ def test_every_way_to_fail_is_a_verdict_and_is_counted(monkeypatch: pytest.Monke
 def test_a_grader_killed_from_outside_is_replaced(victim: str) -> None:
     with GraderPool(workers=1, deadline_seconds=30.0) as pool:
         pool.verify([FINE])
-        worker = psutil.Process().children()[0]
+        worker = next(process for process in graders() if process.ppid() == os.getpid())
         process = worker if victim == "worker" else worker.children()[0]
         verdicts: list[object] = []
         thread = threading.Thread(target=lambda: verdicts.extend(pool.verify([HANG])))
