@@ -62,6 +62,7 @@ def score_responses(
     scores = right.mean(axis=1)
     everything = [response for _, response in flat]
     tokens = [response.tokens for response in everything if response.tokens is not None]
+    summary = benchmark.summary(items, scores.tolist()) if benchmark.summary else {}
     result = {
         "benchmark": benchmark.name,
         "title": benchmark.title,
@@ -77,9 +78,7 @@ def score_responses(
         "mean_tokens": _round(np.mean(tokens)) if tokens else None,
         "grader_failures": dict(sorted(_failures(graded).items())),
         "groups": _breakdowns(benchmark, items, scores),
-        "summary": {
-            key: _round(value) for key, value in (benchmark.summary(items, scores) if benchmark.summary else {}).items()
-        },
+        "summary": {key: _round(value) for key, value in summary.items()},
         "paper": benchmark.paper,
     }
     return result, grades

@@ -26,7 +26,7 @@ class RMSNorm(nn.Module):
     """Root-mean-square normalisation with a learned scale, in float32 (arXiv 1910.07467)."""
 
     eps: float
-    param_dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.dtype(jnp.float32)
 
     @nn.compact
     def __call__(self, x: Float[Array, "*lead E"]) -> Float[Array, "*lead E"]:

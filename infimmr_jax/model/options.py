@@ -12,6 +12,8 @@ import numpy as np
 
 from infimmr_jax.parallel.gather import whole_parameters
 
+FLOAT32 = jnp.dtype("float32")
+
 REMAT_POLICIES: dict[str, Any] = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -25,8 +27,8 @@ class ModelOptions:
     `attention` is a name that `attention.choose_attention` knows.
     """
 
-    compute_dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    compute_dtype: jnp.dtype = FLOAT32
+    param_dtype: jnp.dtype = FLOAT32
     scan: bool = True
     remat: str = "none"
     attention: str = "auto"

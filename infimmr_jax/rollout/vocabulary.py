@@ -37,7 +37,7 @@ def stop_tables(tokenizer: Any, stops: tuple[str, ...], vocabulary: int) -> Int[
     stream = TextStream(tokenizer)
     pieces = [stream.bytes_of(token) for token in range(vocabulary)]
     lengths = np.asarray([len(piece) for piece in pieces])
-    letters = np.zeros((vocabulary, max(1, lengths.max())), np.uint8)
+    letters = np.zeros((vocabulary, max(1, int(lengths.max()))), np.uint8)
     for token, piece in enumerate(pieces):
         letters[token, : len(piece)] = np.frombuffer(piece, np.uint8)
     wanted = [stop.encode() for stop in stops]
