@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh, Mesh
 
-from infimmr_jax.config import PhaseSection
+from infimmr_jax.config import GrpoSection, PhaseSection
 from infimmr_jax.grpo.micro import micro_batches
 from infimmr_jax.grpo.step import needs_reference
 from infimmr_jax.model.config import ModelConfig
@@ -20,6 +20,17 @@ from infimmr_jax.parallel.mesh import AXES, axis_size, mesh_sizes
 from infimmr_jax.plan.abstract import PlannedRun, StaticShapes, static_shapes
 from infimmr_jax.plan.cost import Memory, Part
 from infimmr_jax.training.programs import Programs
+
+
+@dataclasses.dataclass(frozen=True)
+class Forwards:
+    """How often an update runs the model: `trained` times with a gradient and `beside` times without in every pass over
+    the batch, and `once` before them.
+    """
+
+    trained: int
+    beside: int
+    once: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +53,7 @@ class Work:
     steps: int
     passes: int
     width: int
+    forwards: Forwards
 
     @property
     def trunk_tokens(self) -> float:
@@ -103,7 +115,21 @@ def work_of(run: PlannedRun, phase: PhaseSection) -> Work:
         steps=grpo.minibatches,
         passes=grpo.updates_per_batch,
         width=2 if run.options.compute_dtype == jax.numpy.bfloat16 else 4,
+        forwards=forwards_of(grpo),
     )
+
+
+def forwards_of(grpo: GrpoSection) -> Forwards:
+    """What the terms of the loss cost in runs of the model; `grpo.step.grpo_update` is what is counted."""
+    masked, steps = grpo.perception, grpo.updates_per_batch * grpo.minibatches
+    compared, differentiated = needs_reference(grpo), masked.coefficient > 0 and masked.differentiate_masked
+    # A KL in the reward, a masked image that is not differentiated and corrected log-probs are found before the steps.
+    before = (
+        compared and grpo.kl.place == "reward",
+        masked.coefficient > 0 and not differentiated,
+        grpo.importance.level != "none" and steps > 1,
+    )
+    return Forwards(1 + differentiated, int(compared and grpo.kl.place == "loss"), sum(before))
 
 
 _STATES: dict[tuple, tuple[float, float, float]] = {}
@@ -133,15 +159,18 @@ def bytes_on_a_chip(tree: Any, shardings: Any) -> float:
     return float(sum(jax.tree.leaves(sizes)))
 
 
-def update_parts(work: Work, recomputed: bool, reference: bool) -> list[Part]:
+def update_parts(work: Work, recomputed: bool) -> list[Part]:
     """FLOPs, bytes and link bytes of the update; `recomputed`: every layer runs forward once more for its gradient."""
     text, vision, t = work.model.text, work.model.vision, work.tensor
-    passes = (4 if recomputed else 3) + (1 if reference else 0)
+    # Over all passes of the batch: runs of the model with a gradient, runs without, and both in units of one forward.
+    trained = work.forwards.trained * work.passes
+    plain = work.forwards.beside * work.passes + work.forwards.once
+    forwards = (4 if recomputed else 3) * trained + plain
     # As compiled: a layer is gathered forward and once more backward, where it is recomputed and differentiated; of its
     # two sums over `tensor` each way, one is made again when it is recomputed.
-    gathers = 2 + (1 if reference else 0)
-    sums = 2 + (0.5 if recomputed else 0) + (1 if reference else 0)
-    micros, width = work.micros * work.passes, work.width
+    gathers = 2 * trained + plain
+    sums = (2.5 if recomputed else 2) * trained + plain
+    micros, width = work.micros, work.width
     share = (work.fsdp - 1) / work.fsdp
     layers = work.layer_weights * text.num_layers / t
 
@@ -149,12 +178,12 @@ def update_parts(work: Work, recomputed: bool, reference: bool) -> list[Part]:
         name: str, flops: float, weights: float, tokens: float, inner: float, reduced: float, gathered: float = 0.0
     ) -> Part:
         # Per token and layer about 16 rows of the model's width and 8 of the feed-forward's go through memory.
-        traffic = passes * (weights * width * micros + inner * tokens * width * work.passes)
-        sent = gathers * weights * width * share * micros + weights * width * share * micros
+        traffic = forwards * (weights * width * micros + inner * tokens * width)
+        sent = (gathers + trained) * weights * width * share * micros
         copies = work.data * (work.towers if name == "vision" else work.sequence)
-        sent += 2 * weights / work.fsdp * 4 * (copies - 1) / copies * micros
-        sent += (sums * reduced * 2 * (t - 1) / t + passes * gathered) * work.passes
-        return Part(name, passes * flops * work.passes, traffic, sent)
+        sent += 2 * weights / work.fsdp * 4 * (copies - 1) / copies * micros * trained
+        sent += sums * reduced * 2 * (t - 1) / t + forwards * gathered
+        return Part(name, forwards * flops, traffic, sent)
 
     patches = work.patches
     full = len(vision.fullatt_block_indexes)
@@ -193,14 +222,15 @@ def update_parts(work: Work, recomputed: bool, reference: bool) -> list[Part]:
         ),
     ]
     head = text.hidden_size * text.vocab_size / t
-    logits = 6 * text.vocab_size / t * 4
-    sent = 3 * head * 4 * share * micros
+    # Chunks of logits are computed again for their gradient, whatever the layers do.
+    products = 4 * trained + plain
+    logits = (6 * trained + 2 * plain) * text.vocab_size / t * 4
     parts.append(
         Part(
             "head",
-            4 * 2 * head * work.branch_tokens * work.passes,
-            logits * work.branch_tokens * work.passes + 4 * head * width * micros,
-            sent,
+            2 * products * head * work.branch_tokens,
+            logits * work.branch_tokens + products * head * width * micros,
+            (3 * trained + plain) * head * 4 * share * micros,
         )
     )
     numbers = parameter_count(work.model) / (work.fsdp * t)
@@ -252,6 +282,7 @@ def update_memory(run: PlannedRun, phase: PhaseSection) -> Memory:
     trunk = 2 * prompts * work.shapes.prompt * work.cache_token
     vision = run.model.vision.depth * run.model.vision.hidden_size * width * prompts
     kept += vision * work.shapes.images * work.shapes.patches + trunk
+    kept *= work.forwards.trained
     copies = parameters * width / 4
     gradients = parameters * (2 if work.micros > 1 else 1)
     return Memory(parameters, moments, reference, gradients, 0.0, kept + max(layer, head) + copies)

@@ -124,8 +124,7 @@ def estimated(name: str, run: PlannedRun, phase: PhaseSection) -> ProgramCost:
     if name == "sampler":
         parts, memory = arithmetic.sampler_parts(work), arithmetic.sampler_memory(run, phase)
     else:
-        recomputed = run.options.remat == "full"
-        parts = arithmetic.update_parts(work, recomputed, arithmetic.keeps_reference(run))
+        parts = arithmetic.update_parts(work, run.options.remat == "full")
         memory = arithmetic.update_memory(run, phase)
     return ProgramCost(name, tuple(parts), memory, memory.total, {})
 

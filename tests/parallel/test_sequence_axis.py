@@ -147,7 +147,7 @@ def test_the_planner_halves_the_tokens_of_a_device_and_gathers_their_keys():
         config = load_config(NANO, [*changes, "mesh.data=8"])
         run = planned_run(config, described_mesh(config.mesh, 8 * config.mesh.sequence), "xla")
         work = work_of(run, largest_phase(config))
-        return work, {part.name: part for part in update_parts(work, False, False)}
+        return work, {part.name: part for part in update_parts(work, False)}
 
     (one, alone), (two, shared) = of(), of("mesh.sequence=2")
     assert (two.trunk_tokens, two.branch_tokens) == (one.trunk_tokens / 2, one.branch_tokens / 2)
