@@ -13,8 +13,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.markup import escape
 
-from infimmr_jax.errors import UserError
-from infimmr_jax.training.guards import StoppedError
+from infimmr_jax.errors import StoppedError, UserError
 
 
 @contextlib.contextmanager

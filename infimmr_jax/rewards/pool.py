@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+from infimmr_jax.errors import StoppedError
 from infimmr_jax.rewards.verdict import Question, Verdict
 from infimmr_jax.rewards.verifiers import quick_verdict
 from infimmr_jax.rewards.worker import CLOCK_FACTOR, encode
@@ -29,7 +30,7 @@ WORKER = "infimmr_jax.rewards.worker"
 _CLOSED = "the grader pool is closed: use it inside `with GraderPool(...) as pool:`"
 
 
-class GraderError(RuntimeError):
+class GraderError(StoppedError):
     """A grader process could not be started, or the pool is used outside its `with` block."""
 
 

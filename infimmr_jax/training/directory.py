@@ -12,9 +12,10 @@ import jax
 import numpy as np
 
 from infimmr_jax.config import ConfigError, RunConfig
+from infimmr_jax.errors import StoppedError
 from infimmr_jax.parallel.hosts import largest_over_hosts
 from infimmr_jax.training.checkpoints import Place, checkpoint_directory, has_checkpoint
-from infimmr_jax.training.guards import TRY_AGAIN, StoppedError, disk_trouble, lost_host
+from infimmr_jax.training.guards import TRY_AGAIN, disk_trouble, lost_host
 
 
 def check_directory(config: RunConfig, resume: bool | Literal["auto"]) -> bool:

@@ -32,14 +32,6 @@ _DISK = {
 Evidence = Callable[[], tuple[Any, dict[str, Any]]]
 
 
-class StoppedError(RuntimeError):
-    """A run that can not go on; its state is saved as far as the message says. `status` is for the launcher."""
-
-    def __init__(self, message: str, status: int = 1):
-        super().__init__(message)
-        self.status = status
-
-
 def is_broken(row: dict[str, Any]) -> bool:
     """Whether the update of this metrics row was skipped: its loss or its gradient is not finite."""
     return not np.isfinite(row["loss"]) or row.get("policy/skipped", 0.0) > 0.0

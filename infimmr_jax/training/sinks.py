@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from infimmr_jax.config import LoggingSection
+from infimmr_jax.errors import UserError
 from infimmr_jax.parallel.hosts import gather_rows
 
 FILES = ("metrics", "evals", "transcripts")
@@ -26,7 +27,7 @@ TRANSCRIPT_PIXELS = 512
 _log = logging.getLogger(__name__)
 
 
-class SinkError(RuntimeError):
+class SinkError(UserError, RuntimeError):
     """A sink can not be opened: the message says which and what to do."""
 
 

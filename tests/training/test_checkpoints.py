@@ -12,12 +12,12 @@ import pytest
 from tiny import tiny_config
 
 from infimmr_jax.config import ConfigError, RunConfig
+from infimmr_jax.errors import StoppedError
 from infimmr_jax.grpo.advantages import EstimatorState
 from infimmr_jax.grpo.state import TrainState
 from infimmr_jax.model.config import TokenIds, config_from_shape
 from infimmr_jax.training.checkpoints import Checkpoints, Place, checkpoint_directory, has_checkpoint
 from infimmr_jax.training.directory import translated
-from infimmr_jax.training.guards import StoppedError
 
 BEST = "checkpoint.keep_best={metric: image/accuracy, mode: max}"
 

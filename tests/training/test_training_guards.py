@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from infimmr_jax.config import ConfigError, GuardSection
+from infimmr_jax.errors import StoppedError
 from infimmr_jax.training.directory import translated
 from infimmr_jax.training.guards import (
     StallGuard,
-    StoppedError,
     count_broken,
     disk_trouble,
     lost_host,
