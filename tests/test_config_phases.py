@@ -146,5 +146,5 @@ def test_a_chunk_of_logits_is_bounded_unless_it_is_given(vocabulary, tokens):
 
 
 def test_long_answers_are_compacted_unless_it_is_given():
-    assert [RolloutSection().compactions_for(length) for length in (64, 65, 2048)] == [0, 2, 2]
+    assert [RolloutSection().compactions_for(length) for length in (64, 65, 256, 257, 2048)] == [0, 2, 2, 6, 6]
     assert RolloutSection(compactions=6).compactions_for(8) == 6
