@@ -19,7 +19,8 @@ from infimmr_jax.config import GrpoSection
 from infimmr_jax.model.decoder import head_kernel
 from infimmr_jax.model.logprobs import token_logprobs
 from infimmr_jax.model.qwen2_5_vl import branch_forward, trunk_forward
-from infimmr_jax.rollout.sampler import SampleSettings, sample
+from infimmr_jax.rollout.sampler import sample
+from infimmr_jax.rollout.state import SampleSettings
 
 
 def differences(work: Work) -> Float[np.ndarray, "N"]:

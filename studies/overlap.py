@@ -24,15 +24,9 @@ from infimmr_jax.bench.work import Size, Work, load_work, lognormal_limits
 from infimmr_jax.model.qwen2_5_vl import trunk_forward
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.verdict import Question
-from infimmr_jax.rollout.sampler import (
-    Rollouts,
-    SampleSettings,
-    begin_stages,
-    end_stage,
-    initial_state,
-    run_loop,
-    stage_count,
-)
+from infimmr_jax.rollout.sampler import begin_stages, initial_state, run_loop
+from infimmr_jax.rollout.stages import end_stage, stage_count
+from infimmr_jax.rollout.state import Rollouts, SampleSettings
 
 SIZE = Size(prompts=4, prompt_tokens=64, image_size=112, group=8, new_tokens=512)
 LONGEST = 8.0

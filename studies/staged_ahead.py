@@ -2,13 +2,16 @@
 
     python -m studies.staged_ahead [--topology v5e:4x4] [-c configs/infimmr_3b.yaml -c configs/machines/3b_v5e-16.yaml]
 
-`infimmr plan` compiles the same token loops as one program; training runs them one by one (`training/staged.py`).
-GiB of one chip: arguments, temporaries, and their sum with results that take no argument's place.
+`infimmr plan` compiles the same token loops as one program; training runs them one by one (`training/staged.py`), and
+between them moves the keys and values layer by layer. GiB of one chip: arguments, temporaries, and their sum with
+results that take no argument's place. A move's arguments are all layers as they were; its "all" is with one moved.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,18 @@ def report(name: str, compiled: Any) -> None:
     print(f"| {name} | {' | '.join(f'{number / GIB:.2f}' for number in numbers)} |", flush=True)
 
 
+def moving(move: Any, layers: tuple, moves: Any) -> tuple[tuple, float, float]:
+    """The layers as a move leaves them; GiB of them as they were, and of what the move of one adds."""
+    import jax
+
+    lowered = move.lower(layers[0], moves)
+    compiled = lowered.compile()
+    found = compiled.memory_analysis()
+    one = abstract(lowered.out_info, compiled.output_shardings)
+    own = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(layers))
+    return (one,) * len(layers), own / GIB, (found.temp_size_in_bytes + found.output_size_in_bytes) / GIB
+
+
 def main() -> None:
     """Compile and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -50,7 +65,7 @@ def main() -> None:
     from infimmr_jax.plan.abstract import abstract_batch, planned_run, static_shapes
     from infimmr_jax.plan.compile import described_devices
     from infimmr_jax.plan.planner import largest_phase
-    from infimmr_jax.rollout.sampler import stage_count
+    from infimmr_jax.rollout.stages import stage_count
     from infimmr_jax.training.programs import Programs
 
     config = load_config(files)
@@ -78,10 +93,20 @@ def main() -> None:
             loop = lowered.compile()
             report(f"token loop {number}", loop)
             state = abstract(lowered.out_info, loop.output_shardings)
+            caches, kv = state.caches, stage.kv
+            state, stage = dataclasses.replace(state, caches=()), dataclasses.replace(stage, kv=())
             lowered = staged.end.lower(state, stage, whole, number, P)
             end = lowered.compile()
-            report(f"compaction {number}", end)
-            whole, stage, state = abstract(lowered.out_info, end.output_shardings)
+            report(f"end of stage {number}", end)
+            whole, stage, state, moves = abstract(lowered.out_info, end.output_shardings)
+            if moves is None:
+                break
+            moved = [
+                moving(move, layers, moves) for move, layers in ((staged.move_rows, caches), (staged.move_bundles, kv))
+            ]
+            (caches, held, most), (kv, others, more) = moved
+            print(f"| move {number} | {held + others:.2f} | 0.00 | {held + others + max(most, more):.2f} |", flush=True)
+            state, stage = dataclasses.replace(state, caches=caches), dataclasses.replace(stage, kv=kv)
 
 
 if __name__ == "__main__":

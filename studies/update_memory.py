@@ -23,7 +23,7 @@ from infimmr_jax.model.logprobs import log_distribution
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.qwen2_5_vl import abstract_params
 from infimmr_jax.preprocess.batching import collate
-from infimmr_jax.rollout.sampler import Rollouts
+from infimmr_jax.rollout.state import Rollouts
 
 SIZE = Size(prompts=1, prompt_tokens=512, image_size=448, group=4, new_tokens=512)
 

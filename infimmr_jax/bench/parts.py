@@ -21,7 +21,8 @@ from infimmr_jax.grpo.state import TrainState, make_optimizer
 from infimmr_jax.grpo.step import Rewards, UpdateSettings, grpo_update
 from infimmr_jax.model.qwen2_5_vl import Params, trunk_forward
 from infimmr_jax.preprocess.batching import PromptBatch
-from infimmr_jax.rollout.sampler import Rollouts, SampleSettings, sample, sample_branches
+from infimmr_jax.rollout.sampler import sample, sample_branches
+from infimmr_jax.rollout.state import Rollouts, SampleSettings
 from infimmr_jax.training.scoring import response_texts
 
 LEARNING_RATE = np.float32(1e-6)

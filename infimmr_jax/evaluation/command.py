@@ -30,7 +30,7 @@ from infimmr_jax.evaluation.requests import Request, check_owner, model_digest, 
 from infimmr_jax.evaluation.results import dry_run, score_responses
 from infimmr_jax.evaluation.runner import read_responses, run_benchmark, write_request, write_results
 from infimmr_jax.preprocess.prompts import PromptPlan
-from infimmr_jax.rollout.sampler import SampleSettings
+from infimmr_jax.rollout.state import SampleSettings
 from infimmr_jax.training.answers import Policy, answer, load_policy, plan
 
 

@@ -34,7 +34,7 @@ from infimmr_jax.model.qwen2_5_vl import Params, branch_forward, trunk_forward
 from infimmr_jax.parallel.sequence import collected, dealt, shares_of
 from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.preprocess.images import MEAN, STD
-from infimmr_jax.rollout.sampler import Rollouts
+from infimmr_jax.rollout.state import Rollouts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.presets import PRESETS
 from infimmr_jax.parallel.mesh import batch_divisor, batch_sharding, replicated
 from infimmr_jax.preprocess.batching import PATCH_WIDTH, PromptBatch
-from infimmr_jax.rollout.sampler import Rollouts
+from infimmr_jax.rollout.state import Rollouts
 from infimmr_jax.training.programs import Programs
 from infimmr_jax.training.setup import model_options
 

@@ -68,20 +68,20 @@ def fits(
     return jnp.all(parts <= shape[0])
 
 
-def compact(
-    done: Bool[Array, "P G"],
-    places: Places,
-    prompts: int,
-    nowhere: int,
-    shape: tuple[int, int],
-    shards: int,
-    of_rows: Any,
-    of_bundles: Any,
-) -> tuple[Places, Bool[Array, "P2 G2"], Any, Any]:
-    """Move the rows that are not done into `shape` (of a shard); they must fit.
+@struct.dataclass
+class Moves:
+    """For every row and every bundle of the next shape, the one it is taken from in the shape before; -1: nobody's."""
 
-    `of_rows` is a tree of arrays [P, G, ..], `of_bundles` one of arrays [P, ..]; both come back in the new shape, with
-    any values in rows that are nobody's: these are done, and `nowhere` is their home. Returns places, done and both.
+    rows: Int[Array, "D N"]
+    bundles: Int[Array, "D B"]
+
+
+def next_places(
+    done: Bool[Array, "P G"], places: Places, prompts: int, nowhere: int, shape: tuple[int, int], shards: int
+) -> tuple[Places, Bool[Array, "P2 G2"], Moves]:
+    """Where the rows that are not done come to lie in `shape` (of a shard); they must fit.
+
+    Rows that are nobody's are done, and `nowhere` is their home. Returns places, done, and how all else moves.
     """
     bundles, branches = shape
     G = done.shape[1]
@@ -99,20 +99,32 @@ def compact(
         source = jnp.full((bundles, branches), -1).at[bundle, rank % branches].set(order, mode="drop")
         return source.reshape(-1), jnp.zeros(bundles, order.dtype).at[bundle].set(order // G, mode="drop")
 
-    sources, bundle_sources = jax.vmap(plan)(_cut(done, shards), _cut(places.prompt, shards))
-    nobody = (sources < 0).reshape(shards * bundles, branches)
+    moves = Moves(*jax.vmap(plan)(_cut(done, shards), _cut(places.prompt, shards)))
+    nobody = (moves.rows < 0).reshape(shards * bundles, branches)
+    home = jnp.where(nobody, nowhere, moved_rows(places.home, moves))
+    return Places(moved_bundles(places.prompt, moves), home), nobody, moves
 
-    def rows(x: Array) -> Array:
+
+def moved_rows(tree: Any, moves: Moves) -> Any:
+    """A tree of arrays [P, G, ..] in the next shape, [P2, G2, ..]; rows that are nobody's have any values."""
+    (shards, count), bundles = moves.rows.shape, moves.bundles.shape[1]
+
+    def one(x: Array) -> Array:
         flat = x.reshape(shards, -1, *x.shape[2:])
-        taken = jax.vmap(lambda part, index: part[jnp.maximum(index, 0)])(flat, sources)
-        return taken.reshape(shards * bundles, branches, *x.shape[2:])
+        taken = jax.vmap(lambda part, index: part[jnp.maximum(index, 0)])(flat, moves.rows)
+        return taken.reshape(shards * bundles, count // bundles, *x.shape[2:])
 
-    def whole(x: Array) -> Array:
-        taken = jax.vmap(lambda part, index: part[index])(_cut(x, shards), bundle_sources)
-        return taken.reshape(shards * bundles, *x.shape[1:])
+    return jax.tree.map(one, tree)
 
-    moved = Places(whole(places.prompt), jnp.where(nobody, nowhere, rows(places.home)))
-    return moved, nobody, jax.tree.map(rows, of_rows), jax.tree.map(whole, of_bundles)
+
+def moved_bundles(tree: Any, moves: Moves) -> Any:
+    """A tree of arrays [P, ..] in the next shape, [P2, ..]."""
+
+    def one(x: Array) -> Array:
+        taken = jax.vmap(lambda part, index: part[index])(_cut(x, moves.bundles.shape[0]), moves.bundles)
+        return taken.reshape(-1, *x.shape[1:])
+
+    return jax.tree.map(one, tree)
 
 
 def put_back(whole: Any, part: Any, home: Int[Array, "P2 G2"], shards: int) -> Any:

@@ -24,7 +24,8 @@ from infimmr_jax.preprocess.batching import PromptBatch, collate
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, PromptPlan, Visual, encode_plan, plan_picture, plan_text
 from infimmr_jax.preprocess.tokenizer import load_tokenizer
 from infimmr_jax.preprocess.video import plan_video
-from infimmr_jax.rollout.sampler import RowInputs, SamplerState, SampleSettings, initial_state, sample_step
+from infimmr_jax.rollout.sampler import initial_state, sample_step
+from infimmr_jax.rollout.state import RowInputs, SamplerState, SampleSettings
 from infimmr_jax.rollout.vocabulary import TextStream, allowed_tokens
 
 SMALLEST_TRUNK = 64

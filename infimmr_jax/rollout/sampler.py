@@ -8,13 +8,11 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 from infimmr_jax.model import decoder
 from infimmr_jax.model.config import ModelConfig
-from infimmr_jax.model.decoder import LayerCache, LayerInputs, Trunk
+from infimmr_jax.model.decoder import LayerInputs, Trunk
 from infimmr_jax.model.logprobs import log_distribution, scaled_logits
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.qwen2_5_vl import Params, trunk_forward
@@ -22,94 +20,9 @@ from infimmr_jax.parallel.gather import whole_parameters
 from infimmr_jax.parallel.sequence import collected, dealt, shares_of, with_copies
 from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.rollout.choosing import draw, entropy_of, penalise, top_gap, truncate
-from infimmr_jax.rollout.compaction import Places, compact, compacted_shapes, first_places, fits, put_back
-
-
-@dataclasses.dataclass(frozen=True)
-class SampleSettings:
-    """Static settings of a sampler: G responses of at most R tokens a prompt; temperature 0 is greedy.
-
-    `stop` are texts that end a response; their automata are given to the sampler as `stops`.
-    `compactions` is how many smaller shapes unfinished rows are gathered into as others finish; `cache_sizes` how many
-    sizes the cache of the whole batch grows through, since every step reads the whole of it. `entropies` and `gaps`
-    record the entropy of each token's distribution and the lead of its likeliest token over the second. What is not
-    asked for is not in the program.
-    """
-
-    group_size: int
-    max_response: int
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    stop: tuple[str, ...] = ()
-    compactions: int = 0
-    cache_sizes: int = 1
-    entropies: bool = False
-    gaps: bool = False
-
-
-@struct.dataclass
-class Rollouts:
-    """Sampled responses of P prompts x G.
-
-    `mask` is True on sampled tokens, the end token included. `logprobs` are of the policy at the sampling temperature
-    over allowed tokens (what the trainer computes again); `behaviour` are of the distribution really drawn from (after
-    the repetition penalty, top-k, top-p and min-p). `finished` responses ended by themselves, the others were cut.
-    `executed` counts rows times steps that the loop computed. `entropies` and `gaps` are of the distribution that
-    `logprobs` are of.
-    """
-
-    tokens: Int[Array, "P G R"]
-    mask: Bool[Array, "P G R"]
-    logprobs: Float[Array, "P G R"]
-    behaviour: Float[Array, "P G R"]
-    finished: Bool[Array, "P G"]
-    executed: Int[Array, ""]
-    entropies: Float[Array, "P G R"] | None = None
-    gaps: Float[Array, "P G R"] | None = None
-
-    @property
-    def lengths(self) -> Int[Array, "P G"]:
-        return self.mask.sum(-1)
-
-
-@struct.dataclass
-class RowInputs:
-    """What a row keeps from its first token to its last: random key, length limit."""
-
-    keys: Array
-    limits: Int[Array, "P G"] | None
-
-
-@struct.dataclass
-class SamplerState:
-    """Carry of the token loop. `stops` are states of the stop automata, `seen` the tokens a penalty falls on."""
-
-    slot: Int[Array, ""]
-    last: Int[Array, "P G"]
-    done: Bool[Array, "P G"]
-    rollouts: Rollouts
-    caches: tuple[LayerCache, ...]
-    stops: Int[Array, "P G N"] | None = None
-    seen: Bool[Array, "P G V"] | None = None
-
-
-Weights = dict[str, Any]  # "decoder" without its layers, and "layers": the parameters of each
-
-
-@struct.dataclass
-class Stage:
-    """What does not change while a token loop runs: where its rows belong, what they keep, and their prompts.
-
-    `kv` has every layer's keys and values of the prompts, [P, K, S, D]; the trunk is without its own.
-    """
-
-    places: Places
-    inputs: RowInputs
-    trunk: Trunk
-    kv: tuple[tuple[Array, Array], ...]
+from infimmr_jax.rollout.compaction import compacted_shapes, first_places, fits
+from infimmr_jax.rollout.stages import cache_lengths, end_stage, grown, stage_count
+from infimmr_jax.rollout.state import Rollouts, RowInputs, SamplerState, SampleSettings, Stage, Weights
 
 
 def sample(
@@ -164,16 +77,11 @@ def sample_branches(
     loop = functools.partial(run_loop, allowed=allowed, stops=stops, config=config, options=options, settings=settings)
     whole = None
     for number in range(stage_count(P, G, settings, shards)):
-        for end, longer in zip(early, [*early, R][1:], strict=True) if number == 0 else ():
-            state = grown(loop(state, stage, weights, number=number, P=P, end=end, shards=shards), longer)
+        for end, length in zip(early, [*early, R][1:], strict=True) if number == 0 else ():
+            state = grown(loop(state, stage, weights, number=number, P=P, end=end, shards=shards), length)
         state = loop(state, stage, weights, number=number, P=P, end=R, shards=shards)
         whole, stage, state = end_stage(state, stage, whole, settings, number, P, shards)
     return cast(Rollouts, whole)
-
-
-def stage_count(P: int, G: int, settings: SampleSettings, shards: int = 1) -> int:
-    """How many shapes P prompts of G responses are sampled in: one more than they are compacted."""
-    return len(compacted_shapes(P // shards, G, settings.compactions)) + 1
 
 
 def begin_stages(
@@ -235,60 +143,6 @@ def run_loop(
         return sample_step(weights, config, options, settings, trunk, layers, allowed, inputs, stops, state)
 
     return jax.lax.while_loop(unfinished, step, state)
-
-
-def end_stage(
-    state: SamplerState,
-    stage: Stage,
-    whole: Rollouts | None,
-    settings: SampleSettings,
-    number: int,
-    P: int,
-    shards: int = 1,
-) -> tuple[Rollouts, Stage, SamplerState]:
-    """The rollouts of all P prompts with what the rows of stage `number` have got; stage and state in the next shape.
-
-    `whole` are the rollouts after the stage before. Rows that are done are final in them. The last stage has no next
-    shape and is returned as it is.
-    """
-    prompts, G = P // shards, settings.group_size
-    shapes = compacted_shapes(prompts, G, settings.compactions)
-    here, executed = _rows_of(state.rollouts), state.rollouts.executed
-    if whole is None:
-        whole = state.rollouts
-    else:
-        rows_so_far = put_back(_rows_of(whole), here, stage.places.home, shards)
-        whole = dataclasses.replace(whole, **rows_so_far, executed=executed)
-    if number == len(shapes):
-        return whole, stage, state
-    rows = (state.last, here, state.caches, state.stops, state.seen, stage.inputs)
-    places, done, rows, (trunk, kv) = compact(
-        state.done, stage.places, prompts, prompts * G, shapes[number], shards, rows, (stage.trunk, stage.kv)
-    )
-    last, here, caches, states, seen, inputs = rows
-    rollouts = Rollouts(**here, executed=executed)
-    state = SamplerState(state.slot, last, done, rollouts, caches, states, seen)
-    return whole, Stage(places, inputs, trunk, kv), state
-
-
-def cache_lengths(settings: SampleSettings) -> tuple[int, ...]:
-    """The sizes in tokens that a batch's cache grows through: even steps, the last is R."""
-    R, count = settings.max_response, settings.cache_sizes
-    return tuple(sorted({-(-R * (number + 1) // count) for number in range(count)}))
-
-
-def grown(state: SamplerState, length: int) -> SamplerState:
-    """The state with caches [P, G, K, R, D] that have room for `length` tokens."""
-
-    def longer(x: Array) -> Array:
-        return jnp.pad(x, [(0, 0)] * 3 + [(0, length - x.shape[3]), (0, 0)])
-
-    return dataclasses.replace(state, caches=jax.tree.map(longer, state.caches))
-
-
-def _rows_of(rollouts: Rollouts) -> dict[str, Any]:
-    """The arrays of rollouts that have a row a response."""
-    return {name: value for name, value in vars(rollouts).items() if name != "executed"}
 
 
 def initial_state(
@@ -395,12 +249,3 @@ def sample_step(
         P, G = jnp.indices(token.shape)
         seen = state.seen.at[P, G, token].max(alive)
     return SamplerState(state.slot + 1, token, done, rollouts, caches, states, seen)
-
-
-def finish_reasons(rollouts: Rollouts, eos: int) -> np.ndarray:
-    """Why each response ended, as strings [P, G]: "end" (token), "stop" (text), "length", or "" without any token."""
-    tokens, mask = np.asarray(rollouts.tokens), np.asarray(rollouts.mask)
-    lengths = mask.sum(-1)
-    last = np.take_along_axis(tokens, np.maximum(lengths - 1, 0)[..., None], axis=-1)[..., 0]
-    by_itself = np.where(last == eos, "end", "stop")
-    return np.where(lengths == 0, "", np.where(np.asarray(rollouts.finished), by_itself, "length"))

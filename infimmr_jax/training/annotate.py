@@ -32,7 +32,7 @@ from infimmr_jax.preprocess.prompts import IMAGE_MARK, PromptPlan, plan_picture,
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import score_groups
 from infimmr_jax.rewards.verifiers import right_from
-from infimmr_jax.rollout.sampler import SampleSettings
+from infimmr_jax.rollout.state import SampleSettings
 from infimmr_jax.training.answers import Policy, answer, plan, seen_by
 
 Say = Callable[[str], None]

@@ -28,7 +28,8 @@ from infimmr_jax.preprocess.prompts import PromptPlan, encode_plan, plan_picture
 from infimmr_jax.preprocess.seen import as_seen
 from infimmr_jax.preprocess.tokenizer import load_tokenizer
 from infimmr_jax.rollout.generate import SMALLEST_TRUNK, round_up
-from infimmr_jax.rollout.sampler import SampleSettings, sample
+from infimmr_jax.rollout.sampler import sample
+from infimmr_jax.rollout.state import SampleSettings
 from infimmr_jax.rollout.vocabulary import allowed_tokens
 from infimmr_jax.training.scoring import response_texts
 from infimmr_jax.training.setup import model_options

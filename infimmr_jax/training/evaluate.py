@@ -18,7 +18,7 @@ from infimmr_jax.preprocess.seen import all_as_seen
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import score_groups
 from infimmr_jax.rewards.verifiers import right_from
-from infimmr_jax.rollout.sampler import Rollouts
+from infimmr_jax.rollout.state import Rollouts
 from infimmr_jax.training.scoring import response_texts, transcript
 from infimmr_jax.training.setup import Setup
 from infimmr_jax.training.sinks import Sinks

@@ -20,7 +20,7 @@ from infimmr_jax.grpo.step import Rewards
 from infimmr_jax.parallel.hosts import host_rows, largest_over_hosts, leaders_rows, sum_over_hosts
 from infimmr_jax.preprocess.seen import all_as_seen
 from infimmr_jax.rewards.router import Scores, grade_ahead, score_groups
-from infimmr_jax.rollout.sampler import Rollouts
+from infimmr_jax.rollout.state import Rollouts
 from infimmr_jax.training.programs import tasks_of
 from infimmr_jax.training.running import Run
 from infimmr_jax.training.scoring import response_texts

@@ -20,7 +20,7 @@ from infimmr_jax.preprocess.tokenizer import save_tokenizer
 from infimmr_jax.rewards.components import check_components
 from infimmr_jax.rewards.loading import LoadError
 from infimmr_jax.rewards.pool import GraderPool
-from infimmr_jax.rollout.sampler import SampleSettings
+from infimmr_jax.rollout.state import SampleSettings
 from infimmr_jax.training.checkpoints import Checkpoints, Place
 from infimmr_jax.training.directory import check_directory, resumed, translated
 from infimmr_jax.training.evaluate import evaluate_stage

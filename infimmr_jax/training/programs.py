@@ -26,7 +26,9 @@ from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.qwen2_5_vl import abstract_params, init_params
 from infimmr_jax.parallel.mesh import axis_size, batch_divisor, batch_sharding, replicated, shard_batch
 from infimmr_jax.preprocess.batching import PromptBatch
-from infimmr_jax.rollout.sampler import Rollouts, SampleSettings, sample, stage_count
+from infimmr_jax.rollout.sampler import sample
+from infimmr_jax.rollout.stages import stage_count
+from infimmr_jax.rollout.state import Rollouts, SampleSettings
 from infimmr_jax.rollout.vocabulary import stop_tables
 from infimmr_jax.training.sft import SftBatch, sft_step
 from infimmr_jax.training.staged import StagedSampler, sample_staged, staged_sampler

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from infimmr_jax.config import PhaseSection, PromotionSection
-from infimmr_jax.rollout.sampler import SampleSettings
+from infimmr_jax.rollout.state import SampleSettings
 from infimmr_jax.training.evaluate import heldout_numbers
 from infimmr_jax.training.running import Run
 

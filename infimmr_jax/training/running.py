@@ -15,7 +15,7 @@ from infimmr_jax.grpo.state import TrainState
 from infimmr_jax.parallel.hosts import largest_over_hosts
 from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.rewards.pool import GraderPool
-from infimmr_jax.rollout.sampler import Rollouts, SampleSettings
+from infimmr_jax.rollout.state import Rollouts, SampleSettings
 from infimmr_jax.training.checkpoints import Checkpoints, Place
 from infimmr_jax.training.guards import TRY_AGAIN, Evidence, StallGuard, count_broken, write_evidence
 from infimmr_jax.training.programs import Compilations, Programs

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 
 from infimmr_jax.data.records import LOCATED, Problem
 from infimmr_jax.rewards.router import Scores
-from infimmr_jax.rollout.sampler import Rollouts, finish_reasons
+from infimmr_jax.rollout.state import Rollouts, finish_reasons
 
 
 def response_texts(

@@ -16,7 +16,7 @@ from infimmr_jax.preprocess.batching import PromptBatch, collate
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, EncodedPrompt, PromptPlan, encode_plan, plan_picture, plan_text
 from infimmr_jax.rewards.second_pass import Generate, SecondPrompt
 from infimmr_jax.rollout.generate import round_up
-from infimmr_jax.rollout.sampler import SampleSettings
+from infimmr_jax.rollout.state import SampleSettings
 from infimmr_jax.training.programs import Programs
 from infimmr_jax.training.scoring import response_texts
 from infimmr_jax.training.setup import Setup

@@ -11,38 +11,34 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from infimmr_jax.model.config import ModelConfig
+from infimmr_jax.model.decoder import LayerCache
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.qwen2_5_vl import Params, trunk_forward
 from infimmr_jax.parallel.mesh import BATCH, batch_divisor
 from infimmr_jax.preprocess.batching import PromptBatch
-from infimmr_jax.rollout.sampler import (
-    Rollouts,
-    SamplerState,
-    SampleSettings,
-    Stage,
-    begin_stages,
-    cache_lengths,
-    end_stage,
-    grown,
-    initial_state,
-    run_loop,
-    stage_count,
-)
+from infimmr_jax.rollout.compaction import Moves, moved_bundles, moved_rows
+from infimmr_jax.rollout.sampler import begin_stages, initial_state, run_loop
+from infimmr_jax.rollout.stages import cache_lengths, longer, next_stage, stage_count
+from infimmr_jax.rollout.state import Rollouts, SamplerState, SampleSettings, Stage
 
 
 @dataclasses.dataclass(frozen=True)
 class StagedSampler:
-    """The jitted programs: prefill, the state before the first token, token loop, growth of caches, compaction.
+    """The jitted programs: prefill, the state before the first token, token loop, end of a stage, and what moves the
+    keys and values of a layer: growth and compaction of its cache, compaction of its prompts.
 
-    Loops work in place; where shapes change, nothing could be taken over.
+    Loops work in place. Where shapes change nothing can be taken over, so layers go one by one: their caches are most
+    of the memory, and are never there twice.
     """
 
     settings: SampleSettings
     begin: Callable
     empty: Callable
     loop: Callable
-    grow: Callable
     end: Callable
+    grow: Callable
+    move_rows: Callable
+    move_bundles: Callable
 
 
 def staged_sampler(
@@ -64,22 +60,29 @@ def staged_sampler(
         given = (state, stage, weights, allowed, stops, config, options, settings)
         return _laid(run_loop(*given, number=number, P=P, end=end, shards=shards), mesh)
 
-    def grow(state: SamplerState, length: int) -> SamplerState:
-        return _laid(grown(state, length), mesh)
-
     def end(state: SamplerState, stage: Stage, whole: Rollouts | None, number: int, P: int) -> tuple:
-        last = number + 1 == stage_count(P, settings.group_size, settings, shards)
-        whole, stage, state = end_stage(state, stage, whole, settings, number, P, shards)
+        whole, stage, state, moves = next_stage(state, stage, whole, settings, number, P, shards)
         whole = jax.lax.with_sharding_constraint(whole, rollouts)
-        return (whole, None, None) if last else (whole, _by_rows(stage, mesh), _laid(state, mesh))
+        return whole, *_by_rows((stage, state, moves), mesh)
+
+    def grow(layer: LayerCache, length: int) -> LayerCache:
+        return _by_heads(longer(layer, length), mesh)
+
+    def move_rows(layer: LayerCache, moves: Moves) -> LayerCache:
+        return _by_heads(moved_rows(layer, moves), mesh)
+
+    def move_bundles(layer: Any, moves: Moves) -> Any:
+        return _by_rows(moved_bundles(layer, moves), mesh)
 
     return StagedSampler(
         settings,
         jax.jit(begin),
         jax.jit(empty),
         jax.jit(loop, static_argnums=(4, 5, 6), donate_argnums=0),
-        jax.jit(grow, static_argnums=1),
         jax.jit(end, static_argnums=(3, 4)),
+        jax.jit(grow, static_argnums=1),
+        jax.jit(move_rows),
+        jax.jit(move_bundles),
     )
 
 
@@ -93,12 +96,25 @@ def sample_staged(
     state = sampler.empty(stage, batch)
     found: list[Rollouts] = []
     for number in range(stage_count(P, settings.group_size, settings, shards)):
-        for length, longer in itertools.pairwise(lengths) if number == 0 else ():
-            state = sampler.grow(sampler.loop(state, stage, weights, allowed, number, P, length), longer)
+        for length, following in itertools.pairwise(lengths) if number == 0 else ():
+            state = sampler.loop(state, stage, weights, allowed, number, P, length)
+            state, caches = dataclasses.replace(state, caches=()), list(state.caches)
+            state = dataclasses.replace(state, caches=_layer_by_layer(caches, sampler.grow, following))
         state = sampler.loop(state, stage, weights, allowed, number, P, lengths[-1])
-        whole, stage, state = sampler.end(state, stage, found[-1] if found else None, number, P)
+        state, caches = dataclasses.replace(state, caches=()), list(state.caches)
+        stage, kv = dataclasses.replace(stage, kv=()), list(stage.kv)
+        whole, stage, state, moves = sampler.end(state, stage, found[-1] if found else None, number, P)
         found.append(whole)
+        if moves is not None:
+            state = dataclasses.replace(state, caches=_layer_by_layer(caches, sampler.move_rows, moves))
+            stage = dataclasses.replace(stage, kv=_layer_by_layer(kv, sampler.move_bundles, moves))
     return found
+
+
+def _layer_by_layer(layers: list, move: Callable, how: Any) -> tuple:
+    """Every layer moved; the list gives up each as its turn comes, so that its memory is free for the next."""
+    layers.reverse()
+    return tuple(move(layers.pop(), how) for _ in range(len(layers)))
 
 
 def _by_rows(tree: Any, mesh: Mesh) -> Any:
@@ -112,14 +128,19 @@ def _by_rows(tree: Any, mesh: Mesh) -> Any:
 
 
 def _laid(state: SamplerState, mesh: Mesh) -> SamplerState:
-    """The state by rows, its caches [P, G, K, R, D] also by key/value heads where `tensor` divides them."""
+    """The state by rows, its caches also by heads."""
+    state = _by_rows(state, mesh)
+    return dataclasses.replace(state, caches=_by_heads(state.caches, mesh))
 
-    def cache(x: jax.Array) -> jax.Array:
+
+def _by_heads(caches: Any, mesh: Mesh) -> Any:
+    """Caches [P, G, K, R, D] by rows, and by key/value heads where `tensor` divides them."""
+
+    def one(x: jax.Array) -> jax.Array:
         heads = "tensor" if x.shape[2] % mesh.shape["tensor"] == 0 else None
         return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(BATCH, None, heads)))
 
-    state = _by_rows(state, mesh)
-    return dataclasses.replace(state, caches=jax.tree.map(cache, state.caches))
+    return jax.tree.map(one, caches)
 
 
 __all__ = ["StagedSampler", "sample_staged", "staged_sampler"]

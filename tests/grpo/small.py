@@ -14,7 +14,7 @@ from infimmr_jax.model.config import TokenIds, config_from_shape
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.qwen2_5_vl import init_params
 from infimmr_jax.preprocess.batching import PromptBatch
-from infimmr_jax.rollout.sampler import Rollouts
+from infimmr_jax.rollout.state import Rollouts
 
 V, PAD, EOS = 64, 0, 1
 SHAPE = ModelShape.model_validate(

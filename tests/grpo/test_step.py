@@ -123,7 +123,8 @@ from infimmr_jax.grpo.schedules import Clock, coefficients
 from infimmr_jax.grpo.state import make_optimizer, state_shardings
 from infimmr_jax.grpo.step import grpo_update
 from infimmr_jax.parallel.mesh import make_mesh, replicated, shard_batch
-from infimmr_jax.rollout.sampler import SampleSettings, sample
+from infimmr_jax.rollout.sampler import sample
+from infimmr_jax.rollout.state import SampleSettings
 
 assert jax.device_count() == 8
 grpo, section = GrpoSection(micro_batches=2), OptimizerSection(learning_rate=1e-3)

@@ -17,7 +17,8 @@ from infimmr_jax.model import decoder
 from infimmr_jax.model import qwen2_5_vl as model
 from infimmr_jax.model.logprobs import token_logprobs
 from infimmr_jax.model.options import REMAT_POLICIES, ModelOptions
-from infimmr_jax.rollout.sampler import SampleSettings, sample
+from infimmr_jax.rollout.sampler import sample
+from infimmr_jax.rollout.state import SampleSettings
 
 G, R = 3, 5
 

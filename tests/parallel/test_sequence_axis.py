@@ -30,7 +30,8 @@ from infimmr_jax.grpo.schedules import Clock, coefficients
 from infimmr_jax.grpo.state import make_optimizer, state_shardings
 from infimmr_jax.grpo.step import grpo_update
 from infimmr_jax.plan import hlo
-from infimmr_jax.rollout.sampler import SampleSettings, sample
+from infimmr_jax.rollout.sampler import sample
+from infimmr_jax.rollout.state import SampleSettings
 
 grpo, section = GrpoSection(), OptimizerSection(learning_rate=1e-3)
 run = functools.partial(grpo_update, settings=settings(grpo), optimizer=make_optimizer(section))

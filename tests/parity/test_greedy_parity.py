@@ -6,7 +6,8 @@ import pytest
 import torch
 from pair import OPTIONS
 
-from infimmr_jax.rollout.sampler import SampleSettings, sample
+from infimmr_jax.rollout.sampler import sample
+from infimmr_jax.rollout.state import SampleSettings
 
 pytestmark = pytest.mark.parity
 STEPS = 64

@@ -15,18 +15,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "grpo"))
 from small import ALLOWED, EOS, MODEL, OPTIONS, prompts
 
 from infimmr_jax.model.qwen2_5_vl import init_params, trunk_forward
-from infimmr_jax.rollout.compaction import compact, compacted_shapes, first_places, fits
-from infimmr_jax.rollout.sampler import (
-    SampleSettings,
-    begin_stages,
-    cache_lengths,
-    end_stage,
-    grown,
-    initial_state,
-    run_loop,
-    sample,
-    stage_count,
-)
+from infimmr_jax.rollout.compaction import compacted_shapes, first_places, fits, moved_bundles, moved_rows, next_places
+from infimmr_jax.rollout.sampler import begin_stages, initial_state, run_loop, sample
+from infimmr_jax.rollout.stages import cache_lengths, end_stage, grown, stage_count
+from infimmr_jax.rollout.state import SampleSettings
 
 # One layer: every shape is a token loop of its own to compile.
 ONE = dataclasses.replace(MODEL, text=dataclasses.replace(MODEL.text, num_layers=1))
@@ -93,17 +85,14 @@ def test_moved_rows_keep_their_prompt_and_nobody_is_lost():
     owner = jnp.arange(P)
     shape = (4, 2)
     assert bool(fits(done, places, P // shards, shape, shards))
-    moved, now_done, rows, bundles = compact(
-        done, places, P // shards, P // shards * G, shape, shards, {"label": label}, owner
-    )
+    moved, now_done, moves = next_places(done, places, P // shards, P // shards * G, shape, shards)
+    rows, bundles = moved_rows({"label": label}, moves), moved_bundles(owner, moves)
     alive = ~np.asarray(now_done)
     assert sorted(np.asarray(rows["label"])[alive]) == sorted(np.asarray(label)[~np.asarray(done)])
     expected_owner = np.asarray(rows["label"]) // G
     assert (np.broadcast_to(np.asarray(bundles)[:, None], alive.shape)[alive] == expected_owner[alive]).all()
     assert (np.asarray(moved.home)[~alive] == P // shards * G).all()
-    again, *_ = compact(
-        now_done, moved, P // shards, P // shards * G, (8, 1), shards, {"label": rows["label"]}, bundles
-    )
+    again, *_ = next_places(now_done, moved, P // shards, P // shards * G, (8, 1), shards)
     assert sorted(np.asarray(again.home)[np.asarray(again.home) < 12]) == sorted(np.asarray(moved.home)[alive])
 
 

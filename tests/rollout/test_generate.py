@@ -23,7 +23,8 @@ from infimmr_jax.model.qwen2_5_vl import abstract_params
 from infimmr_jax.preprocess.tokenizer import train_tokenizer
 from infimmr_jax.rollout import generate as generating
 from infimmr_jax.rollout.generate import bucket_batch, generate, load_generator, plan_question, round_up, stream_tokens
-from infimmr_jax.rollout.sampler import SampleSettings, sample
+from infimmr_jax.rollout.sampler import sample
+from infimmr_jax.rollout.state import SampleSettings
 from infimmr_jax.rollout.vocabulary import TextStream, allowed_tokens
 
 TEXTS = ["how many cats", "你好，世界", "naïve café", "🐈‍⬛ and 🦊", "a\tb\n\n c  d", "\\boxed{½} <think>no</think>"]

@@ -16,7 +16,8 @@ from small import ALLOWED, EOS, MODEL, OPTIONS, PAD, prompts
 from infimmr_jax.grpo.step import response_logprobs
 from infimmr_jax.model.qwen2_5_vl import branch_forward, init_params, logits, trunk_forward
 from infimmr_jax.rollout.choosing import draw, truncate
-from infimmr_jax.rollout.sampler import SampleSettings, sample
+from infimmr_jax.rollout.sampler import sample
+from infimmr_jax.rollout.state import SampleSettings
 
 PARAMS = init_params(jax.random.key(0), MODEL, OPTIONS)
 

@@ -14,7 +14,8 @@ from small import ALLOWED, MODEL, OPTIONS, PAD, prompts
 
 from infimmr_jax.model.qwen2_5_vl import init_params
 from infimmr_jax.preprocess.tokenizer import train_tokenizer
-from infimmr_jax.rollout.sampler import SampleSettings, finish_reasons, sample
+from infimmr_jax.rollout.sampler import sample
+from infimmr_jax.rollout.state import SampleSettings, finish_reasons
 from infimmr_jax.rollout.vocabulary import stop_tables
 
 

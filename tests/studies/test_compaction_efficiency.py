@@ -13,7 +13,8 @@ from small import ALLOWED, EOS, MODEL, OPTIONS, prompts
 
 from infimmr_jax.bench.work import Size, lognormal_limits
 from infimmr_jax.model.qwen2_5_vl import init_params
-from infimmr_jax.rollout.sampler import SampleSettings, sample
+from infimmr_jax.rollout.sampler import sample
+from infimmr_jax.rollout.state import SampleSettings
 from studies.compaction_efficiency import efficiency, executed_steps
 
 

@@ -11,7 +11,7 @@ import pytest
 from tiny import tiny_tree
 
 from infimmr_jax.config import parse_config
-from infimmr_jax.rollout.sampler import Rollouts
+from infimmr_jax.rollout.state import Rollouts
 from infimmr_jax.training import groups, loop, phase
 from infimmr_jax.training.programs import Programs
 

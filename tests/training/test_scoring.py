@@ -5,7 +5,7 @@ import pytest
 
 from infimmr_jax.data.records import Problem
 from infimmr_jax.rewards.router import Scores
-from infimmr_jax.rollout.sampler import Rollouts
+from infimmr_jax.rollout.state import Rollouts
 from infimmr_jax.training.scoring import transcript
 
 EOS = 9

@@ -1,8 +1,20 @@
 """The sampler in stages on a mesh: the tokens of one program, and nothing large that lies whole on every device."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+
+import jax
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "grpo"))
+from small import ALLOWED, MODEL, OPTIONS, prompts
+
+from infimmr_jax.config import MeshSection
+from infimmr_jax.model.qwen2_5_vl import init_params
+from infimmr_jax.parallel.mesh import batch_sharding, make_mesh, replicated
+from infimmr_jax.rollout.state import Rollouts, SampleSettings
+from infimmr_jax.training.staged import sample_staged, staged_sampler
 
 GRPO = Path(__file__).parents[1] / "grpo"
 EIGHT_DEVICES = """
@@ -13,7 +25,8 @@ from small import ALLOWED, MODEL, OPTIONS, prompts
 from infimmr_jax.config import MeshSection
 from infimmr_jax.model.qwen2_5_vl import init_params
 from infimmr_jax.parallel.mesh import batch_sharding, make_mesh, parameter_shardings, replicated, shard_batch
-from infimmr_jax.rollout.sampler import Rollouts, SampleSettings, sample
+from infimmr_jax.rollout.sampler import sample
+from infimmr_jax.rollout.state import Rollouts, SampleSettings
 from infimmr_jax.training.staged import sample_staged, staged_sampler
 
 model = dataclasses.replace(MODEL, text=dataclasses.replace(MODEL.text, num_layers=1))
@@ -56,3 +69,31 @@ def test_stages_on_eight_devices_sample_what_one_program_does(tmp_path):
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "heads 2" in done.stdout
+
+
+def test_keys_and_values_are_never_there_twice():
+    """Where layers move to another shape, those that have moved are gone before the next one comes."""
+    mesh = make_mesh(MeshSection(), jax.devices()[:1])
+    rows = batch_sharding(mesh)
+    laid = Rollouts(rows, rows, rows, rows, rows, executed=replicated(mesh))
+    settings = SampleSettings(4, 8, temperature=2.0, compactions=1, cache_sizes=2)
+    left: dict[str, list[int]] = {"grow": [], "move_rows": [], "move_bundles": []}
+
+    def counted(name, move):
+        def moving(layer, how):
+            k, v = layer
+            assert k.shape == v.shape
+            left[name].append(sum(x.shape == k.shape for x in jax.live_arrays()) // 2)
+            return move(layer, how)
+
+        return moving
+
+    with jax.set_mesh(mesh):
+        sampler = staged_sampler(MODEL, OPTIONS, settings, None, mesh, laid)
+        sampler = dataclasses.replace(sampler, **{name: counted(name, getattr(sampler, name)) for name in left})
+        params = init_params(jax.random.key(0), MODEL, OPTIONS)
+        sample_staged(sampler, params, prompts(4), ALLOWED, jax.random.key(3), shards=1)
+    layers = MODEL.text.num_layers
+    assert layers > 1
+    for name, counts in left.items():
+        assert counts == list(range(layers, 0, -1)), name
