@@ -109,7 +109,7 @@ def apply_gradient(
     included) and moments stay exactly as they are. `policy/skipped` reports a step that was left out.
     """
     factors = jax.tree.map(lambda _: 1.0, gradient) if factors is None else factors
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(norm) & jnp.isfinite(loss)
     gradient = jax.tree.map(lambda g: jnp.where(finite, g, 0), gradient)
     updates, moments = optimizer.update(gradient, state.moments, state.params)
