@@ -26,19 +26,22 @@ def test_every_recipe_has_its_line():
     assert RECIPES[0].stem == "infi_mmr", "the reference row comes first"
 
 
+def write_run(run, accuracy, seconds):
+    (run / "model").mkdir(parents=True)
+    (run / "model" / "config.json").write_text("{}")
+    evals = [
+        {"stage": f"{i}", "stage_index": i, "modality": m, "problems": 100, "correct": accuracy + i, "length": 9.0}
+        for i in range(2)
+        for m in ("text", "caption", "image")
+    ]
+    step = {"kind": "grpo", "rollout/tokens": 2000, "grading/graded": 500, "time/step": seconds}
+    for file, rows in (("evals", evals), ("metrics", [step, step])):
+        (run / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def test_tables_hold_what_the_runs_wrote(tmp_path):
     for name, accuracy in (("cold", 10), ("dapo", 50)):
-        run = tmp_path / "runs" / "seed0" / name
-        (run / "model").mkdir(parents=True)
-        (run / "model" / "config.json").write_text("{}")
-        evals = [
-            {"stage": f"{i}", "stage_index": i, "modality": m, "problems": 100, "correct": accuracy + i, "length": 9.0}
-            for i in range(2)
-            for m in ("text", "caption", "image")
-        ]
-        step = {"kind": "grpo", "rollout/tokens": 2000, "grading/graded": 500, "time/step": 1.5}
-        for file, rows in (("evals", evals), ("metrics", [step, step])):
-            (run / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_run(tmp_path / "runs" / "seed0" / name, accuracy, 1.5)
     document = tmp_path / "doc.md"
     document.write_text(f"before\n{BEGIN}\nstale\n{END}\nafter\n")
     write_document(tmp_path / "runs", document)
@@ -50,6 +53,13 @@ def test_tables_hold_what_the_runs_wrote(tmp_path):
     row = next(line for line in text.splitlines() if line.startswith("| `dapo` | clip-higher"))
     assert row.endswith("| 51.0 (41–61) | 51.0 (41–61) | 51.0 (41–61) | 9.0 | 1.0 k | 4 k | 1.5 |")
     assert "| `dapo` | 1 | 51.0 (41–61) |" in text
+    for name, accuracy in (("cold", 20), ("dapo", 70)):
+        write_run(tmp_path / "runs" / "seed1" / name, accuracy, 1.2)
+    write_document(tmp_path / "runs", document)
+    text = document.read_text()
+    assert "Seeds 0, 1; 2 GRPO steps a recipe" in text
+    row = next(line for line in text.splitlines() if line.startswith("| `dapo` | clip-higher"))
+    assert row.endswith("| 61.0 (51, 71) | 61.0 (51, 71) | 61.0 (51, 71) | 9.0 | 1.0 k | 4 k | 1.2 |")
     document.write_text("no marks")
     with pytest.raises(ValueError, match="lacks the lines"):
         write_document(tmp_path / "runs", document)
