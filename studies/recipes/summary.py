@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from infimmr_jax.evaluation.statistics import wilson
 
@@ -118,6 +120,25 @@ def phase_table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
+def agreement(outcomes: Sequence[Outcome]) -> str:
+    """Spearman's rank correlation of the recipes between two seeds, a modality: the mean over pairs of seeds."""
+    seeds = sorted({outcome.seed for outcome in outcomes})
+    recipes = sorted(set.intersection(*({o.recipe for o in outcomes if o.seed == seed} for seed in seeds)))
+    by_name = {(outcome.recipe, outcome.seed): outcome for outcome in outcomes}
+    found = []
+    for modality in MODALITIES:
+        shares = [
+            [
+                [row for row in by_name[name, seed].evals if row["modality"] == modality][-1]["correct"]
+                for name in recipes
+            ]
+            for seed in seeds
+        ]
+        pairs = [spearmanr(one, other).statistic for one, other in itertools.combinations(shares, 2)]
+        found.append(f"{modality} {np.mean(pairs):.2f}")
+    return f"Rank correlation of the {len(recipes)} recipes between seeds: {', '.join(found)}."
+
+
 def write_document(output: Path, document: Path) -> None:
     """Put the tables between the two marks of the document; what is written around them is left alone."""
     outcomes = finished(output)
@@ -129,7 +150,7 @@ def write_document(output: Path, document: Path) -> None:
     shown = "the mean of the seeds, then each" if len(seeds) > 1 else "with Wilson's 95% interval over problems"
     text = f"""{BEGIN}
 Seeds {", ".join(map(str, seeds))}; {counted} GRPO steps a recipe; {problems} held-out problems a modality, greedy.
-Accuracy in percent, {shown}.
+Accuracy in percent, {shown}.{" " + agreement(runs) if len(seeds) > 1 else ""}
 
 {last_table(outcomes)}
 

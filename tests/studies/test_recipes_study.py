@@ -53,11 +53,13 @@ def test_tables_hold_what_the_runs_wrote(tmp_path):
     row = next(line for line in text.splitlines() if line.startswith("| `dapo` | clip-higher"))
     assert row.endswith("| 51.0 (41–61) | 51.0 (41–61) | 51.0 (41–61) | 9.0 | 1.0 k | 4 k | 1.5 |")
     assert "| `dapo` | 1 | 51.0 (41–61) |" in text
-    for name, accuracy in (("cold", 20), ("dapo", 70)):
+    write_run(tmp_path / "runs" / "seed0" / "apo", 30, 1.5)
+    for name, accuracy in (("cold", 20), ("dapo", 70), ("apo", 10)):
         write_run(tmp_path / "runs" / "seed1" / name, accuracy, 1.2)
     write_document(tmp_path / "runs", document)
     text = document.read_text()
     assert "Seeds 0, 1; 2 GRPO steps a recipe" in text
+    assert "Rank correlation of the 2 recipes between seeds: text 1.00, caption 1.00, image 1.00." in text
     row = next(line for line in text.splitlines() if line.startswith("| `dapo` | clip-higher"))
     assert row.endswith("| 61.0 (51, 71) | 61.0 (51, 71) | 61.0 (51, 71) | 9.0 | 1.0 k | 4 k | 1.2 |")
     document.write_text("no marks")
