@@ -51,10 +51,9 @@ def train(
 ) -> None:
     """Run a curriculum: cold start (if configured), then GRPO phase after phase; ends with a table and a report."""
     settings = load_config(config, overrides)
-    from infimmr_jax.parallel.startup import join_processes, use_compilation_cache
-
     # Before the processes meet: they wait for each other only half a minute in their first collectives.
-    from infimmr_jax.training.run import run_and_report
+    from infimmr_jax.commands.train import run_and_report
+    from infimmr_jax.parallel.startup import join_processes, use_compilation_cache
 
     use_compilation_cache()
     join_processes()
@@ -167,10 +166,10 @@ def rejection_sample(
 
     use_compilation_cache()
     join_processes()
+    from infimmr_jax.commands.annotate import Sampling
+    from infimmr_jax.commands.rejection import rejection_sample as sample
     from infimmr_jax.rewards.pool import GraderPool
-    from infimmr_jax.training.annotate import Sampling
-    from infimmr_jax.training.answers import load_policy
-    from infimmr_jax.training.rejection import rejection_sample as sample
+    from infimmr_jax.rollout.policy import load_policy
 
     policy = load_policy(settings, model)
     sampling = Sampling(samples, max_tokens, temperature, top_p, seed)
@@ -189,7 +188,7 @@ def prepare(
 ) -> None:
     """Check, de-duplicate and convert every source to ArrayRecord, with a report of what was dropped."""
     settings = load_config(config, overrides)
-    from infimmr_jax.data import prepare as preparing
+    from infimmr_jax.commands import prepare as preparing
     from infimmr_jax.rewards.pool import GraderPool
 
     embed = None
@@ -197,7 +196,7 @@ def prepare(
         from infimmr_jax.parallel.startup import use_compilation_cache
 
         use_compilation_cache()
-        from infimmr_jax.training.embedding import vision_embedder
+        from infimmr_jax.commands.embedding import vision_embedder
 
         embed = vision_embedder(settings)
     reward = settings.reward
@@ -225,9 +224,9 @@ def caption(
 
     use_compilation_cache()
     join_processes()
+    from infimmr_jax.commands import annotate
     from infimmr_jax.data.captions import CaptionFile
-    from infimmr_jax.training import annotate
-    from infimmr_jax.training.answers import load_policy
+    from infimmr_jax.rollout.policy import load_policy
 
     maker = CaptionFile(from_file) if from_file is not None else load_policy(settings, model)
     sampling = annotate.Sampling(max_tokens=max_tokens, seed=seed)
@@ -252,9 +251,9 @@ def difficulty(
 
     use_compilation_cache()
     join_processes()
+    from infimmr_jax.commands import annotate
     from infimmr_jax.rewards.pool import GraderPool
-    from infimmr_jax.training import annotate
-    from infimmr_jax.training.answers import load_policy
+    from infimmr_jax.rollout.policy import load_policy
 
     sampling = annotate.Sampling(samples, max_tokens, temperature, top_p, seed)
     reward = settings.reward
@@ -295,9 +294,9 @@ def evaluate(
 
     use_compilation_cache()
     join_processes()
-    from infimmr_jax.evaluation import command
+    from infimmr_jax.evaluation.asking import Asking, evaluate_benchmark
 
-    asking = command.Asking(
+    asking = Asking(
         samples,
         max_new_tokens,
         temperature,
@@ -309,7 +308,7 @@ def evaluate(
         fsdp=fsdp,
         tensor=tensor,
     )
-    command.evaluate(
+    evaluate_benchmark(
         benchmark,
         data,
         out,
@@ -356,17 +355,17 @@ def bench(
     """Measure a part of the program and print one JSON object: seconds, tokens/s, FLOPs, memory, compilations."""
     import json
 
-    from infimmr_jax.bench import command
+    from infimmr_jax.bench import measure
 
     given = [
         name for name in context.params if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
     ]
-    command.refuse_unread(part, given)
+    measure.refuse_unread(part, given)
     if part == "curriculum":
-        found = command.bench_curriculum(config or Path("configs/nano.yaml"), overrides)
+        found = measure.bench_curriculum(config or Path("configs/nano.yaml"), overrides)
     else:
-        size = command.Size(prompts, prompt_tokens, image_size, group, new_tokens)
-        ask = command.Ask(
+        size = measure.Size(prompts, prompt_tokens, image_size, group, new_tokens)
+        ask = measure.Ask(
             repeats=repeats,
             compactions=compactions,
             cache_sizes=cache_sizes,
@@ -375,7 +374,7 @@ def bench(
             logprob_chunk=logprob_chunk,
             repeated=repeated,
         )
-        found = command.bench(
+        found = measure.bench(
             part, size, ask, model=model, config=config, overrides=overrides, shape=shape, dtype=dtype, remat=remat
         )
     print(json.dumps(found))
@@ -395,7 +394,7 @@ def plan(
 ) -> None:
     """Say, without the machine, whether a run fits it, what bounds it and what to change; compiles for TPUs."""
     settings = load_config(config, overrides)
-    from infimmr_jax.plan.command import plan as make
+    from infimmr_jax.plan.entry import plan as make
 
     effort: Literal["none", "quick", "thorough"] = "none" if no_compile else "thorough" if thorough else "quick"
     raise typer.Exit(0 if make(settings, topology, effort, not no_search, json, Console()) else 1)
@@ -411,7 +410,7 @@ def doctor(
     settings = load_config(config, overrides) if config else None
     if overrides and settings is None:
         raise ConfigError("--set changes a configuration: give --config as well")
-    from infimmr_jax.training.doctor import examine
+    from infimmr_jax.commands.doctor import examine
 
     raise typer.Exit(0 if examine(Console(), settings) else 1)
 

@@ -173,7 +173,7 @@ def main() -> None:
             print(row, flush=True)
         section, embed = CurationSection(), None
     else:
-        from infimmr_jax.training.embedding import vision_embedder
+        from infimmr_jax.commands.embedding import vision_embedder
 
         phase = {"name": "-", "modality": "text", "steps": 1, "sources": [{"reader": "jsonl", "path": "-"}]}
         embed = vision_embedder(parse_config({"phases": [phase]}), options.model)

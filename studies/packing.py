@@ -16,8 +16,8 @@ import jax
 import numpy as np
 
 from infimmr_jax.config import load_config
+from infimmr_jax.preprocess.packing import PackedBatch
 from infimmr_jax.rewards.pool import GraderPool
-from infimmr_jax.training.packing import PackedBatch
 from infimmr_jax.training.programs import Programs
 from infimmr_jax.training.setup import prepare
 from infimmr_jax.training.sft import SftBatch, learning_rate_at

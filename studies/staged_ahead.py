@@ -2,7 +2,7 @@
 
     python -m studies.staged_ahead [--topology v5e:4x4] [-c configs/infimmr_3b.yaml -c configs/machines/3b_v5e-16.yaml]
 
-`infimmr plan` compiles the same token loops as one program; training runs them one by one (`training/staged.py`), and
+`infimmr plan` compiles the same token loops as one program; training runs them one by one (`rollout/staged.py`), and
 between them moves the keys and values layer by layer. GiB of one chip: arguments, temporaries, and their sum with
 results that take no argument's place. A move's arguments are all layers as they were; its "all" is with one moved.
 """

@@ -17,11 +17,11 @@ import numpy as np
 from infimmr_jax.bench import parts
 from infimmr_jax.bench.timing import program_memory
 from infimmr_jax.bench.work import SMALL, Size, Work, bench_tokenizer, exact_prompts, token_ids
-from infimmr_jax.grpo import step
 from infimmr_jax.model.config import config_from_shape
 from infimmr_jax.model.logprobs import log_distribution
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.qwen2_5_vl import abstract_params
+from infimmr_jax.objectives import step
 from infimmr_jax.preprocess.batching import collate
 from infimmr_jax.rollout.state import Rollouts
 

@@ -15,15 +15,15 @@ from infimmr_jax.bench import counts
 from infimmr_jax.bench.timing import Timer
 from infimmr_jax.bench.work import Size, Work, batch_of, encode, lognormal_limits, prompt_files
 from infimmr_jax.config import ConfigError, GrpoSection, OptimizerSection
-from infimmr_jax.grpo.advantages import init_estimator_state
-from infimmr_jax.grpo.schedules import Coefficients
-from infimmr_jax.grpo.state import TrainState, make_optimizer
-from infimmr_jax.grpo.step import Rewards, UpdateSettings, grpo_update
 from infimmr_jax.model.qwen2_5_vl import Params, trunk_forward
+from infimmr_jax.objectives.advantages import init_estimator_state
+from infimmr_jax.objectives.schedules import Coefficients
+from infimmr_jax.objectives.step import Rewards, UpdateSettings, grpo_update
+from infimmr_jax.objectives.train_state import TrainState, make_optimizer
 from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.rollout.sampler import sample, sample_branches
 from infimmr_jax.rollout.state import Rollouts, SampleSettings
-from infimmr_jax.training.scoring import response_texts
+from infimmr_jax.rollout.vocabulary import response_texts
 
 LEARNING_RATE = np.float32(1e-6)
 

@@ -1,6 +1,6 @@
 """The run configuration: typed sections, read from YAML; every mistake is a sentence that names its key."""
 
-from infimmr_jax.config.base import ConfigError, Modality, PositiveInt, Section, Share
+from infimmr_jax.config.base import ConfigError, PositiveInt, Section, Share
 from infimmr_jax.config.data import (
     CurationSection,
     DataSection,
@@ -21,6 +21,7 @@ from infimmr_jax.config.grpo import (
     PerceptionSection,
     RolloutSection,
 )
+from infimmr_jax.config.load import apply_overrides, dump_config, dump_phases, load_config, parse_config
 from infimmr_jax.config.model import ImageSection, ModelSection, ModelShape, PromptSection, VideoSection, VisionShape
 from infimmr_jax.config.optimizer import OptimizerSection, TrainableSection
 from infimmr_jax.config.reward import (
@@ -31,15 +32,8 @@ from infimmr_jax.config.reward import (
     RewardSection,
     SecondPassSection,
 )
-from infimmr_jax.config.run import (
-    PolicyConfig,
-    RunConfig,
-    apply_overrides,
-    dump_config,
-    dump_phases,
-    load_config,
-    parse_config,
-)
+from infimmr_jax.config.run import RunConfig
+from infimmr_jax.config.sections import PolicyConfig
 from infimmr_jax.config.training import (
     CheckpointSection,
     EvaluationSection,
@@ -73,7 +67,6 @@ __all__ = [
     "LengthSection",
     "LoggingSection",
     "MeshSection",
-    "Modality",
     "ModelSection",
     "ModelShape",
     "OptimizerSection",

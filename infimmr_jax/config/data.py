@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from infimmr_jax.config.base import Modality, PositiveInt, Section, Share
+from infimmr_jax.config.base import PositiveInt, Section, Share
 from infimmr_jax.config.grpo import GrpoSection, RolloutSection
 from infimmr_jax.config.model import ImageSection, PromptSection
 from infimmr_jax.config.optimizer import OptimizerSection, TrainableSection
 from infimmr_jax.config.reward import RewardSection
-from infimmr_jax.data.records import AnswerType
+from infimmr_jax.names import AnswerType, Modality
 
 
 class SourceSection(Section):
@@ -124,7 +124,7 @@ class PhaseSection(Section):
     `caption_dropout` is the share of a caption phase's problems that are shown without their caption, at its first and
     at its last step (linear in between). `prompt` (the template's instruction and system text), `reward`, `grpo`,
     `rollout`, `optimizer` and `trainable` hold what differs from the run's sections of these names (see
-    `config.phases`); read, they are the phase's whole sections.
+    `config.inheritance`); read, they are the phase's whole sections.
     `promotion` can end the phase before its `steps`.
     """
 

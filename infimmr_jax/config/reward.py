@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from infimmr_jax.config.base import PositiveInt, Section
+from infimmr_jax.names import REWARD_COMPONENTS, RULES
 
 # Components that are added after the others are combined: penalties that no product and no gate takes away.
 TERMS = frozenset({"length", "repetition"})
@@ -168,14 +169,11 @@ class RewardSection(Section):
     def _known(self) -> RewardSection:
         if not self.rules and set(self.weights) <= {"accuracy", "format"}:
             return self
-        # Imported here: the names live with the verifiers, which a plain configuration need not load.
-        from infimmr_jax.rewards.components import NAMES
-        from infimmr_jax.rewards.verifiers import RULES
-
         for name in self.weights:
-            if name not in NAMES and not re.fullmatch(r"[\w.]+:\w+", name):
-                near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.4)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(NAMES)}, or module:function"
+            if name not in REWARD_COMPONENTS and not re.fullmatch(r"[\w.]+:\w+", name):
+                near = difflib.get_close_matches(name, REWARD_COMPONENTS, n=1, cutoff=0.4)
+                known = f"known: {', '.join(REWARD_COMPONENTS)}, or module:function"
+                hint = f"did you mean {near[0]!r}?" if near else known
                 raise ValueError(f"weights: {name!r} is no reward component; {hint}")
         if "judge" in self.weights and self.judge is None:
             raise ValueError("weights names 'judge', so `judge` must be set (function or endpoint)")

@@ -6,8 +6,9 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from infimmr_jax.config.base import Modality, PositiveInt, Section, Share
+from infimmr_jax.config.base import PositiveInt, Section, Share
 from infimmr_jax.config.data import SourceSection
+from infimmr_jax.names import Modality
 
 # The numbers of a row of evals.jsonl that a checkpoint can be chosen by.
 EVALUATED = ("accuracy", "format_rate", "length", "truncated", "worked_share")

@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from infimmr_jax.data.files import raw_records
-from infimmr_jax.data.records import CHOICE_LETTERS, DataError, Problem
+from infimmr_jax.data.records import DataError, Problem
+from infimmr_jax.names import CHOICE_LETTERS
 
 TRIVIAL = frozenset(("true", "false", "yes", "no"))
 LEAKS = "holds the answer"

@@ -11,12 +11,13 @@ from typing import Any
 
 import grain
 
-from infimmr_jax.config import ConfigError, DataSection, Modality, PhaseSection, RewardSection, RunConfig, SourceSection
+from infimmr_jax.config import ConfigError, DataSection, PhaseSection, RewardSection, RunConfig, SourceSection
 from infimmr_jax.data.readers import GoldCheck
 from infimmr_jax.data.records import Problem
 from infimmr_jax.data.selection import SourceReport, select_problems
 from infimmr_jax.data.synthetic import SyntheticSource
 from infimmr_jax.data.workers import WorkerIterator
+from infimmr_jax.names import Modality
 from infimmr_jax.rewards.pool import GraderPool
 
 Encode = Callable[..., Any]

@@ -9,14 +9,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from infimmr_jax.config import DataSection, Modality, RewardSection, SourceSection
+from infimmr_jax.config import DataSection, RewardSection, SourceSection
 from infimmr_jax.data.annotation import Annotated, annotated, read_captions, read_pass_rates
 from infimmr_jax.data.answer_forms import FORMS
 from infimmr_jax.data.layouts import LAYOUTS, layout_rows
-from infimmr_jax.data.records import LOCATED, DataError, Problem
+from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.data.rows import problem_from_row, wrong_modality
 from infimmr_jax.data.sequences import Selected
 from infimmr_jax.data.synthetic import SyntheticSource
+from infimmr_jax.names import LOCATED, Modality
 from infimmr_jax.rewards.golds import check_golds
 from infimmr_jax.rewards.pool import GraderPool
 

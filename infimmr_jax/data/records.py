@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import Any
 
 from infimmr_jax.errors import UserError
-
-AnswerType = Literal["math", "choice", "string", "number", "list", "set", "box", "point", "span", "action"]
-# Checkpoints number the tasks of a run by this order: a new type goes to the end.
-ANSWER_TYPES: tuple[str, ...] = get_args(AnswerType)
-# Types whose answers may hold coordinates of a picture.
-LOCATED: tuple[str, ...] = ("box", "point", "action")
-CHOICE_LETTERS = "ABCDEFGHIJ"
+from infimmr_jax.names import AnswerType
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from infimmr_jax.config import DataSection, FilterSection, Modality, SourceSection
+from infimmr_jax.config import DataSection, FilterSection, SourceSection
 from infimmr_jax.data.captions import leaks_answer
 from infimmr_jax.data.readers import GoldCheck, Rejected, read_source, source_name
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.data.sequences import Selected
 from infimmr_jax.data.synthetic import SyntheticSource
+from infimmr_jax.names import Modality
 
 Order = Literal["shuffle", "file", "easy_to_hard"]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from infimmr_jax.config import ConfigError
-from infimmr_jax.data.records import AnswerType, Problem
+from infimmr_jax.data.records import Problem
+from infimmr_jax.names import AnswerType
 
 Style = Literal["published", "published-cot", "plain"]
 

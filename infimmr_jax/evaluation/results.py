@@ -14,8 +14,8 @@ from infimmr_jax.errors import UserError
 from infimmr_jax.evaluation.grading import FAILURES, Graders, Judge, judge_items
 from infimmr_jax.evaluation.items import Benchmark, Grade, Item, Response
 from infimmr_jax.evaluation.latex_values import UnreadableLatexError, parse
-from infimmr_jax.evaluation.statistics import bootstrap, maj_at_k, pass_at_k
 from infimmr_jax.preprocess.images import open_image
+from infimmr_jax.training.statistics import bootstrap, maj_at_k, pass_at_k
 
 DIGITS = 6
 

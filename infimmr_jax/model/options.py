@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from infimmr_jax.config import ModelSection
 from infimmr_jax.parallel.gather import whole_parameters
 
 FLOAT32 = jnp.dtype("float32")
@@ -32,6 +33,18 @@ class ModelOptions:
     scan: bool = True
     remat: str = "none"
     attention: str = "auto"
+
+
+def model_options(section: ModelSection) -> ModelOptions:
+    """How the configuration wants the model computed; few layers are faster unrolled, many compile faster scanned."""
+    layers = section.shape.num_layers if section.path is None and section.preset is None else None
+    return ModelOptions(
+        compute_dtype=jnp.dtype(section.compute_dtype),
+        param_dtype=jnp.dtype(section.param_dtype),
+        scan=layers is None or layers > 8,
+        remat=section.remat,
+        attention=section.attention,
+    )
 
 
 def run_layers(

@@ -12,16 +12,15 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from infimmr_jax.config import ConfigError, PhaseSection, RunConfig
-from infimmr_jax.grpo.schedules import Clock, coefficients
-from infimmr_jax.grpo.step import Rewards
 from infimmr_jax.model.config import ModelConfig, TokenIds, config_from_shape, read_config
-from infimmr_jax.model.options import ModelOptions
+from infimmr_jax.model.options import ModelOptions, model_options
 from infimmr_jax.model.presets import PRESETS
+from infimmr_jax.objectives.schedules import Clock, coefficients
+from infimmr_jax.objectives.step import Rewards
 from infimmr_jax.parallel.mesh import batch_divisor, batch_sharding, replicated
 from infimmr_jax.preprocess.batching import PATCH_WIDTH, PromptBatch
 from infimmr_jax.rollout.state import Rollouts
 from infimmr_jax.training.programs import Programs
-from infimmr_jax.training.setup import model_options
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,11 @@ import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from infimmr_jax.config import GrpoSection, PhaseSection
-from infimmr_jax.grpo.micro import micro_batches
-from infimmr_jax.grpo.step import needs_reference
 from infimmr_jax.model.config import ModelConfig
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.qwen2_5_vl import abstract_params
+from infimmr_jax.objectives.micro import micro_batches
+from infimmr_jax.objectives.step import needs_reference
 from infimmr_jax.parallel.mesh import AXES, axis_size, mesh_sizes
 from infimmr_jax.plan.abstract import PlannedRun, StaticShapes, static_shapes
 from infimmr_jax.plan.cost import Memory, Part

@@ -21,8 +21,9 @@ from jaxtyping import Bool, Float, Int
 
 from infimmr_jax.data.records import Problem
 from infimmr_jax.errors import UserError
-from infimmr_jax.grpo.length_rewards import LENGTH_REWARDS, repetition_penalty
+from infimmr_jax.names import REWARD_COMPONENTS
 from infimmr_jax.rewards.judge import Judge, JudgeRequest, judge_scores, load_judge
+from infimmr_jax.rewards.lengths import LENGTH_REWARDS, repetition_penalty
 from infimmr_jax.rewards.loading import LoadError, load_callable
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.second_pass import Generate, caption_check, option_consistency
@@ -94,7 +95,7 @@ def load_function(name: str) -> GroupReward:
 def check_components(reward: RewardSection) -> None:
     """Load every function that the configuration names, so that a missing one is said before training starts."""
     for name in reward.weights:
-        if name not in NAMES:
+        if name not in REWARD_COMPONENTS:
             load_function(name)
     if reward.judge is not None:
         load_judge(reward.judge)
@@ -198,11 +199,9 @@ COMPONENTS: dict[str, Callable[[Sequence[Group], Tools], Sequence[Sequence[float
     "length": _length,
     "repetition": _repetition,
 }
-NAMES = ("accuracy", "format", *COMPONENTS)
 
 __all__ = [
     "COMPONENTS",
-    "NAMES",
     "Group",
     "GroupReward",
     "RewardError",

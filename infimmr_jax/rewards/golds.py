@@ -7,14 +7,15 @@ import json
 from collections.abc import Sequence
 
 from infimmr_jax.config import RewardSection
-from infimmr_jax.data.records import LOCATED, DataError, Problem
+from infimmr_jax.data.records import DataError, Problem
+from infimmr_jax.names import LOCATED, RULES
 from infimmr_jax.rewards.ideal import ideal_answer
 from infimmr_jax.rewards.numbers import parse_number
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.questions import options_of
 from infimmr_jax.rewards.regions import parse_boxes, parse_points
 from infimmr_jax.rewards.verdict import Options, Question
-from infimmr_jax.rewards.verifiers import QUICK, RULES, quick_verdict
+from infimmr_jax.rewards.verifiers import QUICK, quick_verdict
 from infimmr_jax.rewards.verify_action import COORDINATE_KEYS, parse_action
 from infimmr_jax.rewards.verify_choice import letter_of
 from infimmr_jax.rewards.verify_region import DISTANCE_SIGMA, L1_LIMIT

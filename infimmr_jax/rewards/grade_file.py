@@ -15,11 +15,11 @@ import numpy as np
 from infimmr_jax.config import RunConfig
 from infimmr_jax.data.answer_forms import FORMS, answer_text
 from infimmr_jax.data.records import DataError, Problem
-from infimmr_jax.grpo.check import check_rewards
+from infimmr_jax.names import ANSWER_TYPES
+from infimmr_jax.rewards.bad_groups import check_rewards
 from infimmr_jax.rewards.format import FORMATS
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import Scores, score_groups
-from infimmr_jax.rewards.verifiers import ANSWER_TYPES
 
 CHUNK = 256
 REQUIRED = ("question", "answer", "answer_type", "response")

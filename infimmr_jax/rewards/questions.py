@@ -6,10 +6,10 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from infimmr_jax.data.records import DataError, Problem
+from infimmr_jax.names import RULES
 from infimmr_jax.rewards.copying import copied
 from infimmr_jax.rewards.regions import resize_scale
 from infimmr_jax.rewards.verdict import Options, Question
-from infimmr_jax.rewards.verifiers import RULES
 
 if TYPE_CHECKING:
     from infimmr_jax.config import RewardSection

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from infimmr_jax.data.records import CHOICE_LETTERS, Problem
+from infimmr_jax.data.records import Problem
+from infimmr_jax.names import CHOICE_LETTERS
 from infimmr_jax.rewards.extract import extract
 from infimmr_jax.rewards.format import FORMATS
 from infimmr_jax.rewards.pool import GraderPool

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from infimmr_jax.rewards.verdict import Options, Question, Verdict
-from infimmr_jax.rewards.verify_action import ACTION_RULES, verify_action
+from infimmr_jax.rewards.verify_action import verify_action
 from infimmr_jax.rewards.verify_choice import verify_choice
-from infimmr_jax.rewards.verify_list import LIST_RULES, SET_RULES, verify_list, verify_set
+from infimmr_jax.rewards.verify_list import verify_list, verify_set
 from infimmr_jax.rewards.verify_math import decide, refusal, verify_gold, verify_math
-from infimmr_jax.rewards.verify_number import RULES as NUMBER_RULES
 from infimmr_jax.rewards.verify_number import verify_number
-from infimmr_jax.rewards.verify_region import BOX_RULES, POINT_RULES, SPAN_RULES, verify_box, verify_point, verify_span
-from infimmr_jax.rewards.verify_string import RULES as STRING_RULES
+from infimmr_jax.rewards.verify_region import verify_box, verify_point, verify_span
 from infimmr_jax.rewards.verify_string import verify_string
 
 # Quick verifiers are linear in the (bounded) length of the strings and run in the trainer; None means "ask a worker".
@@ -32,20 +30,6 @@ SLOW: dict[str, Callable[[str, str, Options], Verdict]] = {
     "math": verify_math,
     "math gold": verify_gold,
 }
-# Rules of each type by name; the first is the default.
-RULES: dict[str, tuple[str, ...]] = {
-    "math": ("equal",),
-    "choice": ("letter",),
-    "string": tuple(STRING_RULES),
-    "number": tuple(NUMBER_RULES),
-    "list": tuple(LIST_RULES),
-    "set": tuple(SET_RULES),
-    "box": tuple(BOX_RULES),
-    "point": ("in_box", *POINT_RULES),
-    "span": SPAN_RULES,
-    "action": ACTION_RULES,
-}
-ANSWER_TYPES = tuple(QUICK)
 # From which score on an answer counts as right, where one must say so: a box by the customary overlap, the rest whole.
 RIGHT_FROM = {"box": 0.5, "point": 0.5, "span": 0.5}
 
@@ -72,4 +56,4 @@ def slow_verdict(question: Question) -> Verdict:
     return SLOW[question.answer_type](question.gold, question.answer, question.options)
 
 
-__all__ = ["ANSWER_TYPES", "QUICK", "RULES", "SLOW", "quick_verdict", "right_from", "slow_verdict"]
+__all__ = ["QUICK", "SLOW", "quick_verdict", "right_from", "slow_verdict"]

@@ -26,6 +26,17 @@ def allowed_tokens(tokenizer: Any, model: ModelConfig) -> Bool[np.ndarray, "V"]:
     return allowed
 
 
+def response_texts(
+    tokenizer: Any, tokens: Int[np.ndarray, "P G R"], mask: Bool[np.ndarray, "P G R"]
+) -> list[list[str]]:
+    """The responses as text, without the end token; none are fine: a host may have nothing finished yet."""
+    P, G, R = tokens.shape
+    rows = zip(tokens.reshape(P * G, R), mask.reshape(P * G, R), strict=True)
+    ids = [row[kept].tolist() for row, kept in rows]
+    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return [texts[row * G : (row + 1) * G] for row in range(P)]
+
+
 def stop_tables(tokenizer: Any, stops: tuple[str, ...], vocabulary: int) -> Int[np.ndarray, "N T V"]:
     """One automaton per stop text: `table[n, state, token]` is the state after a token; the last one means "seen".
 

@@ -18,9 +18,9 @@ from etils import epath
 from pydantic import ValidationError
 
 from infimmr_jax.config import CheckpointSection, ConfigError, RunConfig
-from infimmr_jax.grpo.advantages import EstimatorState
-from infimmr_jax.grpo.state import TrainState
 from infimmr_jax.model.config import ModelConfig
+from infimmr_jax.objectives.advantages import EstimatorState
+from infimmr_jax.objectives.train_state import TrainState
 from infimmr_jax.parallel.hosts import largest_over_hosts, wait_for_hosts
 
 # What may differ between the run that saved and the one that goes on: none of it changes what is computed.

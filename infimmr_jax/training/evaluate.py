@@ -10,18 +10,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from infimmr_jax.config import Modality
 from infimmr_jax.data.records import Problem
-from infimmr_jax.evaluation.statistics import wilson
+from infimmr_jax.names import Modality
 from infimmr_jax.parallel.hosts import host_rows, sum_over_hosts
-from infimmr_jax.preprocess.seen import all_as_seen
+from infimmr_jax.preprocess.prompts import all_as_seen
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import score_groups
 from infimmr_jax.rewards.verifiers import right_from
 from infimmr_jax.rollout.state import Rollouts
-from infimmr_jax.training.scoring import response_texts, transcript
+from infimmr_jax.rollout.vocabulary import response_texts
+from infimmr_jax.training.scoring import transcript
 from infimmr_jax.training.setup import Setup
 from infimmr_jax.training.sinks import Sinks
+from infimmr_jax.training.statistics import wilson
 
 Sampler = Callable[[Any, Any], Rollouts]
 TRANSCRIPTS = 4

@@ -14,17 +14,17 @@ import numpy as np
 from infimmr_jax.config import DrawsSection, PhaseSection
 from infimmr_jax.data.curriculum import StepBatch
 from infimmr_jax.data.records import Problem
-from infimmr_jax.grpo.check import reward_limits, silence_bad_groups
-from infimmr_jax.grpo.length_rewards import overlong_rewards
-from infimmr_jax.grpo.step import Rewards
+from infimmr_jax.objectives.step import Rewards
 from infimmr_jax.parallel.hosts import host_rows, largest_over_hosts, leaders_rows, sum_over_hosts
-from infimmr_jax.preprocess.seen import all_as_seen
+from infimmr_jax.preprocess.prompts import all_as_seen
+from infimmr_jax.rewards.bad_groups import reward_limits, silence_bad_groups
+from infimmr_jax.rewards.lengths import overlong_rewards
 from infimmr_jax.rewards.router import Scores, grade_ahead, score_groups
 from infimmr_jax.rollout.state import Rollouts
+from infimmr_jax.rollout.vocabulary import response_texts
+from infimmr_jax.training.asking_again import asks_again, policy_generate
 from infimmr_jax.training.programs import tasks_of
 from infimmr_jax.training.running import Run
-from infimmr_jax.training.scoring import response_texts
-from infimmr_jax.training.second_pass import asks_again, policy_generate
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infimmr_jax.config import Modality, PhaseSection
+from infimmr_jax.config import PhaseSection
 from infimmr_jax.data.curriculum import iterate
-from infimmr_jax.grpo.schedules import Clock, learning_rate_at
+from infimmr_jax.names import Modality
+from infimmr_jax.objectives.schedules import Clock, learning_rate_at
 from infimmr_jax.rollout.state import SampleSettings
 from infimmr_jax.training.evaluate import heldout_numbers
 from infimmr_jax.training.groups import Groups, collect

@@ -14,24 +14,24 @@ import optax
 from jax.sharding import Mesh
 
 from infimmr_jax.config import OptimizerSection, PhaseSection, RunConfig
-from infimmr_jax.data.records import ANSWER_TYPES
-from infimmr_jax.grpo.advantages import init_estimator_state
-from infimmr_jax.grpo.schedules import Clock, coefficients, without_rates, without_schedules
-from infimmr_jax.grpo.state import TrainState, make_optimizer, state_shardings
-from infimmr_jax.grpo.step import Rewards, UpdateSettings, grpo_update, needs_reference
-from infimmr_jax.grpo.trainable import learning_factors, moves, thaws
 from infimmr_jax.model.config import ModelConfig
 from infimmr_jax.model.hf import load_params
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.qwen2_5_vl import abstract_params, init_params
+from infimmr_jax.names import ANSWER_TYPES
+from infimmr_jax.objectives.advantages import init_estimator_state
+from infimmr_jax.objectives.schedules import Clock, coefficients, without_rates, without_schedules
+from infimmr_jax.objectives.step import Rewards, UpdateSettings, grpo_update, needs_reference
+from infimmr_jax.objectives.train_state import TrainState, make_optimizer, state_shardings
+from infimmr_jax.objectives.trainable import learning_factors, moves, thaws
 from infimmr_jax.parallel.mesh import axis_size, batch_divisor, batch_sharding, replicated, shard_batch
 from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.rollout.sampler import sample
+from infimmr_jax.rollout.staged import StagedSampler, sample_staged, staged_sampler
 from infimmr_jax.rollout.stages import stage_count
 from infimmr_jax.rollout.state import Rollouts, SampleSettings
 from infimmr_jax.rollout.vocabulary import stop_tables
 from infimmr_jax.training.sft import SftBatch, sft_step
-from infimmr_jax.training.staged import StagedSampler, sample_staged, staged_sampler
 
 
 class Compilations:

@@ -11,7 +11,7 @@ import numpy as np
 
 from infimmr_jax.config.training import EVALUATED
 from infimmr_jax.errors import StoppedError
-from infimmr_jax.grpo.state import TrainState
+from infimmr_jax.objectives.train_state import TrainState
 from infimmr_jax.parallel.hosts import largest_over_hosts
 from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.rewards.pool import GraderPool

@@ -1,4 +1,4 @@
-"""From sampled tokens to text and scores, for training and for held-out evaluation."""
+"""A problem with its graded responses, as a row of transcripts.jsonl."""
 
 from __future__ import annotations
 
@@ -6,22 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
 
-from infimmr_jax.data.records import LOCATED, Problem
+from infimmr_jax.data.records import Problem
+from infimmr_jax.names import LOCATED
 from infimmr_jax.rewards.router import Scores
 from infimmr_jax.rollout.state import Rollouts, finish_reasons
-
-
-def response_texts(
-    tokenizer: Any, tokens: Int[np.ndarray, "P G R"], mask: Bool[np.ndarray, "P G R"]
-) -> list[list[str]]:
-    """The responses as text, without the end token; none are fine: a host may have nothing finished yet."""
-    P, G, R = tokens.shape
-    rows = zip(tokens.reshape(P * G, R), mask.reshape(P * G, R), strict=True)
-    ids = [row[kept].tolist() for row, kept in rows]
-    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
-    return [texts[row * G : (row + 1) * G] for row in range(P)]
 
 
 def transcript(

@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from infimmr_jax.config import ConfigError, Modality, ModelSection, RunConfig, SourceSection
+from infimmr_jax.config import ConfigError, RunConfig, SourceSection
 from infimmr_jax.data.conversations import read_conversations
 from infimmr_jax.data.curriculum import Curriculum, build_curriculum, heldout
 from infimmr_jax.data.readers import GoldCheck, below_root, read_source
 from infimmr_jax.data.records import Problem
 from infimmr_jax.data.selection import SourceReport
 from infimmr_jax.model.config import ModelConfig, TokenIds, config_from_shape, read_config, vision_layout
-from infimmr_jax.model.options import ModelOptions
+from infimmr_jax.model.options import ModelOptions, model_options
 from infimmr_jax.model.presets import PRESETS, check_preset
+from infimmr_jax.names import Modality
 from infimmr_jax.parallel.hosts import RowShare, row_share
 from infimmr_jax.parallel.mesh import batch_divisor, make_mesh
 from infimmr_jax.preprocess import tokenizer as tokenizers
@@ -166,18 +166,6 @@ def by_modality(sources: dict[Modality, Any]) -> list[tuple[Modality, Any]]:
     """Sources in the order text, caption, image: the order of keys in a file must not change a run's numbers."""
     order: tuple[Modality, ...] = ("text", "caption", "image")
     return [(modality, sources[modality]) for modality in order if modality in sources]
-
-
-def model_options(section: ModelSection) -> ModelOptions:
-    """How the configuration wants the model computed; few layers are faster unrolled, many compile faster scanned."""
-    layers = section.shape.num_layers if section.path is None and section.preset is None else None
-    return ModelOptions(
-        compute_dtype=jnp.dtype(section.compute_dtype),
-        param_dtype=jnp.dtype(section.param_dtype),
-        scan=layers is None or layers > 8,
-        remat=section.remat,
-        attention=section.attention,
-    )
 
 
 def _policy(config: RunConfig, run_dir: Path) -> tuple[Any, ModelConfig]:

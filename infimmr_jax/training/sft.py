@@ -14,22 +14,23 @@ import optax
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
-from infimmr_jax.config import Modality, SftSection, TrainableSection
+from infimmr_jax.config import SftSection, TrainableSection
 from infimmr_jax.data.conversations import Conversation
 from infimmr_jax.data.records import DataError, Problem
-from infimmr_jax.grpo.state import TrainState, apply_gradient
-from infimmr_jax.grpo.trainable import EVERYTHING, frozen_stopped, learning_factors
 from infimmr_jax.model.config import ModelConfig
 from infimmr_jax.model.decoder import head_kernel
 from infimmr_jax.model.logprobs import token_logprobs
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.qwen2_5_vl import branch_forward, trunk_forward
+from infimmr_jax.names import Modality
+from infimmr_jax.objectives.packed import packed_loss
+from infimmr_jax.objectives.train_state import TrainState, apply_gradient
+from infimmr_jax.objectives.trainable import EVERYTHING, frozen_stopped, learning_factors
 from infimmr_jax.parallel.hosts import RowShare
 from infimmr_jax.preprocess.batching import PromptBatch
+from infimmr_jax.preprocess.demonstrations import DemonstrationPlan, split_plan
+from infimmr_jax.preprocess.packing import PackedBatch, PackedShape, collate_packed, needed_shape, pack
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, EncodedPrompt, PromptPlan
-from infimmr_jax.training.encoding import DemonstrationPlan, split_plan
-from infimmr_jax.training.packed import packed_loss
-from infimmr_jax.training.packing import PackedBatch, PackedShape, collate_packed, needed_shape, pack
 
 
 @struct.dataclass

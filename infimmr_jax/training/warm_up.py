@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from infimmr_jax.config import PhaseSection
-from infimmr_jax.grpo.schedules import Clock
-from infimmr_jax.grpo.step import Rewards
+from infimmr_jax.objectives.schedules import Clock
+from infimmr_jax.objectives.step import Rewards
 from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.training.programs import Programs
 from infimmr_jax.training.setup import Setup

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from infimmr_jax.config import RunConfig
-from infimmr_jax.config.layers import merge_layers
+from infimmr_jax.config.merging import merge_layers
 from studies.curriculum.arms import arm_phases
 from studies.curriculum.run import ROOT, from_cold_start, run_arm, run_cold_start
 

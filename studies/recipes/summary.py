@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from infimmr_jax.evaluation.statistics import wilson
+from infimmr_jax.training.statistics import wilson
 
 MODALITIES = ("text", "caption", "image")
 BEGIN, END = "<!-- begin of what the command writes -->", "<!-- end of what the command writes -->"

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from infimmr_jax.bench import command, counts, parts
+from infimmr_jax.bench import counts, measure, parts
 from infimmr_jax.bench import work as working
-from infimmr_jax.bench.command import bench
+from infimmr_jax.bench.measure import bench
 from infimmr_jax.bench.parts import Ask, check, hash_rewards
 from infimmr_jax.bench.timing import Timer, matmul_rate
 from infimmr_jax.bench.work import Size, exact_prompts, load_work, lognormal_limits
@@ -110,7 +110,7 @@ def test_operations_and_bytes_of_lengths_that_differ_are_those_of_every_token(wo
     ],
 )
 def test_what_can_not_be_measured_is_said_before_anything_is_loaded(size, ask, sentence, monkeypatch):
-    monkeypatch.setattr(command, "load_work", None)
+    monkeypatch.setattr(measure, "load_work", None)
     with pytest.raises(ConfigError, match=sentence):
         bench("update", size, ask)
 
@@ -156,7 +156,7 @@ def test_rewards_are_a_fixed_hash_between_0_and_1():
 
 
 def test_one_object_with_times_rates_and_memory(work, monkeypatch):
-    monkeypatch.setattr(command, "load_work", lambda *_, **__: work)
+    monkeypatch.setattr(measure, "load_work", lambda *_, **__: work)
     found = json.loads(json.dumps(bench("prefill", SIZE, Ask(repeats=2))))
     part = found["parts"]["prefill"]
     assert part["wall_seconds"]["repeats"] == len(part["wall_seconds"]["each"]) == 2

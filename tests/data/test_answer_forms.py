@@ -3,10 +3,10 @@
 import pytest
 
 from infimmr_jax.data.answer_forms import FORMS, answer_text, without_nulls
-from infimmr_jax.data.records import ANSWER_TYPES, DataError
+from infimmr_jax.data.records import DataError
+from infimmr_jax.names import ANSWER_TYPES, RULES
+from infimmr_jax.names import ANSWER_TYPES as GRADED
 from infimmr_jax.rewards.regions import parse_boxes, parse_points, parse_span
-from infimmr_jax.rewards.verifiers import ANSWER_TYPES as GRADED
-from infimmr_jax.rewards.verifiers import RULES
 from infimmr_jax.rewards.verify_action import parse_action
 from infimmr_jax.rewards.verify_list import elements
 

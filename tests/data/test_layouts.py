@@ -15,7 +15,7 @@ from PIL import Image
 
 from infimmr_jax.config import DataSection, ImageSection, SourceSection
 from infimmr_jax.data.layouts import LAYOUTS, from_fields, from_math
-from infimmr_jax.data.options import split_options
+from infimmr_jax.data.question_options import split_options
 from infimmr_jax.data.readers import read_source
 from infimmr_jax.data.records import DataError
 from infimmr_jax.data.rows import problem_from_row

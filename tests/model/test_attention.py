@@ -160,7 +160,7 @@ def test_splash_equals_xla(form, monkeypatch):
 def test_splash_on_eight_devices_equals_xla_on_one():
     """Rows over (data, fsdp) and heads over tensor, under the mesh in use; in a process of its own."""
     program = f"""
-        import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]
+        import sys; sys.path[:0] = [{str(Path(__file__).parents[1] / "helpers")!r}]
         import jax, numpy as np
         from infimmr_jax.config import MeshSection
         from infimmr_jax.model import attention, splash

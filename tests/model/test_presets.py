@@ -8,11 +8,10 @@ import pytest
 
 from infimmr_jax.config import ConfigError, parse_config
 from infimmr_jax.model.config import _from_hf, to_hf_config
-from infimmr_jax.model.options import ModelOptions
+from infimmr_jax.model.options import ModelOptions, model_options
 from infimmr_jax.model.presets import PRESETS, check_preset
 from infimmr_jax.model.qwen2_5_vl import abstract_params
 from infimmr_jax.plan.abstract import planned_model
-from infimmr_jax.training.setup import model_options
 
 # 3B and 7B: counted in the published checkpoints; 32B and 72B: by the architecture (their names round them).
 COUNTS = {

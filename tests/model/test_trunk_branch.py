@@ -222,7 +222,7 @@ def test_untied_heads_use_their_own_matrix(params):
 def test_eight_devices_equal_one(config, params, mesh, tmp_path):
     """Log-probs and gradient of 8 prompts on 8 virtual devices against one device, in a process of its own."""
     program = f"""
-        import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]
+        import sys; sys.path[:0] = [{str(Path(__file__).parents[1] / "helpers")!r}]
         import jax, numpy as np
         from infimmr_jax.config import MeshSection
         from infimmr_jax.parallel.mesh import make_mesh, parameter_shardings, shard_batch

@@ -26,9 +26,9 @@ from infimmr_jax.parallel.mesh import make_mesh, replicated, shard_batch
 """
 UPDATE = """
 from small import *
-from infimmr_jax.grpo.schedules import Clock, coefficients
-from infimmr_jax.grpo.state import make_optimizer, state_shardings
-from infimmr_jax.grpo.step import grpo_update
+from infimmr_jax.objectives.schedules import Clock, coefficients
+from infimmr_jax.objectives.train_state import make_optimizer, state_shardings
+from infimmr_jax.objectives.step import grpo_update
 from infimmr_jax.plan import hlo
 from infimmr_jax.rollout.sampler import sample
 from infimmr_jax.rollout.state import SampleSettings
@@ -94,7 +94,7 @@ print("equal")
 
 def on_eight_devices(script, tmp_path):
     path = tmp_path / "eight.py"
-    path.write_text(START.format(here=str(Path(__file__).parents[1] / "grpo")) + script)
+    path.write_text(START.format(here=str(Path(__file__).parents[1] / "helpers")) + script)
     environment = {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
         "JAX_PLATFORMS": "cpu",

@@ -3,8 +3,7 @@
 import pytest
 
 from infimmr_jax.data.records import DataError, Problem
-from infimmr_jax.preprocess.prompts import Picture
-from infimmr_jax.preprocess.seen import all_as_seen, as_seen
+from infimmr_jax.preprocess.prompts import Picture, all_as_seen, as_seen
 
 WIDE, TALL = Picture(b"", (1, 4, 10)), Picture(b"", (1, 20, 6))
 

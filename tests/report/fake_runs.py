@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 from PIL import Image, ImageDraw
 
-from infimmr_jax.evaluation.statistics import wilson
+from infimmr_jax.training.statistics import wilson
 
 PHASES = (("1 text", "text"), ("2 image + caption", "caption"), ("3 image alone", "image"))
 HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1"> <!-- {{ 7*7 }} &lt;b&gt;'

@@ -10,11 +10,12 @@ import pytest
 
 from infimmr_jax.config import RewardSection
 from infimmr_jax.data.records import Problem
+from infimmr_jax.names import ANSWER_TYPES
 from infimmr_jax.rewards.format import FORMATS
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import score_groups
 from infimmr_jax.rewards.verdict import Options, Question
-from infimmr_jax.rewards.verifiers import ANSWER_TYPES, quick_verdict, slow_verdict
+from infimmr_jax.rewards.verifiers import quick_verdict, slow_verdict
 
 CASES = Path(__file__).parent / "cases"
 

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from infimmr_jax.names import RULES
 from infimmr_jax.rewards.ideal import ideal_answer
 from infimmr_jax.rewards.verdict import Options, Question
-from infimmr_jax.rewards.verifiers import RULES, quick_verdict
+from infimmr_jax.rewards.verifiers import quick_verdict
 
 GOLDS = {
     "choice": "B",

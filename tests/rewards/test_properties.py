@@ -6,11 +6,12 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from infimmr_jax.names import ANSWER_TYPES
 from infimmr_jax.rewards.extract import extract
 from infimmr_jax.rewards.format import FORMATS, format_error
 from infimmr_jax.rewards.numbers import parse_number
 from infimmr_jax.rewards.verdict import Options, Question
-from infimmr_jax.rewards.verifiers import ANSWER_TYPES, quick_verdict, slow_verdict
+from infimmr_jax.rewards.verifiers import quick_verdict, slow_verdict
 from infimmr_jax.rewards.verify_math import decide, verify_math
 
 WHOLE = st.integers(-(10**15), 10**15)

@@ -4,8 +4,9 @@ import math
 
 import pytest
 
+from infimmr_jax.names import ANSWER_TYPES, RULES
 from infimmr_jax.rewards.verdict import Options, Question
-from infimmr_jax.rewards.verifiers import ANSWER_TYPES, QUICK, RULES, quick_verdict, slow_verdict
+from infimmr_jax.rewards.verifiers import QUICK, quick_verdict, slow_verdict
 from infimmr_jax.rewards.verify_action import verify_action
 from infimmr_jax.rewards.verify_choice import verify_choice
 from infimmr_jax.rewards.verify_list import verify_list, verify_set
@@ -88,3 +89,23 @@ def test_the_cosine_rule_against_its_formula() -> None:
 def test_the_distance_rule_against_its_formula() -> None:
     score = verify_point("(0, 0)", "(30, 40)", Options(rule="distance")).score
     assert score == pytest.approx(math.exp(-(50**2) / (2 * 50**2)))
+
+
+def test_the_rules_that_configurations_may_name_are_those_of_the_verifiers():
+    from infimmr_jax.names import ANSWER_TYPES, REWARD_COMPONENTS, RULES
+    from infimmr_jax.rewards import components, verify_action, verify_list, verify_number, verify_region, verify_string
+    from infimmr_jax.rewards.verifiers import QUICK
+
+    tables = {
+        "string": verify_string.RULES,
+        "number": verify_number.RULES,
+        "list": verify_list.LIST_RULES,
+        "set": verify_list.SET_RULES,
+        "box": verify_region.BOX_RULES,
+        "point": ("in_box", *verify_region.POINT_RULES),
+        "span": verify_region.SPAN_RULES,
+        "action": verify_action.ACTION_RULES,
+    }
+    assert {name: rules for name, rules in RULES.items() if name in tables} == {n: tuple(t) for n, t in tables.items()}
+    assert set(ANSWER_TYPES) == set(QUICK) == set(RULES)
+    assert ("accuracy", "format", *components.COMPONENTS) == REWARD_COMPONENTS

@@ -3,15 +3,11 @@
 import dataclasses
 import functools
 import itertools
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "grpo"))
 from small import ALLOWED, EOS, MODEL, OPTIONS, prompts
 
 from infimmr_jax.model.qwen2_5_vl import init_params, trunk_forward

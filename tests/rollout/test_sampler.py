@@ -2,19 +2,15 @@
 
 import dataclasses
 import functools
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "grpo"))
 from small import ALLOWED, EOS, MODEL, OPTIONS, PAD, prompts
 
-from infimmr_jax.grpo.step import response_logprobs
 from infimmr_jax.model.qwen2_5_vl import branch_forward, init_params, logits, trunk_forward
+from infimmr_jax.objectives.step import response_logprobs
 from infimmr_jax.rollout.choosing import draw, truncate
 from infimmr_jax.rollout.sampler import sample
 from infimmr_jax.rollout.state import SampleSettings

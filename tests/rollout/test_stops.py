@@ -2,14 +2,10 @@
 
 import dataclasses
 import functools
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "grpo"))
 from small import ALLOWED, MODEL, OPTIONS, PAD, prompts
 
 from infimmr_jax.model.qwen2_5_vl import init_params

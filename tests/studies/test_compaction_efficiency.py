@@ -1,14 +1,10 @@
 """The table of efficiencies is computed as the sampler moves from shape to shape."""
 
 import dataclasses
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "grpo"))
 from small import ALLOWED, EOS, MODEL, OPTIONS, prompts
 
 from infimmr_jax.bench.work import Size, lognormal_limits

@@ -13,7 +13,7 @@ from PIL import Image
 from tiny import tiny_tree
 
 from infimmr_jax.config import RunConfig, apply_overrides, parse_config
-from infimmr_jax.data.records import ANSWER_TYPES
+from infimmr_jax.names import ANSWER_TYPES
 from infimmr_jax.report.html import write_report
 from infimmr_jax.rewards.router import score_groups
 from infimmr_jax.training import evaluate, groups

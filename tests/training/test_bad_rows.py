@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from tiny import tiny_tree
 
+from infimmr_jax.commands.prepare import prepare as convert
 from infimmr_jax.config import ImageSection, apply_overrides, load_config, parse_config
 from infimmr_jax.data.curriculum import iterate
-from infimmr_jax.data.prepare import prepare as convert
 from infimmr_jax.data.readers import read_source
 from infimmr_jax.preprocess.images import open_image
 from infimmr_jax.rewards.pool import GraderPool

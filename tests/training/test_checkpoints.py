@@ -13,9 +13,9 @@ from tiny import tiny_config
 
 from infimmr_jax.config import ConfigError, RunConfig
 from infimmr_jax.errors import StoppedError
-from infimmr_jax.grpo.advantages import EstimatorState
-from infimmr_jax.grpo.state import TrainState
 from infimmr_jax.model.config import TokenIds, config_from_shape
+from infimmr_jax.objectives.advantages import EstimatorState
+from infimmr_jax.objectives.train_state import TrainState
 from infimmr_jax.training.checkpoints import Checkpoints, Place, checkpoint_directory, has_checkpoint
 from infimmr_jax.training.directory import translated
 

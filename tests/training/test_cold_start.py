@@ -11,9 +11,9 @@ from tiny import tiny_config
 from infimmr_jax.config import ConfigError
 from infimmr_jax.data.records import DataError
 from infimmr_jax.parallel.hosts import RowShare
+from infimmr_jax.preprocess.packing import PackedBatch
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.training.cold_start import plan_shape
-from infimmr_jax.training.packing import PackedBatch
 from infimmr_jax.training.programs import Programs
 from infimmr_jax.training.setup import prepare
 from infimmr_jax.training.sft import Drawn, learning_rate_at

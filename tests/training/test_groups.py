@@ -3,7 +3,7 @@
 import numpy as np
 
 from infimmr_jax.config import DrawsSection
-from infimmr_jax.grpo.step import Rewards
+from infimmr_jax.objectives.step import Rewards
 from infimmr_jax.training.groups import kept_groups
 
 

@@ -11,7 +11,7 @@ import pytest
 from tiny import tiny_config
 
 from infimmr_jax.errors import StoppedError
-from infimmr_jax.grpo.state import TrainState, apply_gradient
+from infimmr_jax.objectives.train_state import TrainState, apply_gradient
 from infimmr_jax.training.checkpoints import Place
 from infimmr_jax.training.running import Preempted, Run
 

@@ -1,24 +1,20 @@
 """The cold start: what a demonstration says, what trains, and at which rate."""
 
 import dataclasses
-import sys
-from pathlib import Path
 from typing import get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small import ALLOWED, MODEL, OPTIONS, PAD, prompts, rollouts, train_state
 
 from infimmr_jax.config import GrpoSection, OptimizerSection, PromptSection, SftSection
 from infimmr_jax.data.records import DataError, Problem
-from infimmr_jax.grpo.state import make_optimizer
+from infimmr_jax.objectives.train_state import make_optimizer
 from infimmr_jax.preprocess.prompts import INSTRUCTIONS
 from infimmr_jax.rewards.format import format_error
 from infimmr_jax.training.sft import SftBatch, demonstration, encode_response, learning_rate_at, sft_step, stage_of
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "grpo"))
-from small import ALLOWED, MODEL, OPTIONS, PAD, prompts, rollouts, train_state
 
 SOURCES = {"text": [{"reader": "synthetic", "families": ["bars"], "size": 10}]}
 SFT = SftSection.model_validate(

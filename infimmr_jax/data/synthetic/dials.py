@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import random
 
-from infimmr_jax.data.records import AnswerType
 from infimmr_jax.data.synthetic.canvas import Canvas
 from infimmr_jax.data.synthetic.scene import Scene
+from infimmr_jax.names import AnswerType
 
 
 def clock(rng: random.Random) -> Scene:

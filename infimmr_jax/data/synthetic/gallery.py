@@ -9,8 +9,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from infimmr_jax.data.records import CHOICE_LETTERS, Problem
+from infimmr_jax.data.records import Problem
 from infimmr_jax.data.synthetic import FAMILIES, make_problem
+from infimmr_jax.names import CHOICE_LETTERS
 
 ZOOM = 2
 COLUMNS = 6

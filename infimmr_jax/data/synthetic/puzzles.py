@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from infimmr_jax.data.records import AnswerType
 from infimmr_jax.data.synthetic.canvas import COLOURS, Canvas
 from infimmr_jax.data.synthetic.scene import Scene
+from infimmr_jax.names import AnswerType
 
 PLACES = ("upper left", "upper right", "lower left", "lower right")
 

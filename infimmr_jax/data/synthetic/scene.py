@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from infimmr_jax.data.records import AnswerType
 from infimmr_jax.data.synthetic.canvas import Canvas
+from infimmr_jax.names import AnswerType
 
 
 @dataclasses.dataclass(frozen=True)

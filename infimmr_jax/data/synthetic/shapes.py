@@ -6,9 +6,9 @@ import math
 import random
 from collections import Counter
 
-from infimmr_jax.data.records import AnswerType
 from infimmr_jax.data.synthetic.canvas import COLOURS, Canvas
 from infimmr_jax.data.synthetic.scene import Scene
+from infimmr_jax.names import AnswerType
 
 SHAPES = ("circle", "square", "triangle")
 CELLS = [(column, row) for row in range(3) for column in range(4)]

@@ -1,0 +1,96 @@
+"""What `infimmr doctor --config` looks at: the model, every source, and the directories a run would write to."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from infimmr_jax.config import ConfigError, RunConfig, SourceSection
+from infimmr_jax.data.conversations import read_conversations
+from infimmr_jax.data.readers import below_root, read_source, source_name
+from infimmr_jax.model.config import read_config
+from infimmr_jax.model.hf import check_tensors, open_tensors
+from infimmr_jax.model.presets import check_preset
+from infimmr_jax.names import Modality
+from infimmr_jax.preprocess.tokenizer import load_tokenizer
+from infimmr_jax.training.checkpoints import checkpoint_directory
+
+ROWS = 4  # a source is read until so many can be used: a look, not the check that training makes
+
+
+class TroubleError(Exception):
+    """A check that failed; the message says what is wrong and what to do."""
+
+
+def configured_checks(config: RunConfig) -> dict[str, Callable[[], str]]:
+    """A check for everything on disk that a configuration names; each returns what it found, or raises."""
+    checks: dict[str, Callable[[], str]] = {"model": functools.partial(_model, config)}
+    for where, source, modality in _sources(config):
+        checks[f"{where} ({modality})"] = functools.partial(_source, source, modality, config)
+    for given in config.sft.conversations if config.sft is not None else ():
+        checks[f"sft.conversations ({given.path})"] = functools.partial(_conversations, given.path, config)
+    checks["output"] = functools.partial(_writable, config.output, "output")
+    directory = checkpoint_directory(config.checkpoint, config.output)
+    if "://" not in str(directory):
+        checks["checkpoints"] = functools.partial(_writable, Path(directory), "checkpoint.directory")
+    return checks
+
+
+def _model(config: RunConfig) -> str:
+    path = config.model.path
+    if path is None:
+        return "made from scratch"
+    model = read_config(path)
+    if config.model.preset is not None:
+        check_preset(model, config.model.preset, str(path))
+    with open_tensors(path) as stored:
+        check_tensors(stored, model, path)
+        tensors = len(stored)
+    return f"{path}: {tensors} tensors of the right shapes, a tokenizer of {len(load_tokenizer(path)):,} entries"
+
+
+def _sources(config: RunConfig) -> Iterator[tuple[str, SourceSection, Modality]]:
+    """Every different source with the modality it is read for, and the key that names it first."""
+    named = [
+        (f"phases.{index}.sources.{number}", source, phase.modality)
+        for index, phase in enumerate(config.phases)
+        for number, source in enumerate(phase.sources)
+    ]
+    sections = {"evaluation.sources": config.evaluation.sources}
+    if config.sft is not None:
+        sections["sft.sources"] = config.sft.sources
+    for key, by_modality in sections.items():
+        for modality, sources in by_modality.items():
+            named += [(f"{key}.{modality}.{number}", source, modality) for number, source in enumerate(sources)]
+    seen = set()
+    for where, source, modality in named:
+        what = source.model_dump_json(exclude={"weight"}), modality
+        if what not in seen:
+            seen.add(what)
+            yield where, source, modality
+
+
+def _source(source: SourceSection, modality: Modality, config: RunConfig) -> str:
+    few = source.model_copy(update={"size": min(ROWS, source.size or ROWS)})
+    problems, rejected = read_source(few, modality, config.data)
+    name = source_name(source)
+    if not problems:
+        why = f"the first: {rejected[0]}" if rejected else "the file is empty"
+        raise TroubleError(f"no row of {name} can be used for {modality} problems; {why}")
+    beside = f", {len(rejected)} before them can not: {rejected[0]}" if rejected else ""
+    return f"{name}: the first {len(problems)} rows can be used{beside}"
+
+
+def _conversations(name: str, config: RunConfig) -> str:
+    path = below_root(name, config.data, "sft.conversations")
+    found, _ = read_conversations(path, config.data.max_images, config.data.image, ROWS)
+    return f"{path}: the first {len(found)} rows can be used"
+
+
+def _writable(directory: Path, key: str) -> str:
+    nearest = next(path for path in (directory.resolve(), *directory.resolve().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise ConfigError(f"{directory} can not be written ({nearest} is in the way): set {key} to another place")
+    return f"{directory} can be written"
