@@ -16,11 +16,12 @@ import jax
 import numpy as np
 
 from infimmr_jax.config import load_config
+from infimmr_jax.objectives.supervised import SftBatch
 from infimmr_jax.preprocess.packing import PackedBatch
 from infimmr_jax.rewards.pool import GraderPool
+from infimmr_jax.training.demonstration_batches import supervised_rate
 from infimmr_jax.training.programs import Programs
 from infimmr_jax.training.setup import prepare
-from infimmr_jax.training.sft import SftBatch, learning_rate_at
 
 
 def slots(batch: SftBatch | PackedBatch) -> tuple[int, int, int]:
@@ -37,16 +38,16 @@ def measure(config_path: Path, overrides: list[str], steps: int) -> str:
     with tempfile.TemporaryDirectory() as folder, GraderPool() as pool:
         config = load_config(config_path, [f"output={folder}", "evaluation={}", *overrides])
         setup = prepare(config, Path(folder), pool)
-    assert setup.demonstrations is not None
+    assert setup.demonstrations
     assert config.sft is not None
     programs = Programs(setup)
     state = programs.start()
-    batches = [setup.demonstrations(step) for step in range(steps)]
+    batches = [setup.demonstrations[0](step) for step in range(steps)]
     counts = np.asarray([slots(batch) for batch in batches])
     seconds, losses = [], []
     for step, batch in enumerate(batches):
         began = time.monotonic()
-        state, metrics = programs.cold_start(state, batch, learning_rate_at(step, config.sft))
+        state, metrics = programs.supervise(state, batch, supervised_rate(step, config.sft))
         losses.append(float(jax.device_get(metrics["loss"])))
         seconds.append(time.monotonic() - began)
     # The steps that compiled are known by their time: a median of the others is what a long run sees.

@@ -107,12 +107,14 @@ def _medians(
 def _response_flops(row: dict[str, Any], settings: RunConfig, model: ModelConfig) -> float:
     if row["kind"] == "sft":
         return 3 * token_flops(model, row["tokens_per_second"] * row["time/step"])
-    passes = settings.phases[row["phase_index"]].grpo.updates_per_batch
+    passes = settings.grpo_phases[row["phase_index"]].grpo.updates_per_batch
     return (1 + 3 * passes) * token_flops(model, row["rollout/tokens"])
 
 
 def _ceilings(settings: RunConfig, model: ModelConfig) -> dict[str, float]:
-    largest = max(settings.phases, key=lambda phase: phase.prompts_per_step * phase.group_size * phase.max_response)
+    largest = max(
+        settings.grpo_phases, key=lambda phase: phase.prompts_per_step * phase.group_size * phase.max_response
+    )
     rows = max(1, largest.prompts_per_step * largest.group_size // jax.device_count())
     given = settings.model.compute_dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     return ceilings_of(model, jnp.dtype(given), rows * largest.max_response, rows)

@@ -195,7 +195,7 @@ def _sources(
     """Every different file source, with the barest modality it is used under (image before caption)."""
     order: tuple[Modality, ...] = ("text", "caption", "image")
     groups: list[tuple[Modality, tuple[SourceSection, ...]]] = [
-        (phase.modality, phase.sources) for phase in config.phases
+        (phase.modality, phase.sources) for phase in config.grpo_phases
     ]
     if heldout:
         groups += config.evaluation.sources.items()

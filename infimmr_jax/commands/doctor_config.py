@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from infimmr_jax.config import ConfigError, RunConfig, SourceSection
+from infimmr_jax.config import ConfigError, PhaseSection, RunConfig, SftPhaseSection, SourceSection
 from infimmr_jax.data.conversations import read_conversations
 from infimmr_jax.data.readers import below_root, read_source, source_name
 from infimmr_jax.model.config import read_config
@@ -56,11 +56,15 @@ def _sources(config: RunConfig) -> Iterator[tuple[str, SourceSection, Modality]]
     named = [
         (f"phases.{index}.sources.{number}", source, phase.modality)
         for index, phase in enumerate(config.phases)
+        if isinstance(phase, PhaseSection)
         for number, source in enumerate(phase.sources)
     ]
     sections = {"evaluation.sources": config.evaluation.sources}
     if config.sft is not None:
         sections["sft.sources"] = config.sft.sources
+    for index, phase in enumerate(config.phases):
+        if isinstance(phase, SftPhaseSection):
+            sections[f"phases.{index}.sources"] = phase.sources
     for key, by_modality in sections.items():
         for modality, sources in by_modality.items():
             named += [(f"{key}.{modality}.{number}", source, modality) for number, source in enumerate(sources)]

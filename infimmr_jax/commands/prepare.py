@@ -7,10 +7,20 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from infimmr_jax.commands.prepare_report import SourceSummary, as_markdown, histogram
-from infimmr_jax.config import DataSection, RewardSection, RunConfig, SourceSection, dump_config
+from infimmr_jax.config import (
+    DataSection,
+    EvaluationSection,
+    PhaseSection,
+    RewardSection,
+    RunConfig,
+    SftPhaseSection,
+    SftSection,
+    SourceSection,
+    dump_config,
+)
 from infimmr_jax.data.captions import leaks_answer
 from infimmr_jax.data.curation import Dropped, Embed, balanced, find_contaminated, find_duplicates
 from infimmr_jax.data.readers import GoldCheck, Rejected, read_source, source_name
@@ -20,6 +30,8 @@ from infimmr_jax.names import Modality
 from infimmr_jax.rewards.pool import GraderPool
 
 MODALITIES: tuple[Modality, ...] = ("text", "caption", "image")
+
+AnySection = TypeVar("AnySection", bound=PhaseSection | SftPhaseSection | SftSection | EvaluationSection)
 
 
 @dataclasses.dataclass
@@ -93,10 +105,10 @@ def _sources(config: RunConfig) -> list[_Source]:
     """Each different file source once, with the modalities it is used under and the rules of its first use."""
     run = config.reward
     used: list[tuple[SourceSection, Modality, RewardSection, bool]] = [
-        (source, phase.modality, phase.reward, False) for phase in config.phases for source in phase.sources
+        (source, phase.modality, phase.reward, False) for phase in config.grpo_phases for source in phase.sources
     ]
-    for given, is_benchmark in ((config.sft, False), (config.evaluation, True)):
-        sources = {} if given is None else given.sources
+    for given in (*config.demonstrations, config.evaluation):
+        is_benchmark, sources = given is config.evaluation, given.sources
         used += [(source, name, run, is_benchmark) for name, several in sources.items() for source in several]
     found: dict[str, _Source] = {}
     for section, modality, reward, is_benchmark in used:
@@ -242,6 +254,13 @@ def _converted(config: RunConfig, sources: Sequence[_Source], output: Path) -> R
     def all_of(sections: Sequence[SourceSection]) -> tuple[SourceSection, ...]:
         return tuple(replaced(section) for section in sections)
 
+    def with_replaced(section: AnySection) -> AnySection:
+        given = section.sources
+        if isinstance(given, dict):
+            given = {name: all_of(group) for name, group in given.items()}
+            return cast(AnySection, section.model_copy(update={"sources": given}))
+        return cast(AnySection, section.model_copy(update={"sources": all_of(given)}))
+
     changes: dict[str, Any] = {
         "data": config.data.model_copy(
             update={
@@ -250,14 +269,10 @@ def _converted(config: RunConfig, sources: Sequence[_Source], output: Path) -> R
                 "curation": config.data.curation.model_copy(update={"benchmarks": (), "image_cosine": None}),
             }
         ),
-        "phases": tuple(phase.model_copy(update={"sources": all_of(phase.sources)}) for phase in config.phases),
-        "evaluation": config.evaluation.model_copy(
-            update={"sources": {name: all_of(group) for name, group in config.evaluation.sources.items()}}
-        ),
+        "phases": tuple(map(with_replaced, config.phases)),
+        "evaluation": with_replaced(config.evaluation),
+        "sft": None if config.sft is None else with_replaced(config.sft),
     }
-    if config.sft is not None:
-        shown = {name: all_of(group) for name, group in config.sft.sources.items()}
-        changes["sft"] = config.sft.model_copy(update={"sources": shown})
     return config.model_copy(update=changes)
 
 

@@ -169,7 +169,9 @@ def _copied(image: str | bytes, out: Path) -> str:
 
 def _sources(config: RunConfig) -> Iterator[tuple[SourceSection, Modality]]:
     """Every different source of the phases, in the modality it is used under."""
-    used = {(source.model_dump_json(), phase.modality): source for phase in config.phases for source in phase.sources}
+    used = {
+        (source.model_dump_json(), phase.modality): source for phase in config.grpo_phases for source in phase.sources
+    }
     for (_, modality), source in used.items():
         yield source, modality
 

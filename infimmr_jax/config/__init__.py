@@ -33,7 +33,8 @@ from infimmr_jax.config.reward import (
     SecondPassSection,
 )
 from infimmr_jax.config.run import RunConfig
-from infimmr_jax.config.sections import PolicyConfig
+from infimmr_jax.config.sections import PHASES, PolicyConfig
+from infimmr_jax.config.stages import StageSpec, stage_lengths, stage_specs
 from infimmr_jax.config.training import (
     CheckpointSection,
     EvaluationSection,
@@ -41,11 +42,13 @@ from infimmr_jax.config.training import (
     KeepBestSection,
     LoggingSection,
     MeshSection,
+    SftPhaseSection,
     SftSection,
     SftStage,
 )
 
 __all__ = [
+    "PHASES",
     "CheckpointSection",
     "CoefficientSection",
     "ConfigError",
@@ -83,10 +86,12 @@ __all__ = [
     "RunConfig",
     "SecondPassSection",
     "Section",
+    "SftPhaseSection",
     "SftSection",
     "SftStage",
     "Share",
     "SourceSection",
+    "StageSpec",
     "TrainableSection",
     "VideoSection",
     "VisionShape",
@@ -95,4 +100,6 @@ __all__ = [
     "dump_phases",
     "load_config",
     "parse_config",
+    "stage_lengths",
+    "stage_specs",
 ]

@@ -16,7 +16,7 @@ LEARNING_RATE_MOVES = ("schedule", "warmup_steps", "final_share")
 def sequence_mistake(config: RunSections) -> str | None:
     """What `mesh.sequence` does not divide, as a sentence; None when it divides all it splits."""
     parts = config.mesh.sequence
-    for index, phase in enumerate(config.phases):
+    for index, phase in _grpo_phases(config):
         if phase.group_size % parts:
             return (
                 f"mesh.sequence: {parts} devices split every group, and phases.{index}.group_size {phase.group_size} "
@@ -39,7 +39,7 @@ def sequence_mistake(config: RunSections) -> str | None:
 def phase_mistakes(config: RunSections) -> str | None:
     """The first thing that can not work in one of the phases, as a sentence that names its key; None when all can."""
     moved_reference = None
-    for index, phase in enumerate(config.phases):
+    for index, phase in _grpo_phases(config):
         where = f"phases.{index}"
         mistake = _reward_mistake(phase) or _draw_mistake(phase)
         if mistake is not None:
@@ -69,7 +69,7 @@ def phase_mistakes(config: RunSections) -> str | None:
                     f"{where}.optimizer.{key}: with span 'run' the schedule is one for the whole curriculum; "
                     "set span: phase, or change the run's optimizer"
                 )
-        total = phase.steps if optimizer.span == "phase" else sum(part.steps for part in config.phases)
+        total = phase.steps if optimizer.span == "phase" else sum(part.steps for part in config.grpo_phases)
         if optimizer.warmup_steps >= total:
             return (
                 f"{where}.optimizer.warmup_steps: {optimizer.warmup_steps} leaves nothing of the {total} steps; "
@@ -77,7 +77,7 @@ def phase_mistakes(config: RunSections) -> str | None:
             )
         for name in ("kl", "entropy", "perception"):
             part = getattr(phase.grpo, name)
-            span = phase.steps if part.span == "phase" else sum(part.steps for part in config.phases)
+            span = phase.steps if part.span == "phase" else sum(part.steps for part in config.grpo_phases)
             if part.schedule != "constant" and part.end_step is None and part.start_step >= span:
                 return (
                     f"{where}.grpo.{name}.start_step: {part.start_step} is not before the end of the {span} steps; "
@@ -90,6 +90,10 @@ def phase_mistakes(config: RunSections) -> str | None:
                 "choose a buffer of at most max_response"
             )
     return None
+
+
+def _grpo_phases(config: RunSections) -> list[tuple[int, PhaseSection]]:
+    return [(index, phase) for index, phase in enumerate(config.phases) if isinstance(phase, PhaseSection)]
 
 
 def _reward_mistake(phase: PhaseSection) -> str | None:

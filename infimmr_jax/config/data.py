@@ -118,7 +118,7 @@ class PromotionSection(Section):
 
 
 class PhaseSection(Section):
-    """One phase of the curriculum.
+    """One phase of the curriculum that learns by GRPO.
 
     `modality` says what the prompt shows: `text` no image, `caption` image and caption, `image` the image alone.
     `caption_dropout` is the share of a caption phase's problems that are shown without their caption, at its first and
@@ -128,6 +128,7 @@ class PhaseSection(Section):
     `promotion` can end the phase before its `steps`.
     """
 
+    kind: Literal["grpo"] = "grpo"
     name: str
     modality: Modality
     steps: PositiveInt

@@ -35,6 +35,7 @@ def inherit(tree: Any) -> Any:
     if not isinstance(tree, dict) or not isinstance(tree.get("phases"), list | tuple):
         return tree
     phases = [dict(phase) if isinstance(phase, dict) else phase for phase in tree["phases"]]
+    takers = {name: ("grpo", "sft") if name == "trainable" else ("grpo",) for name in INHERITED}
     for name, section in INHERITED.items():
         base = tree.get(name, {})
         try:
@@ -44,7 +45,8 @@ def inherit(tree: Any) -> Any:
         if isinstance(base, Section):
             base = base.model_dump(exclude_unset=True)
         for phase in phases:
-            if isinstance(phase, dict) and isinstance(phase.get(name, {}), dict):
+            takes = isinstance(phase, dict) and (name in phase or phase.get("kind", "grpo") in takers[name])
+            if takes and isinstance(phase.get(name, {}), dict):
                 phase[name] = merge(_without_clip(base, phase[name]), phase[name], section) if name in phase else whole
     return {**tree, "phases": phases}
 
@@ -78,6 +80,8 @@ def without_inherited(tree: Tree) -> Tree:
     """A dumped run in which each phase holds only what differs from the run's sections."""
     for phase in tree["phases"]:
         for name, section in INHERITED.items():
+            if name not in phase:
+                continue
             phase[name] = differences(phase[name], tree[name], section)
             if not phase[name]:
                 del phase[name]

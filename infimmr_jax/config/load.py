@@ -15,6 +15,7 @@ from infimmr_jax.config.base import ConfigError, Section
 from infimmr_jax.config.inheritance import without_inherited
 from infimmr_jax.config.merging import merge_layers
 from infimmr_jax.config.run import RunConfig
+from infimmr_jax.config.sections import PHASES
 
 
 def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -104,9 +105,11 @@ def dump_phases(config: RunConfig) -> str:
 
 
 def _sentence(item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"]) or "top level"
+    where = ".".join(str(part) for part in _keys(item["loc"])) or "top level"
     if item["type"] == "value_error" and not item["loc"]:
         return str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "phase_kind":
+        return f"{where}.kind: {item['msg']} (got {item['input'].get('kind')!r:.80})"
     if item["type"] != "extra_forbidden":
         return f"{where}: {item['msg']} (got {item['input']!r:.80})"
     known = list(_section_at(item["loc"][:-1]).model_fields)
@@ -115,9 +118,17 @@ def _sentence(item: Any) -> str:
     return f"{where}: unknown key; {hint}"
 
 
+def _keys(location: tuple[int | str, ...]) -> list[int | str]:
+    """The keys of an error's location, without the kinds that unions put between them."""
+    inside_phase = len(location) > 2 and location[0] == "phases"
+    return [part for place, part in enumerate(location) if not (inside_phase and place == 2)]
+
+
 def _section_at(location: tuple[int | str, ...]) -> type[Section]:
     """The Section class at a validation error's location."""
     current: Any = RunConfig
+    if len(location) > 2 and location[0] == "phases":
+        current, location = PHASES[str(location[2])], location[3:]
     for part in location:
         if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
             current = current.model_fields[part].annotation

@@ -3,8 +3,9 @@
 Sections (and sections inside them) are merged key by key; every other value, lists and free mappings such as
 `reward.weights` among them, is replaced as a whole. Two keys of a file are instructions to the merging:
 
-`phases` as a mapping changes the phases of the files before it. Its keys are `all`, a modality, a phase's number (from
-0) or its name, its values are keys of a phase; the more specific one wins, in this order. As a list it replaces them.
+`phases` as a mapping changes the phases of the files before it. Its keys are `all` (those that learn by GRPO), a
+modality, a phase's number (from 0) or its name, its values are keys of a phase; the more specific one wins, in this
+order. As a list it replaces them.
 
 `scales` holds further values, merged right after those of its own file: `small` for a model made from scratch,
 `published` for a checkpoint or a published size (`model.path`, `model.preset`). Recipes keep there what depends on the
@@ -18,8 +19,8 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from infimmr_jax.config.base import ConfigError, Section
-from infimmr_jax.config.data import PhaseSection
 from infimmr_jax.config.inheritance import merge
+from infimmr_jax.config.sections import PHASES
 from infimmr_jax.names import Modality
 
 Tree = dict[str, Any]
@@ -79,14 +80,15 @@ def _change_phases(phases: Any, changes: Tree, name: str) -> list[Any]:
     for _, places, value in sorted(steps, key=lambda step: step[0]):
         for place in places:
             if isinstance(phases[place], dict):  # what is malformed is left to the validation
-                phases[place] = merge(phases[place], value, PhaseSection)
+                kind = str(phases[place].get("kind", "grpo"))
+                phases[place] = merge(phases[place], value, PHASES.get(kind, PHASES["grpo"]))
     return phases
 
 
 def _places(phases: list[Any], key: str) -> tuple[int, list[int]]:
     numbers = range(len(phases))
     if key == "all":
-        return 0, list(numbers)
+        return 0, [i for i in numbers if _of(phases[i], "kind") in (None, "grpo")]
     if key in get_args(Modality):
         return 1, [i for i in numbers if _of(phases[i], "modality") == key]
     if key.isdigit():

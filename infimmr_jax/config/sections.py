@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from infimmr_jax.config.base import Section
 from infimmr_jax.config.data import DataSection, PhaseSection
@@ -18,8 +19,24 @@ from infimmr_jax.config.training import (
     GuardSection,
     LoggingSection,
     MeshSection,
+    SftPhaseSection,
     SftSection,
 )
+
+
+def _kind_of(phase: Any) -> str:
+    return str(phase.get("kind", "grpo") if isinstance(phase, dict) else getattr(phase, "kind", "grpo"))
+
+
+PHASES: dict[str, type[Section]] = {"grpo": PhaseSection, "sft": SftPhaseSection}
+Phase = Annotated[
+    Annotated[PhaseSection, Tag("grpo")] | Annotated[SftPhaseSection, Tag("sft")],
+    Discriminator(
+        _kind_of,
+        custom_error_type="phase_kind",
+        custom_error_message=f"unknown kind of phase; known: {', '.join(PHASES)}",
+    ),
+]
 
 
 class PolicyConfig(Section):
@@ -41,7 +58,7 @@ class RunSections(Section):
     data: DataSection = DataSection()
     prompt: PromptSection = PromptSection()
     sft: SftSection | None = None
-    phases: tuple[PhaseSection, ...] = Field(min_length=1)
+    phases: tuple[Phase, ...] = Field(min_length=1)
     rollout: RolloutSection = RolloutSection()
     reward: RewardSection = RewardSection()
     grpo: GrpoSection = GrpoSection()
@@ -52,3 +69,14 @@ class RunSections(Section):
     guards: GuardSection = GuardSection()
     logging: LoggingSection = LoggingSection()
     mesh: MeshSection = MeshSection()
+
+    @property
+    def grpo_phases(self) -> tuple[PhaseSection, ...]:
+        """The phases that learn by GRPO: the curriculum of problems."""
+        return tuple(phase for phase in self.phases if isinstance(phase, PhaseSection))
+
+    @property
+    def demonstrations(self) -> tuple[SftSection | SftPhaseSection, ...]:
+        """The sets of demonstrations in the order of their stages: the cold start's, then each supervised phase's."""
+        phases = (phase for phase in self.phases if isinstance(phase, SftPhaseSection))
+        return (*(() if self.sft is None else (self.sft,)), *phases)

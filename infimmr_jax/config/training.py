@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from infimmr_jax.config.base import PositiveInt, Section, Share
 from infimmr_jax.config.data import SourceSection
+from infimmr_jax.config.optimizer import TrainableSection
 from infimmr_jax.names import Modality
 
 # The numbers of a row of evals.jsonl that a checkpoint can be chosen by.
@@ -36,17 +37,15 @@ class ConversationSource(Section):
     weight: Annotated[float, Field(gt=0)] = 1.0
 
 
-class SftSection(Section):
-    """Supervised cold start on demonstrations, before the first phase.
+class DemonstrationSection(Section):
+    """What supervised steps learn from, and how.
 
-    `sources` and `conversations` are drawn from by weight, whatever their modality. `worked_share` of a stage is the
-    share of problems that show the chain of thought; the rest, and problems without a `solution`, answer directly.
-    Conversations are shown as they are, with a loss on every turn of the assistant. `max_response` bounds the tokens of
-    one such turn. With `packed_length` several demonstrations share a row of that many tokens, without seeing each
-    other: the same loss with less padding; conversations of several turns need it.
+    `sources` and `conversations` are drawn from by weight, whatever their modality. Problems without a `solution`
+    answer directly. Conversations are shown as they are, with a loss on every turn of the assistant. `max_response`
+    bounds the tokens of one such turn. With `packed_length` several demonstrations share a row of that many tokens,
+    without seeing each other: the same loss with less padding; conversations of several turns need it.
     """
 
-    stages: tuple[SftStage, ...] = Field(min_length=1)
     sources: dict[Modality, tuple[SourceSection, ...]] = Field(default_factory=dict)
     conversations: tuple[ConversationSource, ...] = ()
     packed_length: PositiveInt | None = None
@@ -56,18 +55,54 @@ class SftSection(Section):
     warmup_steps: Annotated[int, Field(ge=0)] = 20
 
     @model_validator(mode="after")
-    def _has_demonstrations(self) -> SftSection:
+    def _has_demonstrations(self) -> Self:
         if not any(self.sources.values()) and not self.conversations:
             raise ValueError("there is nothing to learn from: give `sources` (problems) or `conversations`")
         return self
 
+
+class SftSection(DemonstrationSection):
+    """Supervised cold start on demonstrations, before the first phase, in stages that share what they learn from.
+
+    `worked_share` of a stage is the share of problems that show the chain of thought.
+    """
+
+    stages: tuple[SftStage, ...] = Field(min_length=1)
+
     @model_validator(mode="after")
-    def _warms_up(self) -> SftSection:
+    def _warms_up(self) -> Self:
         if self.warmup_steps >= self.stages[0].steps:
             raise ValueError(
                 f"warmup_steps {self.warmup_steps} must be fewer than the {self.stages[0].steps} steps of stage 0"
             )
         return self
+
+
+class SftPhaseSection(DemonstrationSection):
+    """A phase of the curriculum that imitates demonstrations; its keys are those of `sft` and of one of its stages.
+
+    It starts with fresh moments. `trainable` holds what differs from the run's section.
+    """
+
+    kind: Literal["sft"]
+    name: str
+    steps: PositiveInt
+    worked_share: Share = 1.0
+    final_share: Share = 0.1
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    trainable: TrainableSection = TrainableSection()
+
+    @model_validator(mode="after")
+    def _warms_up(self) -> Self:
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} must be fewer than the {self.steps} steps of the phase")
+        return self
+
+    @property
+    def stages(self) -> tuple[SftStage, ...]:
+        """The phase as the only stage of its demonstrations."""
+        own = self.model_dump(include={"name", "steps", "worked_share", "final_share"})
+        return (SftStage(**own),)
 
 
 class EvaluationSection(Section):

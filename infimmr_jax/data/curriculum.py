@@ -113,7 +113,7 @@ def build_curriculum(
     reports: list[SourceReport] = []
     first_step = 0
     golds = GoldCheck(pool)
-    for phase_index, phase in enumerate(config.phases):
+    for phase_index, phase in enumerate(config.grpo_phases):
         if phase.prompts_per_step % process_count:
             raise ConfigError(
                 f"phases.{phase_index}.prompts_per_step: {phase.prompts_per_step} problems can not be divided over "
@@ -140,7 +140,7 @@ def build_curriculum(
         )
         built.append(batches.map_with_index(maker))
         first_step += draws_of(phase)
-    return Curriculum(grain.MapDataset.concatenate(built), config.phases, tuple(reports), config.data.workers)
+    return Curriculum(grain.MapDataset.concatenate(built), config.grpo_phases, tuple(reports), config.data.workers)
 
 
 def iterate(

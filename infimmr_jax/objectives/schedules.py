@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import flax.struct
@@ -82,34 +83,58 @@ def coefficient_at(section: CoefficientSection, step: Step, total_steps: int) ->
     return section.coefficient * (1.0 - (1.0 - section.final_share) * fall)
 
 
-def learning_rate_schedule(config: OptimizerSection, total_steps: int) -> Callable[[Step], Float[Array, ""]]:
-    """An optax schedule: linear warm-up, then the configured fall, reaching `final_share` where the span ends.
-
-    No step is wasted on a rate of 0: the first has 1 / warmup_steps of the peak, and the fall ends one step after the
-    last. Raises ValueError when the warm-up is as long as the span.
-    """
-    warmup = config.warmup_steps
-    if warmup >= total_steps:
-        raise ValueError(
-            f"optimizer.warmup_steps {warmup} leaves nothing of the {total_steps} steps; make it smaller than the run"
-        )
-    top = config.learning_rate
-
-    def schedule(step: Step) -> Float[Array, ""]:
-        rise = jnp.minimum((jnp.asarray(step) + 1.0) / max(warmup, 1), 1.0)
-        return top * rise * (1.0 - (1.0 - config.final_share) * _fall(config.schedule, step, warmup, total_steps))
-
-    return schedule
-
-
 def _fall(kind: str, step: Step, start: int, end: int) -> Array:
     return _CURVES[kind](jnp.clip((jnp.asarray(step) - start) / (end - start), 0.0, 1.0))
 
 
+def learning_rate(
+    peak: float,
+    *,
+    risen: int,
+    warmup: int,
+    schedule: str = "constant",
+    step: int = 0,
+    start: int = 0,
+    end: int = 1,
+    final_share: float = 0.0,
+) -> float:
+    """Return the learning rate of a step: a linear rise, then a fall by `schedule` to `final_share` of the peak.
+
+    No step is wasted on a rate of 0: the first has 1 / warmup of the peak (`risen` steps are made since the rise
+    began), and the fall, which covers the steps from `start` on, ends one step after the last, at `end`.
+    """
+    rate = peak * min(1.0, (risen + 1) / max(1, warmup))
+    if schedule == "constant":
+        return rate
+    covered, length = float(min(max(step - start, 0), end - start)), float(end - start)
+    if schedule == "cosine":
+        covered, length = 0.5 * (1.0 - math.cos(math.pi * covered / length)), 1.0
+    elif schedule != "linear":
+        raise ValueError(f"a learning rate has no schedule {schedule!r}; known: constant, linear, cosine")
+    return rate * (1.0 - (1.0 - final_share) * covered / length)
+
+
 def learning_rate_at(config: OptimizerSection, clock: Clock) -> float:
-    """The learning rate of a step of a phase whose optimiser section is `config`."""
+    """Return the learning rate of a GRPO step whose optimiser section is `config`.
+
+    Raises ValueError when the warm-up is as long as the span.
+    """
     step, total = clock.of(config.span)
-    return float(learning_rate_schedule(config, total)(step))
+    if config.warmup_steps >= total:
+        raise ValueError(
+            f"optimizer.warmup_steps {config.warmup_steps} leaves nothing of the {total} steps; make it smaller than "
+            "the run"
+        )
+    return learning_rate(
+        config.learning_rate,
+        risen=step,
+        warmup=config.warmup_steps,
+        schedule=config.schedule,
+        step=step,
+        start=config.warmup_steps,
+        end=total,
+        final_share=config.final_share,
+    )
 
 
 def without_schedules(config: GrpoSection) -> GrpoSection:
@@ -135,8 +160,8 @@ __all__ = [
     "Coefficients",
     "coefficient_at",
     "coefficients",
+    "learning_rate",
     "learning_rate_at",
-    "learning_rate_schedule",
     "without_rates",
     "without_schedules",
 ]

@@ -69,7 +69,7 @@ def static_shapes(config: RunConfig, model: ModelConfig) -> StaticShapes:
     prompt = max(data.prompt_buckets, default=data.max_prompt)
     if data.image_buckets:
         return StaticShapes(prompt, *max(data.image_buckets, key=lambda size: size[0] * size[1]))
-    if all(phase.modality == "text" for phase in config.phases):
+    if all(phase.modality == "text" for phase in config.grpo_phases):
         return StaticShapes(prompt, 0, 0)
     # A picture of the most pixels; windows cut by its edges fill up to a quarter more slots on a square one.
     window = vision.window_size
@@ -89,7 +89,7 @@ def planned_run(config: RunConfig, mesh: Mesh, attention: str) -> PlannedRun:
 
 def check_divides(config: RunConfig, mesh: Any) -> None:
     """Raise ConfigError when the prompts of a phase can not be divided over the devices and micro-batches."""
-    for index, phase in enumerate(config.phases):
+    for index, phase in enumerate(config.grpo_phases):
         parts = phase.grpo.micro_batches * phase.grpo.minibatches
         divisor = batch_divisor(mesh) * parts
         if phase.prompts_per_step % divisor:

@@ -319,7 +319,7 @@ def parameter_count(model: ModelConfig) -> int:
 
 def keeps_reference(run: PlannedRun) -> bool:
     """Whether any phase compares with a reference policy."""
-    return any(needs_reference(phase.grpo) for phase in run.config.phases)
+    return any(needs_reference(phase.grpo) for phase in run.config.grpo_phases)
 
 
 def described_mesh(section: Any, chips: int) -> AbstractMesh | Mesh:

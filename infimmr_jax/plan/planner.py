@@ -65,7 +65,7 @@ def largest_phase(config: RunConfig) -> PhaseSection:
     def size(phase: PhaseSection) -> tuple[int, bool]:
         return phase.prompts_per_step * phase.group_size * phase.max_response, phase.modality != "text"
 
-    return max(config.phases, key=size)
+    return max(config.grpo_phases, key=size)
 
 
 def make_plan(config: RunConfig, topology: Topology, compiled: bool, search: bool = True) -> Plan:
@@ -140,7 +140,10 @@ def changed(config: RunConfig, changes: dict[str, object]) -> RunConfig:
     }
     if "grpo" in sections:
         updates["phases"] = tuple(
-            phase.model_copy(update={"grpo": phase.grpo.model_copy(update=sections["grpo"])}) for phase in config.phases
+            phase.model_copy(update={"grpo": phase.grpo.model_copy(update=sections["grpo"])})
+            if isinstance(phase, PhaseSection)
+            else phase
+            for phase in config.phases
         )
     return config.model_copy(update=updates)
 

@@ -11,9 +11,40 @@ from jaxtyping import Bool, Int32
 
 from infimmr_jax.config import DataSection
 from infimmr_jax.data.conversations import IMAGE_MARK, Conversation, Turn
-from infimmr_jax.data.records import DataError
+from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.prompts import PromptPlan, Visual, lay_out, plan_picture
+
+
+def demonstration(problem: Problem, worked: bool, response_format: str) -> str:
+    """The text of a demonstrated response: worked (chain of thought, then the answer) or the answer alone.
+
+    A problem observed is its caption; without one, its question.
+    """
+    boxed = f"\\boxed{{{problem.answer}}}"
+    answer = {
+        "think_answer": f"<answer>{problem.answer}</answer>",
+        "think_answer_boxed": f"<answer>{boxed}</answer>",
+        "observe_think_answer": f"<answer>{problem.answer}</answer>",
+    }.get(response_format, boxed)
+    if not worked or not problem.solution:
+        return answer
+    if response_format == "boxed":
+        return f"{problem.solution} {answer}"
+    seen = problem.caption or problem.question.replace(IMAGE_MARK, "").strip()
+    observed = f"<observe> {seen}</observe>" if response_format == "observe_think_answer" else ""
+    return f"{observed}<think> {problem.solution}</think>{answer}"
+
+
+def encode_response(text: str, tokenizer: Any, eos: int, limit: int, problem_id: str) -> np.ndarray:
+    """Token ids of a demonstration with its end token; one that is too long is an error, never cut."""
+    ids = [*tokenizer.encode(text, add_special_tokens=False), eos]
+    if len(ids) > limit:
+        raise DataError(
+            f"the demonstration of problem {problem_id} has {len(ids)} tokens, over sft.max_response = {limit}; "
+            "raise the limit or leave the source out"
+        )
+    return np.asarray(ids, np.int32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,11 +17,12 @@ import orbax.checkpoint as ocp
 from etils import epath
 from pydantic import ValidationError
 
-from infimmr_jax.config import CheckpointSection, ConfigError, RunConfig
+from infimmr_jax.config import CheckpointSection, ConfigError, RunConfig, stage_lengths
 from infimmr_jax.model.config import ModelConfig
 from infimmr_jax.objectives.advantages import EstimatorState
 from infimmr_jax.objectives.train_state import TrainState
 from infimmr_jax.parallel.hosts import largest_over_hosts, wait_for_hosts
+from infimmr_jax.training.place import Place, read_place, reopened
 
 # What may differ between the run that saved and the one that goes on: none of it changes what is computed.
 FREE = (
@@ -50,32 +51,6 @@ FREE = (
 _log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Where a run stands on the host.
-
-    `sft_step` and `grpo_step` are steps made; `evaluated` stages are evaluated; `phase` is the phase's name for people.
-    `data` is the state of the running Grain iterator, `key` the run's random key, `recent` what the promotion of the
-    running phase looks at (training accuracies, or tokens), `rows` the lines of each JSONL file, `broken` the number of
-    skipped updates just before.
-    """
-
-    sft_step: int = 0
-    grpo_step: int = 0
-    evaluated: int = 0
-    phase: str = "cold start"
-    data: dict[str, Any] | None = None
-    key: tuple[int, ...] = ()
-    recent: tuple[float, ...] = ()
-    rows: dict[str, int] = dataclasses.field(default_factory=dict)
-    broken: int = 0
-
-    @property
-    def step(self) -> int:
-        """The checkpoint's number: optimiser steps of both kinds, and stages evaluated, so that it always grows."""
-        return self.sft_step + self.grpo_step + self.evaluated
-
-
 class Checkpoints:
     """The checkpoints of one run; use it as a context manager, which waits for the last save."""
 
@@ -83,6 +58,7 @@ class Checkpoints:
         section = config.checkpoint
         self._model = _plain(dataclasses.asdict(model))
         self._config = config.model_dump(mode="json")
+        self._lengths = stage_lengths(config)
         self._best = section.keep_best
         self._may_change = (*FREE, *section.may_change)
         self.directory = checkpoint_directory(section, config.output)
@@ -107,8 +83,8 @@ class Checkpoints:
             return None
         return step if math.isfinite(self._manager.metrics(step)[self._best.metric]) else None
 
-    def save(self, place: Place, state: TrainState, metrics: dict[str, float] | None = None) -> None:
-        """Start saving; the arrays are copied before this returns, so the next step may overwrite them.
+    def save(self, number: int, place: Place, state: TrainState, metrics: dict[str, float] | None = None) -> None:
+        """Start saving as checkpoint `number`; the arrays are copied first, so the next step may change them.
 
         `metrics` are those of the evaluation that was just made, for `keep_best`.
         """
@@ -117,7 +93,7 @@ class Checkpoints:
         if self._best is not None:
             # Without a number Orbax warns at every save: what was not evaluated is worse than all that was.
             metrics = metrics or {self._best.metric: math.inf if self._best.mode == "min" else -math.inf}
-        self._manager.save(place.step, args=items, metrics=metrics if self._best is not None else None)
+        self._manager.save(number, args=items, metrics=metrics if self._best is not None else None)
 
     def wait(self) -> None:
         """Return when the save under way is complete on disk."""
@@ -195,8 +171,8 @@ class Checkpoints:
                     advice += "; to go on with the change, name the key in checkpoint.may_change"
                 shown = "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if len(different) > 5 else "")
                 raise ConfigError(f"checkpoint {self.directory / str(step)} is of another {name} ({shown}): {advice}")
-        lists = {name: tuple(facts["place"].get(name, ())) for name in ("key", "recent")}
-        return Place(**{**facts["place"], **lists})
+        lengths = _saved_lengths(facts["config"]) or self._lengths
+        return reopened(read_place(facts["place"], lengths), lengths, self._lengths)
 
 
 def _with_new_tasks(state: TrainState, abstract: TrainState) -> TrainState:
@@ -274,6 +250,14 @@ def _with_new_keys(saved: dict[str, Any]) -> dict[str, Any]:
         return RunConfig.model_validate(saved).model_dump(mode="json")
     except ValidationError:
         return saved
+
+
+def _saved_lengths(config: dict[str, Any]) -> tuple[int, ...] | None:
+    """The planned steps of every stage of a saved configuration; None when it is not valid any more."""
+    try:
+        return stage_lengths(RunConfig.model_validate(config))
+    except ValidationError:
+        return None
 
 
 def _first_line(error: BaseException) -> str:

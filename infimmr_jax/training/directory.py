@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +14,9 @@ import numpy as np
 from infimmr_jax.config import ConfigError, RunConfig
 from infimmr_jax.errors import StoppedError
 from infimmr_jax.parallel.hosts import largest_over_hosts
-from infimmr_jax.training.checkpoints import Place, checkpoint_directory, has_checkpoint
+from infimmr_jax.training.checkpoints import checkpoint_directory, has_checkpoint
 from infimmr_jax.training.guards import TRY_AGAIN, disk_trouble, lost_host
+from infimmr_jax.training.place import Place
 
 
 def check_directory(config: RunConfig, resume: bool | Literal["auto"]) -> bool:
@@ -35,13 +36,14 @@ def check_directory(config: RunConfig, resume: bool | Literal["auto"]) -> bool:
     return bool(found)
 
 
-def resumed(complete: bool, place: Place, config: RunConfig) -> str:
-    """A line that says from where a resumed run goes on."""
+def resumed(complete: bool, place: Place, names: Sequence[str], lengths: Sequence[int], config: RunConfig) -> str:
+    """Return a line that says from where a resumed run goes on; `names` and planned steps are those of the stages."""
     directory = checkpoint_directory(config.checkpoint, config.output)
     if not complete:
         return f"resumed from the start: {directory} holds no complete checkpoint yet"
-    made = place.sft_step + place.grpo_step
-    return f"resumed from checkpoint {place.step} of {directory}: {made} steps are made, now in {place.phase}"
+    where = f"now in {names[place.stage]}" if place.stage < len(names) else "all stages are done"
+    made = place.steps_made(lengths)
+    return f"resumed from checkpoint {place.number(lengths)} of {directory}: {made} steps are made, {where}"
 
 
 @contextlib.contextmanager

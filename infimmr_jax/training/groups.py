@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 from infimmr_jax.config import DrawsSection, PhaseSection
 from infimmr_jax.data.curriculum import StepBatch
 from infimmr_jax.data.records import Problem
+from infimmr_jax.model.qwen2_5_vl import Params
 from infimmr_jax.objectives.step import Rewards
 from infimmr_jax.parallel.hosts import host_rows, largest_over_hosts, leaders_rows, sum_over_hosts
 from infimmr_jax.preprocess.prompts import all_as_seen
@@ -24,7 +25,8 @@ from infimmr_jax.rollout.state import Rollouts
 from infimmr_jax.rollout.vocabulary import response_texts
 from infimmr_jax.training.asking_again import asks_again, policy_generate
 from infimmr_jax.training.programs import tasks_of
-from infimmr_jax.training.running import Run
+from infimmr_jax.training.setup import Setup
+from infimmr_jax.training.stage import StageInputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,21 +75,33 @@ class _Shape:
 
 
 def collect(
-    run: Run, batches: Iterator[StepBatch], phase: PhaseSection, key: jax.Array, step: int
+    inputs: StageInputs,
+    params: Params,
+    batches: Iterator[StepBatch],
+    phase: PhaseSection,
+    key: jax.Array,
+    step: int,
+    meanwhile: Callable[[], float],
 ) -> tuple[Groups, dict[str, float]]:
     """Draw batches until the step has its groups (`rollout.draws`); returns them with what the drawing was like.
 
-    A draw that is made in any case is given to the devices before the one before it is graded.
+    A draw that is made in any case is given to the devices before the one before it is graded. `meanwhile` is called
+    whenever the devices were given responses to sample; see `stage.Stage.step`.
     """
     draws = phase.rollout.draws
-    sampling = _sample(run, batches, phase, key, step)
+
+    def sample(number: int) -> _Sampling:
+        drawn_key = key if number == 0 else jax.random.fold_in(key, number)
+        return _sample(inputs, params, batches, phase, drawn_key, step, meanwhile)
+
+    sampling = sample(0)
     drawn: list[Groups] = []
     while True:
         number = len(drawn) + 1
         following = None
         if number < draws.at_least:
-            following = _sample(run, batches, phase, jax.random.fold_in(key, number), step)
-        drawn.append(_grade(run, sampling, phase))
+            following = sample(number)
+        drawn.append(_grade(inputs, params, sampling, phase))
         if draws.at_most == 1:
             return drawn[0], {}
         if following is None:
@@ -95,7 +109,7 @@ def collect(
             lacking = len(kept_groups([groups.rewards for groups in drawn], draws)[0]) < rows
             if number >= draws.at_most or not largest_over_hosts(np.asarray([int(lacking)]))[0]:
                 break
-            following = _sample(run, batches, phase, jax.random.fold_in(key, number), step)
+            following = sample(number)
         sampling = following
     kept, dropped = kept_groups([groups.rewards for groups in drawn], draws)
     chosen = (kept + dropped)[:rows]
@@ -103,10 +117,10 @@ def collect(
     total = np.concatenate([groups.rewards.total for groups in drawn])
     lengths = sum(int(np.asarray(groups.local.lengths).sum()) for groups in drawn)
     numbers = (min(len(kept), rows), rows, len(kept), len(total), accuracy.mean(1).sum(), total.mean(1).sum(), lengths)
-    sums = sum_over_hosts(np.asarray(numbers, np.float64), run.setup.share)
+    sums = sum_over_hosts(np.asarray(numbers, np.float64), inputs.setup.share)
     filled, wanted, found, groups, right, reward, tokens = sums.tolist()
     if filled < wanted:
-        run.progress.note(
+        inputs.say(
             f"step {step}: only {filled:.0f} of {wanted:.0f} groups have a signal after {len(drawn)} draws; "
             "the others are filled with groups without"
         )
@@ -118,7 +132,7 @@ def collect(
         "sampling/reward": reward / groups,
         "sampling/tokens": tokens,
     }
-    return assemble(run, drawn, chosen), metrics
+    return assemble(inputs.setup, drawn, chosen), metrics
 
 
 def kept_groups(rewards: Sequence[Rewards], draws: DrawsSection) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
@@ -139,7 +153,7 @@ def kept_groups(rewards: Sequence[Rewards], draws: DrawsSection) -> tuple[list[t
     return kept, dropped
 
 
-def assemble(run: Run, drawn: Sequence[Groups], chosen: Sequence[tuple[int, int]]) -> Groups:
+def assemble(setup: Setup, drawn: Sequence[Groups], chosen: Sequence[tuple[int, int]]) -> Groups:
     """One batch of the chosen groups, in a shape that the run already has programs for."""
     first = drawn[0].step
     problems = [drawn[d].step.problems[row] for d, row in chosen]
@@ -148,7 +162,7 @@ def assemble(run: Run, drawn: Sequence[Groups], chosen: Sequence[tuple[int, int]
     sizes = np.asarray([(prompt.length, *prompt.image_shape) for prompt in prompts]).max(axis=0)
     length, slots, patches = largest_over_hosts(sizes).tolist()
     everyone: Any = [_Shape("of another host", length, (slots, patches))]
-    batch = run.setup.collate(prompts, len(prompts), everyone)
+    batch = setup.collate(prompts, len(prompts), everyone)
     step = dataclasses.replace(
         first,
         problems=problems,
@@ -185,26 +199,32 @@ def assemble(run: Run, drawn: Sequence[Groups], chosen: Sequence[tuple[int, int]
     )
 
 
-def _sample(run: Run, batches: Iterator[StepBatch], phase: PhaseSection, key: jax.Array, step: int) -> _Sampling:
+def _sample(
+    inputs: StageInputs,
+    params: Params,
+    batches: Iterator[StepBatch],
+    phase: PhaseSection,
+    key: jax.Array,
+    step: int,
+    meanwhile: Callable[[], float],
+) -> _Sampling:
     """Give the next batch to the devices, and write what is still to be said about the step before."""
     began = time.monotonic()
     drawn = next(batches)
     waited = time.monotonic() - began
-    problems = all_as_seen(drawn.problems, drawn.prompts, run.setup.model.vision.patch_size)
+    problems = all_as_seen(drawn.problems, drawn.prompts, inputs.setup.model.vision.patch_size)
     drawn = dataclasses.replace(drawn, step=step, problems=problems)
-    stages = run.programs.sample_in_stages(run.state.params, drawn.batch, run.programs.phase_settings(phase), key)
-    if run.unread is not None:
-        run.settle()
-        # Waiting for input while the devices still compute the step before is no time of this one.
-        began = max(began, run.ready)
-    return _Sampling(drawn, stages, waited, began)
+    programs = inputs.programs
+    stages = programs.sample_in_stages(params, drawn.batch, programs.phase_settings(phase), key)
+    # Waiting for input while the devices still compute the step before is no time of this one.
+    return _Sampling(drawn, stages, waited, max(began, meanwhile()))
 
 
-def _grade(run: Run, sampling: _Sampling, phase: PhaseSection) -> Groups:
+def _grade(inputs: StageInputs, params: Params, sampling: _Sampling, phase: PhaseSection) -> Groups:
     """Grade responses as they are finished; groups with an unusable reward are taken out of training, and said."""
-    setup, drawn = run.setup, sampling.step
+    setup, drawn = inputs.setup, sampling.step
     began = time.monotonic()
-    local, texts = _finished_texts(run, sampling, phase)
+    local, texts = _finished_texts(inputs, sampling, phase)
     sampled = time.monotonic()
     lengths = np.asarray(local.lengths)
     scores = score_groups(
@@ -214,8 +234,8 @@ def _grade(run: Run, sampling: _Sampling, phase: PhaseSection) -> Groups:
         lengths,
         phase.reward,
         setup.config.prompt.format,
-        run.pool,
-        generate=policy_generate(setup, run.programs, run.state.params) if asks_again(phase) else None,
+        inputs.pool,
+        generate=policy_generate(setup, inputs.programs, params) if asks_again(phase) else None,
         max_response=phase.max_response,
         count_tokens=lambda text: len(setup.tokenizer.encode(text, add_special_tokens=False)),
     )
@@ -225,22 +245,22 @@ def _grade(run: Run, sampling: _Sampling, phase: PhaseSection) -> Groups:
     rated, usable, bad = silence_bad_groups(values, names, reward_limits(phase.reward))
     bad = [sentence for sentence in bad if "'total'" not in sentence] or bad  # a bad component makes the total bad
     if bad:
-        run.progress.note(
+        inputs.say(
             f"step {drawn.step}: {bad[0]}; the group is taken out of training"
             + (f", and {len(bad) - 1} more such findings" if len(bad) > 1 else "")
         )
     rated = {name: values.astype(np.float32) for name, values in rated.items()}
     rated, usable = leaders_rows((rated, usable), setup.share)
     # Here the hosts wait for each other anyway.
-    run.agree()
-    rewards = Rewards(rated.pop("total"), rated, tasks_of(drawn.problems, run.programs.task_names), usable)
+    inputs.agree()
+    rewards = Rewards(rated.pop("total"), rated, tasks_of(drawn.problems, inputs.programs.task_names), usable)
     seconds = Seconds(sampling.began, sampling.input_seconds, sampled - began, time.monotonic() - sampled)
     return Groups(drawn, texts, scores, sampling.stages[-1], local, rewards, bad, seconds)
 
 
-def _finished_texts(run: Run, sampling: _Sampling, phase: PhaseSection) -> tuple[Rollouts, list[list[str]]]:
+def _finished_texts(inputs: StageInputs, sampling: _Sampling, phase: PhaseSection) -> tuple[Rollouts, list[list[str]]]:
     """This host's rows of the finished rollouts, and their texts; the graders already have what was finished early."""
-    setup, problems = run.setup, sampling.step.problems
+    setup, problems = inputs.setup, sampling.step.problems
     nothing: Any = None  # the step counter is no row
     texts: dict[tuple[int, int], str] = {}
 
@@ -254,7 +274,7 @@ def _finished_texts(run: Run, sampling: _Sampling, phase: PhaseSection) -> tuple
     *early, last = sampling.stages
     for stage in early:
         read_now = read(*host_rows((stage.tokens, stage.mask, stage.finished)))
-        grade_ahead(read_now, phase.reward, setup.config.prompt.format, run.pool)
+        grade_ahead(read_now, phase.reward, setup.config.prompt.format, inputs.pool)
     local: Rollouts = host_rows(dataclasses.replace(last, executed=nothing))
     read(np.asarray(local.tokens), np.asarray(local.mask), np.ones(local.finished.shape, bool))
     P, G = local.finished.shape

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from infimmr_jax.config import OptimizerSection, PhaseSection, RunConfig
+from infimmr_jax.config import OptimizerSection, PhaseSection, RunConfig, SftPhaseSection, TrainableSection
 from infimmr_jax.model.config import ModelConfig
 from infimmr_jax.model.hf import load_params
 from infimmr_jax.model.options import ModelOptions
@@ -22,16 +22,17 @@ from infimmr_jax.names import ANSWER_TYPES
 from infimmr_jax.objectives.advantages import init_estimator_state
 from infimmr_jax.objectives.schedules import Clock, coefficients, without_rates, without_schedules
 from infimmr_jax.objectives.step import Rewards, UpdateSettings, grpo_update, needs_reference
+from infimmr_jax.objectives.supervised import SftBatch, sft_step
 from infimmr_jax.objectives.train_state import TrainState, make_optimizer, state_shardings
 from infimmr_jax.objectives.trainable import learning_factors, moves, thaws
 from infimmr_jax.parallel.mesh import axis_size, batch_divisor, batch_sharding, replicated, shard_batch
 from infimmr_jax.preprocess.batching import PromptBatch
+from infimmr_jax.preprocess.packing import PackedBatch
 from infimmr_jax.rollout.sampler import sample
 from infimmr_jax.rollout.staged import StagedSampler, sample_staged, staged_sampler
 from infimmr_jax.rollout.stages import stage_count
 from infimmr_jax.rollout.state import Rollouts, SampleSettings
 from infimmr_jax.rollout.vocabulary import stop_tables
-from infimmr_jax.training.sft import SftBatch, sft_step
 
 
 class Compilations:
@@ -75,6 +76,7 @@ class Programs:
         self._samplers: dict[SampleSettings, Callable] = {}
         self._staged: dict[SampleSettings, StagedSampler] = {}
         self._updaters: dict[tuple, Callable] = {}
+        self._supervisors: dict[TrainableSection, Callable] = {}
         self.shardings = state_shardings(self.abstract_state(), setup.mesh)
 
     @functools.cached_property
@@ -113,7 +115,7 @@ class Programs:
 
     @property
     def _keeps_reference(self) -> bool:
-        return any(needs_reference(phase.grpo) for phase in self.setup.config.phases)
+        return any(needs_reference(phase.grpo) for phase in self.setup.config.grpo_phases)
 
     def abstract_state(self) -> TrainState:
         """Shapes and dtypes of the whole state."""
@@ -136,15 +138,26 @@ class Programs:
                 lambda key: init_params(key, setup.model, setup.options), out_shardings=self.shardings.params
             )
             params = make(jax.random.key(setup.config.seed))
-        return self.begin_phases(params)
+        return self.fresh(params)
 
-    def begin_phases(self, params: Any) -> TrainState:
+    def fresh(self, params: Any) -> TrainState:
         """A fresh optimiser (and reference policy) around `params`, which are handed over."""
         return jax.jit(self._fresh, out_shardings=self.shardings, donate_argnums=0)(params)
 
-    def begin_phase(self, state: TrainState, index: int) -> TrainState:
-        """What the start of a phase changes: fresh moments, a reference policy that is the present one; donates."""
-        phases = self.setup.config.phases
+    def with_fresh_moments(self, state: TrainState) -> TrainState:
+        """The state with moments that start from zero; donates."""
+
+        def begun(state: TrainState) -> TrainState:
+            return dataclasses.replace(state, moments=self._optimizer(self.setup.config.optimizer).init(state.params))
+
+        return jax.jit(begun, out_shardings=self.shardings, donate_argnums=0)(state)
+
+    def begin_phase(self, state: TrainState, index: int, fresh: bool = False) -> TrainState:
+        """What the start of a phase changes: fresh moments, a reference policy that is the present one; donates.
+
+        `index` counts GRPO phases; `fresh` asks for fresh moments whatever the phase says.
+        """
+        phases = self.setup.config.grpo_phases
         if index == 0:
             return state
         before, phase = phases[index - 1], phases[index]
@@ -155,7 +168,7 @@ class Programs:
         refers = needs_reference(phase.grpo) and (
             wanted == "phase_start" or (wanted == "ema" and earlier[-1:] != ["ema"])
         )
-        fresh = phase.optimizer.fresh or thawed
+        fresh = fresh or phase.optimizer.fresh or thawed
         if not fresh and not refers:
             return state
 
@@ -224,22 +237,30 @@ class Programs:
             return np.zeros((len(texts), max(len(text.encode()) for text in texts) + 1, vocabulary), np.int16)
         return stop_tables(tokenizer, texts, vocabulary)
 
-    def cold_start(self, state: TrainState, batch: SftBatch, rate: float) -> tuple[TrainState, dict[str, jax.Array]]:
-        """One supervised step; `state` is donated."""
+    def supervise(
+        self, state: TrainState, batch: SftBatch | PackedBatch, rate: float, number: int = 0
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """One supervised step on a batch of the set of demonstrations `number`; `state` is donated."""
+        section = self.setup.config.demonstrations[number]
+        trainable = section.trainable if isinstance(section, SftPhaseSection) else self.setup.config.trainable
         with self._mesh():
-            return self._sft(state, shard_batch(batch, self.setup.mesh), self._allowed, jnp.float32(rate))
+            step = self._supervised(trainable)
+            return step(state, shard_batch(batch, self.setup.mesh), self._allowed, jnp.float32(rate))
 
-    @functools.cached_property
-    def _sft(self) -> Callable:
+    def _supervised(self, trainable: TrainableSection) -> Callable:
+        if trainable in self._supervisors:
+            return self._supervisors[trainable]
         setup = self.setup
         optimizer = self._optimizer(setup.config.optimizer)
         chunk = setup.config.grpo.chunk_for(setup.model.text.vocab_size)
 
-        def step(state: TrainState, batch: SftBatch, allowed: Any, rate: Any) -> tuple[TrainState, dict]:
-            trainable = setup.config.trainable
+        def step(state: TrainState, batch: SftBatch | PackedBatch, allowed: Any, rate: Any) -> tuple[TrainState, dict]:
             return sft_step(state, batch, allowed, rate, setup.model, setup.options, optimizer, chunk, trainable)
 
-        return jax.jit(step, donate_argnums=0, out_shardings=(self.shardings, replicated(setup.mesh)))
+        self._supervisors[trainable] = jax.jit(
+            step, donate_argnums=0, out_shardings=(self.shardings, replicated(setup.mesh))
+        )
+        return self._supervisors[trainable]
 
     def update(
         self,

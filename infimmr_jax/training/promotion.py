@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from infimmr_jax.config import PhaseSection, PromotionSection
-from infimmr_jax.rollout.state import SampleSettings
-from infimmr_jax.training.evaluate import heldout_numbers
-from infimmr_jax.training.running import Run
+from infimmr_jax.data.records import Problem
+from infimmr_jax.names import Modality
+from infimmr_jax.training.stage import Measure
 
 
 def plateau_gain(history: Sequence[float], window: int) -> float | None:
@@ -27,7 +27,7 @@ WATCHED = {
 }
 
 
-def kept_history(
+def extend_history(
     history: tuple[float, ...],
     row: Mapping[str, Any],
     read: Callable[[], Mapping[str, float]],
@@ -48,33 +48,38 @@ def kept_history(
     return (*history, value)[-2 * promotion.window :]
 
 
-def promoted(
-    run: Run, phase: PhaseSection, step_in_phase: int, settings: SampleSettings
+def promotion_due(
+    phase: PhaseSection,
+    step_in_phase: int,
+    recent: tuple[float, ...],
+    measure: Measure,
+    heldout: Mapping[Modality, Sequence[Problem]],
 ) -> tuple[bool, dict[str, Any]]:
-    """Whether the phase ends after this step, and the metrics the decision was made by; the same on every host."""
+    """Decide whether the phase ends after this step, the same on every host; also the numbers that decided.
+
+    `recent` is the history that `extend_history` made, `heldout` the held-out problems by modality.
+    """
     rule, made = phase.promotion, step_in_phase + 1
     if rule.kind == "plateau":
         assert rule.window is not None
         assert rule.least_gain is not None
-        gain = plateau_gain(run.place.recent, rule.window)
+        gain = plateau_gain(recent, rule.window)
         if gain is None:
             return False, {}
         return made >= rule.min_steps and gain < rule.least_gain, {"promotion/gain": gain}
     if rule.kind == "tokens":
         assert rule.tokens is not None
-        (sampled,) = run.place.recent
+        (sampled,) = recent
         return made >= rule.min_steps and sampled >= rule.tokens, {"promotion/tokens": sampled}
     if rule.kind == "accuracy" and made >= rule.min_steps:
         assert rule.every is not None
         assert rule.at_least is not None
         if made % rule.every:
             return False, {}
-        sampler = run.answerer(settings, f"{phase.name} is evaluated")
-        problems = run.setup.evaluation[phase.modality][: rule.problems]
-        found = heldout_numbers(run.setup, run.state.params, sampler, run.pool, phase.modality, problems)
-        why = {"promotion/accuracy": found["accuracy"], "time/promotion": found["time/evaluation"]}
-        return found["accuracy"] >= rule.at_least, why
+        numbers = measure(phase.modality, heldout[phase.modality][: rule.problems])
+        why = {"promotion/accuracy": numbers["accuracy"], "time/promotion": numbers["time/evaluation"]}
+        return numbers["accuracy"] >= rule.at_least, why
     return False, {}
 
 
-__all__ = ["kept_history", "plateau_gain", "promoted"]
+__all__ = ["extend_history", "plateau_gain", "promotion_due"]

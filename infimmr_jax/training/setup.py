@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from infimmr_jax.config import ConfigError, RunConfig, SourceSection
+from infimmr_jax.config import ConfigError, RunConfig, SftPhaseSection, SourceSection
 from infimmr_jax.data.conversations import read_conversations
 from infimmr_jax.data.curriculum import Curriculum, build_curriculum, heldout
 from infimmr_jax.data.readers import GoldCheck, below_root, read_source
@@ -21,16 +21,16 @@ from infimmr_jax.data.selection import SourceReport
 from infimmr_jax.model.config import ModelConfig, TokenIds, config_from_shape, read_config, vision_layout
 from infimmr_jax.model.options import ModelOptions, model_options
 from infimmr_jax.model.presets import PRESETS, check_preset
-from infimmr_jax.names import Modality
+from infimmr_jax.names import MODALITIES, Modality
 from infimmr_jax.parallel.hosts import RowShare, row_share
 from infimmr_jax.parallel.mesh import batch_divisor, make_mesh
 from infimmr_jax.preprocess import tokenizer as tokenizers
 from infimmr_jax.preprocess.batching import PromptBatch, choose_bucket, collate, plan_buckets
+from infimmr_jax.preprocess.demonstrations import demonstration
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, EncodedPrompt, PromptPlan, encode_prompt, plan_prompt, user_text
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rollout.vocabulary import allowed_tokens
-from infimmr_jax.training.cold_start import Planner, build_demonstrations
-from infimmr_jax.training.sft import DemonstrationBatcher, demonstration
+from infimmr_jax.training.demonstration_batches import DemonstrationBatcher, Planner, build_demonstrations
 
 TOKENIZER_PROBLEMS = 1000
 BUCKET_PROBES = 256
@@ -79,7 +79,7 @@ class Setup:
     encode: Callable[[Problem, Modality], EncodedPrompt]
     curriculum: Curriculum
     evaluation: dict[Modality, list[Problem]]
-    demonstrations: DemonstrationBatcher | None
+    demonstrations: tuple[DemonstrationBatcher, ...]
     reports: tuple[SourceReport, ...]
     share: RowShare
     measure: Callable[[Problem, Modality], PromptPlan | None] | None
@@ -125,13 +125,15 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
         checks: dict[str, Any] = {"check": check, "pool": pool, "reward": config.reward}
         evaluation[modality], found = heldout(sources, modality, count, config.data, **checks)
         reports += found
-    batcher = None
-    if config.sft is not None:
-        sections = config.sft, config.data, config.prompt, config.reward
+    batchers: list[DemonstrationBatcher] = []
+    for number, section in enumerate(config.demonstrations):
+        cold_start = section is config.sft
+        sections = section, config.data, config.prompt, config.reward
         planner = Planner(*sections, tokenizer, layout, model.tokens.eos)
         make = functools.partial(
             DemonstrationBatcher,
-            sft=config.sft,
+            sft=section,
+            stream=(7,) if cold_start else (7, number),
             plan=planner,
             pixels=planner.pixels,
             collate=collate_all,
@@ -140,9 +142,12 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
             share=share,
             measure=elsewhere,
         )
-        batcher, found = build_demonstrations(config, planner, shapes.see, make, batch_divisor(mesh))
+        name = "cold start" if cold_start else section.stages[0].name
+        batcher, found = build_demonstrations(config, planner, shapes.see, make, batch_divisor(mesh), name)
+        batchers.append(batcher)
         reports += found
-    shapes.choose(min(phase.prompts_per_step for phase in config.phases))
+    sizes = [phase.prompts_per_step for phase in config.grpo_phases]
+    shapes.choose(min(sizes or [section.batch_size for section in config.demonstrations]))
     return Setup(
         config=config,
         run_dir=run_dir,
@@ -155,7 +160,7 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
         encode=encode,
         curriculum=curriculum,
         evaluation=evaluation,
-        demonstrations=batcher,
+        demonstrations=tuple(batchers),
         reports=tuple(reports),
         share=share,
         measure=elsewhere,
@@ -164,8 +169,7 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
 
 def by_modality(sources: dict[Modality, Any]) -> list[tuple[Modality, Any]]:
     """Sources in the order text, caption, image: the order of keys in a file must not change a run's numbers."""
-    order: tuple[Modality, ...] = ("text", "caption", "image")
-    return [(modality, sources[modality]) for modality in order if modality in sources]
+    return [(modality, sources[modality]) for modality in MODALITIES if modality in sources]
 
 
 def _policy(config: RunConfig, run_dir: Path) -> tuple[Any, ModelConfig]:
@@ -197,9 +201,9 @@ def _policy(config: RunConfig, run_dir: Path) -> tuple[Any, ModelConfig]:
 
 def _texts(config: RunConfig) -> Iterator[str]:
     """What a tokenizer made from scratch is trained on: turns and demonstrations of every source's first problems."""
-    wanted = [(source, phase.modality) for phase in config.phases for source in phase.sources]
-    if config.sft is not None:
-        wanted += [(source, modality) for modality, sources in config.sft.sources.items() for source in sources]
+    wanted = [(source, phase.modality) for phase in config.grpo_phases for source in phase.sources]
+    for section in config.demonstrations:
+        wanted += [(source, modality) for modality, sources in section.sources.items() for source in sources]
     for source, modality in wanted:
         for problem in _first_problems(source, modality, config):
             yield "user\n" + user_text(problem, "text", config.prompt)
@@ -208,7 +212,7 @@ def _texts(config: RunConfig) -> Iterator[str]:
                 yield f"Image description: {problem.caption}\n"
             if problem.solution:
                 yield demonstration(problem, True, config.prompt.format)
-    for given in config.sft.conversations if config.sft is not None else ():
+    for given in (given for section in config.demonstrations for given in section.conversations):
         path = below_root(given.path, config.data, "sft.conversations")
         limits = config.data.max_images, config.data.image
         for conversation in read_conversations(path, *limits, TOKENIZER_PROBLEMS)[0]:
@@ -255,11 +259,15 @@ def _collate(
 def _check_batches(config: RunConfig, mesh: Mesh) -> None:
     """Refuse batch sizes that the mesh or the micro-batches can not divide."""
     devices = batch_divisor(mesh)
-    sizes = {f"phases.{i}.prompts_per_step": phase.prompts_per_step for i, phase in enumerate(config.phases)}
-    divisors = {
-        f"phases.{i}.prompts_per_step": devices * phase.grpo.micro_batches * phase.grpo.minibatches
-        for i, phase in enumerate(config.phases)
-    }
+    sizes, divisors = {}, {}
+    for i, phase in enumerate(config.phases):
+        if isinstance(phase, SftPhaseSection):
+            name = f"phases.{i}.batch_size"
+            sizes[name], divisors[name] = phase.batch_size, devices
+        else:
+            name = f"phases.{i}.prompts_per_step"
+            sizes[name] = phase.prompts_per_step
+            divisors[name] = devices * phase.grpo.micro_batches * phase.grpo.minibatches
     if config.sft is not None:
         sizes["sft.batch_size"], divisors["sft.batch_size"] = config.sft.batch_size, devices
     if config.evaluation.sources:
@@ -269,6 +277,10 @@ def _check_batches(config: RunConfig, mesh: Mesh) -> None:
         if size % divisors[name]:
             raise ConfigError(
                 f"{name}: {size} can not be divided over {devices} devices"
-                + (f" and {divisors[name] // devices} mini- and micro-batches" if name.startswith("phases") else "")
+                + (
+                    f" and {divisors[name] // devices} mini- and micro-batches"
+                    if name.endswith("prompts_per_step")
+                    else ""
+                )
                 + f"; use a multiple of {divisors[name]}"
             )

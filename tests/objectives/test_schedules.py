@@ -8,7 +8,6 @@ from infimmr_jax.objectives.schedules import (
     coefficient_at,
     coefficients,
     learning_rate_at,
-    learning_rate_schedule,
 )
 
 STEPS = np.arange(0, 130)
@@ -66,7 +65,7 @@ def test_papos_entropy_terms_fall_with_its_coefficient():
 @pytest.mark.parametrize("kind", ["constant", "linear", "cosine"])
 def test_learning_rate_warms_up_from_above_zero_and_never_wastes_a_step(kind):
     section = OptimizerSection(learning_rate=2e-3, schedule=kind, warmup_steps=10)
-    rate = np.array([learning_rate_schedule(section, 100)(step) for step in range(100)])
+    rate = np.array([learning_rate_at(section, Clock(step, 100, step, 100)) for step in range(100)])
     np.testing.assert_allclose(rate[:10], 2e-3 * np.arange(1, 11) / 10, rtol=1e-5)
     way = np.maximum(np.arange(100) - 10, 0) / 90
     fall = {"constant": 0 * way, "linear": way, "cosine": (1 - np.cos(np.pi * way)) / 2}[kind]
@@ -75,8 +74,9 @@ def test_learning_rate_warms_up_from_above_zero_and_never_wastes_a_step(kind):
 
 
 def test_learning_rate_reaches_its_final_share():
-    rate = learning_rate_schedule(OptimizerSection(learning_rate=4e-7, schedule="linear", final_share=0.1), 50)
-    np.testing.assert_allclose([rate(0), rate(50)], [4e-7, 4e-8], rtol=1e-5)
+    section = OptimizerSection(learning_rate=4e-7, schedule="linear", final_share=0.1)
+    rates = [learning_rate_at(section, Clock(step, 50, step, 50)) for step in (0, 50)]
+    np.testing.assert_allclose(rates, [4e-7, 4e-8], rtol=1e-5)
 
 
 def test_a_span_counts_over_the_run_or_over_the_phase():
@@ -91,6 +91,6 @@ def test_a_span_counts_over_the_run_or_over_the_phase():
 
 def test_a_warm_up_longer_than_the_run_is_refused():
     with pytest.raises(ValueError, match="warmup_steps 25 leaves nothing of the 20 steps"):
-        learning_rate_schedule(OptimizerSection(warmup_steps=25), 20)
+        learning_rate_at(OptimizerSection(warmup_steps=25), Clock(0, 20, 0, 20))
     with pytest.raises(ValueError, match="does not fall"):
         OptimizerSection(final_share=0.5)

@@ -16,8 +16,9 @@ from infimmr_jax.errors import StoppedError
 from infimmr_jax.model.config import TokenIds, config_from_shape
 from infimmr_jax.objectives.advantages import EstimatorState
 from infimmr_jax.objectives.train_state import TrainState
-from infimmr_jax.training.checkpoints import Checkpoints, Place, checkpoint_directory, has_checkpoint
+from infimmr_jax.training.checkpoints import Checkpoints, checkpoint_directory, has_checkpoint
 from infimmr_jax.training.directory import translated
+from infimmr_jax.training.place import Place
 
 BEST = "checkpoint.keep_best={metric: image/accuracy, mode: max}"
 
@@ -47,7 +48,7 @@ def saved(config: RunConfig, steps: dict[int, float | None]) -> None:
     with opened(config) as checkpoints:
         for step, accuracy in steps.items():
             metrics = None if accuracy is None else {"image/accuracy": accuracy}
-            checkpoints.save(Place(grpo_step=step, key=(1, 2), rows={"metrics": step}), state(step), metrics)
+            checkpoints.save(step, Place(step=step, rows={"metrics": step}), state(step), metrics)
             checkpoints.wait()
 
 
@@ -64,7 +65,7 @@ def test_the_newest_is_resumed_with_its_place(tmp_path):
     assert has_checkpoint(config.checkpoint, config.output)
     with opened(config) as checkpoints:
         place, found = checkpoints.resume(abstract())
-    assert place == Place(grpo_step=3, key=(1, 2), rows={"metrics": 3})
+    assert place == Place(step=3, rows={"metrics": 3})
     np.testing.assert_array_equal(found.params["kernel"], np.full((4, 2), 3.0))
 
 
@@ -77,7 +78,7 @@ def remembering(tasks: int) -> TrainState:
 def test_a_run_of_fewer_kinds_of_problems_goes_on_with_empty_statistics_of_the_new_ones(tmp_path):
     config = tiny_config(tmp_path)
     with opened(config) as checkpoints:
-        checkpoints.save(Place(grpo_step=1), remembering(3))
+        checkpoints.save(1, Place(step=1), remembering(3))
     with opened(config) as checkpoints:
         _, found = checkpoints.resume(like(remembering(10)))
         np.testing.assert_array_equal(found.estimator.mean, [1, 2, 3] + [0] * 7)
@@ -122,7 +123,7 @@ def test_a_half_written_checkpoint_is_never_chosen(tmp_path):
     directory = tmp_path / "checkpoints"
     shutil.copytree(directory / "2", directory / "3.orbax-checkpoint-tmp")
     with opened(config) as checkpoints:
-        assert checkpoints.resume(abstract())[0].grpo_step == 2
+        assert checkpoints.resume(abstract())[0].step == 2
 
 
 @pytest.mark.parametrize("damage", ["facts", "arrays", "all"])
@@ -137,11 +138,11 @@ def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_used(tmp_path, d
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with opened(config) as checkpoints:
         place, found = checkpoints.resume(abstract())
-        assert (place.grpo_step, float(found.params["kernel"][0, 0])) == (1, 1.0)
+        assert (place.step, float(found.params["kernel"][0, 0])) == (1, 1.0)
         assert "can not be read" in caplog.text
         assert [path.name.startswith("damaged-2-") for path in newest.parent.glob("damaged*")] == [True]
         # The step is made again, and saved under its number.
-        checkpoints.save(Place(grpo_step=2, key=(1, 2)), state(2))
+        checkpoints.save(2, Place(step=2), state(2))
         checkpoints.wait()
     assert numbers(config) == [1, 2]
 
@@ -169,14 +170,14 @@ def test_a_checkpoint_of_another_configuration_is_refused_by_the_key(tmp_path):
         "checkpoint.may_change=[phases.1.steps, optimizer, phases.0.optimizer, phases.1.optimizer, phases.2.optimizer]",
     )
     with opened(allowed) as checkpoints:
-        assert checkpoints.resume(abstract())[0].grpo_step == 1
+        assert checkpoints.resume(abstract())[0].step == 1
 
 
 def test_how_it_is_computed_may_differ(tmp_path):
     saved(tiny_config(tmp_path), {1: None})
     changes = ["grpo.micro_batches=2", "grpo.logprob_chunk=8", "rollout.compactions=1", "rollout.cache_sizes=2"]
     with opened(tiny_config(tmp_path, *changes)) as checkpoints:
-        assert checkpoints.resume(abstract())[0].grpo_step == 1
+        assert checkpoints.resume(abstract())[0].step == 1
     other = tiny_config(tmp_path, "rollout.temperature=0.5")
     with opened(other) as checkpoints, pytest.raises(ConfigError, match=r"rollout\.temperature is 1\.0 there and 0\.5"):
         checkpoints.resume(abstract())
@@ -189,7 +190,7 @@ def test_a_checkpoint_of_an_older_program_lacks_the_newer_keys(tmp_path):
     del facts["config"]["rollout"], facts["config"]["data"]["max_images"]
     file.write_text(json.dumps(facts))
     with opened(tiny_config(tmp_path)) as checkpoints:
-        assert checkpoints.resume(abstract())[0].grpo_step == 1
+        assert checkpoints.resume(abstract())[0].step == 1
     changed = tiny_config(tmp_path, "data.max_images=2")
     with opened(changed) as checkpoints, pytest.raises(ConfigError, match=r"data\.max_images is 1 there and 2 here"):
         checkpoints.resume(abstract())
@@ -199,7 +200,7 @@ def test_what_does_not_change_the_numbers_may_differ(tmp_path):
     saved(tiny_config(tmp_path), {1: None})
     other = tiny_config(tmp_path, "checkpoint.every_steps=9", "data.prefetch=2", "guards.max_nonfinite=5", "name=x")
     with opened(other) as checkpoints:
-        assert checkpoints.resume(abstract())[0].grpo_step == 1
+        assert checkpoints.resume(abstract())[0].step == 1
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
@@ -255,10 +256,10 @@ def test_a_full_disk_stops_the_run_with_a_sentence_and_keeps_what_is_complete(sm
 
     def fill():
         checkpoints = opened(config)
-        checkpoints.save(Place(grpo_step=2, key=(1, 2)), large)
+        checkpoints.save(2, Place(step=2), large)
         checkpoints.wait()
 
     with pytest.raises(StoppedError, match="the disk is full while writing"), translated(small_disk):
         fill()
     with opened(config) as checkpoints:
-        assert checkpoints.resume(abstract())[0].grpo_step == 1
+        assert checkpoints.resume(abstract())[0].step == 1

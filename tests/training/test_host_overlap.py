@@ -12,8 +12,9 @@ from tiny import tiny_tree
 
 from infimmr_jax.config import parse_config
 from infimmr_jax.rollout.state import Rollouts
-from infimmr_jax.training import groups, loop, phase
+from infimmr_jax.training import groups, loop
 from infimmr_jax.training.programs import Programs
+from infimmr_jax.training.stage import Pending
 
 
 def one_phase(output, **phase):
@@ -42,8 +43,8 @@ def events(monkeypatch):
     noted(Programs, "sample_in_stages", lambda *_: "sample")
     noted(Programs, "update", lambda *_: "update")
     noted(groups, "score_groups", lambda *_: "grade")
-    noted(loop.Run, "end_step", lambda run, row, _: f"row {row['step']}")
-    noted(loop.Checkpoints, "save", lambda checkpoints, place, *_: f"save {place.grpo_step}")
+    noted(loop.Run, "_write", lambda run, row, _: f"row {row['step']}")
+    noted(loop.Checkpoints, "save", lambda checkpoints, number, place, *_: f"save {number - place.stage}")
     return log
 
 
@@ -84,11 +85,11 @@ def test_finished_responses_are_given_to_the_graders_and_the_others_keep_their_l
     ]
     tokenizer = SimpleNamespace(batch_decode=lambda ids, skip_special_tokens: [str(row) for row in ids])
     setup = SimpleNamespace(tokenizer=tokenizer, config=SimpleNamespace(prompt=SimpleNamespace(format="think_boxed")))
-    run = SimpleNamespace(setup=setup, pool=None)
+    inputs = SimpleNamespace(setup=setup, pool=None)
     sampling = groups._Sampling(SimpleNamespace(problems=["p", "q"]), stages, 0.0, 0.0)
     given = []
     monkeypatch.setattr(groups, "grade_ahead", lambda early, *_: given.append(early))
-    local, texts = groups._finished_texts(run, sampling, SimpleNamespace(reward=None))
+    local, texts = groups._finished_texts(inputs, sampling, SimpleNamespace(reward=None))
     assert given == [[], [("p", "[0, 1, 2, 3]")], [("p", "[4, 5, 6, 7]")], []]
     assert texts == [[str(row.tolist()) for row in group] for group in final]
     assert dataclasses.replace(local, executed=0).tokens is final
@@ -96,7 +97,7 @@ def test_finished_responses_are_given_to_the_graders_and_the_others_keep_their_l
 
 def test_what_the_host_does_after_the_devices_are_done_is_no_time_of_the_update():
     began = time.monotonic()
-    made = phase._Made({}, {"rollout/tokens": jnp.float32(80)}, lambda: ((), {}), began, began)
+    made = Pending({}, {"rollout/tokens": jnp.float32(80)}, lambda: ((), {}), began, began)
     time.sleep(1.0)
     row, ready = made.finished()
     assert ready - began == row["time/update"] == row["time/step"] < 0.9

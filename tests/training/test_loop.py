@@ -78,8 +78,8 @@ def test_a_stopped_run_resumes_to_the_same_numbers(unbroken, tmp_path, monkeypat
     after_step = loop.Run.after_step
 
     def stop(self, *evaluated):
-        if self.place.sft_step + self.place.grpo_step == steps:
-            self.stopping.append(signal.SIGTERM)
+        if self.steps_made == steps:
+            self.signals.got.append(signal.SIGTERM)
         after_step(self, *evaluated)
 
     monkeypatch.setattr(loop.Run, "after_step", stop)
@@ -99,7 +99,7 @@ def test_a_signal_in_an_evaluation_ends_it_and_a_resumed_run_makes_it_again(unbr
     def stop(self, written):
         asked.append(self.place)
         if len(asked) == batch:  # each stage asks two; before the second the row of the first is written
-            self.stopping.append(signal.SIGTERM)
+            self.signals.got.append(signal.SIGTERM)
         leave(self, written)
 
     monkeypatch.setattr(loop.Run, "leave_evaluation", stop)
@@ -107,7 +107,7 @@ def test_a_signal_in_an_evaluation_ends_it_and_a_resumed_run_makes_it_again(unbr
         train(tiny_config(run))
     assert len(asked) == batch
     for _ in range(2):  # asked again in the same place, where the state is saved already
-        monkeypatch.setattr(loop.Run, "leave_evaluation", lambda self, _: self.stopping.append(15) or leave(self, _))
+        monkeypatch.setattr(loop.Run, "leave_evaluation", lambda self, _: self.signals.got.append(15) or leave(self, _))
         with pytest.raises(Preempted):
             train(tiny_config(run), resume=True)
     monkeypatch.undo()
@@ -120,9 +120,9 @@ def test_a_signal_in_an_evaluation_ends_it_and_a_resumed_run_makes_it_again(unbr
 def test_the_best_checkpoint_may_lie_inside_a_phase(tmp_path, monkeypatch):
     saved, save = [], loop.Checkpoints.save
 
-    def note(self, place, state, metrics=None):
-        saved.append((place.grpo_step, place.evaluated, metrics))
-        save(self, place, state, metrics)
+    def note(self, number, place, state, metrics=None):
+        saved.append((number - place.stage, place.stage, metrics))
+        save(self, number, place, state, metrics)
 
     monkeypatch.setattr(loop.Checkpoints, "save", note)
     best = "checkpoint.keep_best={metric: text/length, mode: max}"

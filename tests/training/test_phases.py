@@ -188,8 +188,8 @@ def test_a_run_stopped_twice_resumes_to_the_same_draws_and_decisions(run, tmp_pa
     after_step = loop.Run.after_step
 
     def stop(self, *evaluated):
-        if self.place.grpo_step in (1, 6) and resumed != self.place.grpo_step:
-            self.stopping.append(signal.SIGTERM)
+        if self.steps_made in (1, 6) and resumed != self.steps_made:
+            self.signals.got.append(signal.SIGTERM)
         after_step(self, *evaluated)
 
     monkeypatch.setattr(loop.Run, "after_step", stop)

@@ -11,10 +11,12 @@ from small import ALLOWED, MODEL, OPTIONS, PAD, prompts, rollouts, train_state
 
 from infimmr_jax.config import GrpoSection, OptimizerSection, PromptSection, SftSection
 from infimmr_jax.data.records import DataError, Problem
+from infimmr_jax.objectives.supervised import SftBatch, sft_step
 from infimmr_jax.objectives.train_state import make_optimizer
+from infimmr_jax.preprocess.demonstrations import demonstration, encode_response
 from infimmr_jax.preprocess.prompts import INSTRUCTIONS
 from infimmr_jax.rewards.format import format_error
-from infimmr_jax.training.sft import SftBatch, demonstration, encode_response, learning_rate_at, sft_step, stage_of
+from infimmr_jax.training.demonstration_batches import stage_of, supervised_rate
 
 SOURCES = {"text": [{"reader": "synthetic", "families": ["bars"], "size": 10}]}
 SFT = SftSection.model_validate(
@@ -48,7 +50,7 @@ def test_a_problem_without_solution_answers_directly():
 
 def test_stages_and_their_learning_rates():
     assert [stage_of(step, SFT) for step in (0, 9, 10, 14)] == [0, 0, 1, 1]
-    rates = [learning_rate_at(step, SFT) for step in range(15)]
+    rates = [supervised_rate(step, SFT) for step in range(15)]
     assert rates[0] == pytest.approx(1e-3)
     assert rates[5] == pytest.approx(4e-3 * (1 - 0.9 * 0.5))
     assert rates[10] == pytest.approx(1e-3)

@@ -13,10 +13,9 @@ from infimmr_jax.data.records import DataError
 from infimmr_jax.parallel.hosts import RowShare
 from infimmr_jax.preprocess.packing import PackedBatch
 from infimmr_jax.rewards.pool import GraderPool
-from infimmr_jax.training.cold_start import plan_shape
+from infimmr_jax.training.demonstration_batches import Drawn, plan_shape, supervised_rate
 from infimmr_jax.training.programs import Programs
 from infimmr_jax.training.setup import prepare
-from infimmr_jax.training.sft import Drawn, learning_rate_at
 
 TALK = [
     {"messages": [{"role": "user", "content": "red 4?"}, {"role": "assistant", "content": "\\boxed{4}"}]},
@@ -41,18 +40,18 @@ def curve(setup) -> list[float]:
     programs = Programs(setup)
     state, losses = programs.start(), []
     for step in range(3):
-        batch = setup.demonstrations(step)
-        state, metrics = programs.cold_start(state, batch, learning_rate_at(step, setup.config.sft))
+        batch = setup.demonstrations[0](step)
+        state, metrics = programs.supervise(state, batch, supervised_rate(step, setup.config.sft))
         losses.append(float(metrics["loss"]))
     return losses
 
 
 def test_a_packed_run_has_the_curve_of_the_padded_one(setup_of):
     padded, packed = setup_of(), setup_of("sft.packed_length=192")
-    batch = packed.demonstrations(0)
+    batch = packed.demonstrations[0](0)
     assert isinstance(batch, PackedBatch)
     assert batch.tokens.shape[0] < packed.config.sft.batch_size
-    assert batch.mask.sum() == padded.demonstrations(0).mask.sum()
+    assert batch.mask.sum() == padded.demonstrations[0](0).mask.sum()
     assert batch.segments.max() >= 2
     np.testing.assert_allclose(curve(packed), curve(padded), atol=1e-5)
 
@@ -71,7 +70,7 @@ def test_coordinates_are_demonstrated_in_pixels_of_the_picture_as_it_is_shown(tm
     overrides = [f"sft.sources={{image: [{source}]}}", f"data.root={tmp_path}", "evaluation={}", "sft.max_response=64"]
     with GraderPool() as pool:
         setup = prepare(tiny_config(tmp_path / "run", *overrides), tmp_path / "run", pool)
-    batcher = setup.demonstrations
+    batcher = setup.demonstrations[0]
     (drawn_from,) = batcher.pools
     assert [problem.id for problem in drawn_from.problems] == ["box", "point", "list"]
     said = {}

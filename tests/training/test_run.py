@@ -12,8 +12,8 @@ from tiny import tiny_config
 
 from infimmr_jax.errors import StoppedError
 from infimmr_jax.objectives.train_state import TrainState, apply_gradient
-from infimmr_jax.training.checkpoints import Place
-from infimmr_jax.training.running import Preempted, Run
+from infimmr_jax.training.place import Place
+from infimmr_jax.training.run import Preempted, Run, Signals
 
 
 class Recorder:
@@ -34,44 +34,45 @@ class Recorder:
 def run(tmp_path):
     log = []
     setup = SimpleNamespace(config=tiny_config(tmp_path, "guards.max_nonfinite=2"), run_dir=tmp_path)
-    parts = {"programs": None, "pool": None, "compilations": None, "state": None}
+    inputs = SimpleNamespace(setup=setup, sinks=Recorder(log))
     made = Run(
-        setup=setup,
-        sinks=Recorder(log),
+        inputs=inputs,
         progress=Recorder(log),
         checkpoints=Recorder(log),
         guard=Recorder(log),
+        signals=Signals(),
+        state=None,
         place=Place(),
-        **parts,
+        lengths=(0, 10),
+        evaluation=None,
     )
     made.log = log
     return made
 
 
-def row(step, loss=1.0, skipped=0.0):
-    return {"kind": "grpo", "step": step, "loss": loss, "policy/skipped": skipped}
-
-
-def evidence():
-    return {"batch": np.arange(3)}, {"problems": ["a"]}
+def write(run, step, loss=1.0, skipped=0.0):
+    row = {"kind": "grpo", "step": step, "loss": loss, "policy/skipped": skipped}
+    evidence = {"batch": np.arange(3)}, {"problems": ["a"]}
+    run.unread = SimpleNamespace(finished=lambda: (row, 0.0), evidence=lambda: evidence)
+    run.settle()
 
 
 def test_a_single_broken_update_is_counted_and_forgotten(run):
-    run.end_step(row(0, loss=float("nan")), evidence)
-    assert run.place.broken == 1
-    run.end_step(row(1), evidence)
-    assert run.place.broken == 0
+    write(run, 0, loss=float("nan"))
+    assert run.place.memory.broken == 1
+    write(run, 1)
+    assert run.place.memory.broken == 0
     assert [call[0] for call in run.log] == ["metrics", "update", "beat"] * 2
-    assert not (run.setup.run_dir / "nonfinite").exists()
+    assert not (run.inputs.setup.run_dir / "nonfinite").exists()
 
 
 def test_too_many_in_a_row_stop_with_the_evidence_and_the_state(run):
-    run.end_step(row(0, skipped=1.0), evidence)
+    write(run, 0, skipped=1.0)
     with pytest.raises(StoppedError, match=r"of 2 updates in a row .* grpo step 1: they were skipped, the state is"):
-        run.end_step(row(1, loss=float("inf")), evidence)
-    assert run.place.broken == 0
+        write(run, 1, loss=float("inf"))
+    assert run.place.memory.broken == 0
     assert [call[0] for call in run.log][-4:] == ["update", "position", "save", "wait"]
-    where = run.setup.run_dir / "nonfinite" / "grpo-000001-process-0"
+    where = run.inputs.setup.run_dir / "nonfinite" / "grpo-000001-process-0"
     assert json.loads((where / "row.json").read_text())["problems"] == ["a"]
     with np.load(where / "arrays.npz", allow_pickle=False) as saved:
         assert saved["batch"].tolist() == [0, 1, 2]
@@ -80,17 +81,17 @@ def test_too_many_in_a_row_stop_with_the_evidence_and_the_state(run):
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_state_that_was_evaluated_is_a_candidate_for_the_best(run, tmp_path, keep):
     if keep:
-        run.setup.config = tiny_config(tmp_path, "checkpoint.keep_best={metric: image/accuracy}")
-    run.advance(grpo_step=1)
+        run.inputs.setup.config = tiny_config(tmp_path, "checkpoint.keep_best={metric: image/accuracy}")
+    run.advance(step=1)
     run.after_step({"image/accuracy": 0.5})
     assert [call[-1] for call in run.log if call[0] == "save"] == [{"image/accuracy": 0.5}] * keep
 
 
 def test_a_signal_saves_and_stops(run):
-    run.advance(grpo_step=1)
+    run.advance(step=1)
     run.after_step()
     assert "save" not in [call[0] for call in run.log]
-    run.stopping.append(signal.SIGTERM)
+    run.signals.got.append(signal.SIGTERM)
     with pytest.raises(Preempted) as stopped:
         run.after_step()
     assert stopped.value.code == 75

@@ -1,46 +1,170 @@
-"""Sources of demonstrations, read and checked before training, and the batcher that draws from them."""
+"""Demonstrations as batches: sources read and checked before training, and the batcher that draws from them."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import grain
 import numpy as np
 
-from infimmr_jax.config import DataSection, PromptSection, RewardSection, RunConfig, SftSection
+from infimmr_jax.config import DataSection, PromptSection, RewardSection, RunConfig, SftPhaseSection, SftSection
 from infimmr_jax.data.conversations import Conversation, read_conversations
 from infimmr_jax.data.readers import GoldCheck, Rejected, below_root
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.data.selection import SourceReport, select_problems
-from infimmr_jax.names import LOCATED, Modality
-from infimmr_jax.preprocess.demonstrations import DemonstrationPlan, continue_plan, plan_conversation, split_plan
+from infimmr_jax.names import LOCATED, MODALITIES, Modality
+from infimmr_jax.objectives.schedules import learning_rate
+from infimmr_jax.objectives.supervised import SftBatch
+from infimmr_jax.parallel.hosts import RowShare
+from infimmr_jax.preprocess.batching import PromptBatch
+from infimmr_jax.preprocess.demonstrations import (
+    DemonstrationPlan,
+    continue_plan,
+    demonstration,
+    encode_response,
+    plan_conversation,
+    split_plan,
+)
 from infimmr_jax.preprocess.layout import VisionLayout
-from infimmr_jax.preprocess.packing import PackedShape, needed_shape
+from infimmr_jax.preprocess.packing import PackedBatch, PackedShape, collate_packed, needed_shape, pack
 from infimmr_jax.preprocess.prompts import EncodedPrompt, PromptPlan, as_seen, encode_plan, plan_prompt
 from infimmr_jax.rewards.ideal import ideal_answer
 from infimmr_jax.rewards.questions import options_of
 from infimmr_jax.rewards.verdict import Question
 from infimmr_jax.rewards.verifiers import quick_verdict, right_from
-from infimmr_jax.training.sft import (
-    DemonstrationBatcher,
-    DemonstrationPool,
-    Drawn,
-    demonstration,
-    encode_response,
-    total_steps,
-)
+
+Demonstrations = SftSection | SftPhaseSection
 
 PROBED_STEPS = 16
-MODALITIES: tuple[Modality, ...] = ("text", "caption", "image")
+
+
+def stage_of(step: int, sft: Demonstrations) -> int:
+    """Index of the stage that step belongs to."""
+    ends = np.cumsum([stage.steps for stage in sft.stages])
+    return int(np.searchsorted(ends, step, side="right"))
+
+
+def supervised_rate(step: int, sft: Demonstrations) -> float:
+    """Return the learning rate of a step: a rise at the very start, and a linear fall inside each stage."""
+    index = stage_of(step, sft)
+    stage = sft.stages[index]
+    return learning_rate(
+        stage.learning_rate or sft.learning_rate,
+        risen=step,
+        warmup=sft.warmup_steps,
+        schedule="linear",
+        step=step - sum(earlier.steps for earlier in sft.stages[:index]),
+        end=stage.steps,
+        final_share=stage.final_share,
+    )
+
+
+def total_steps(sft: Demonstrations) -> int:
+    """Steps of all stages."""
+    return sum(stage.steps for stage in sft.stages)
+
+
+@dataclasses.dataclass(frozen=True)
+class DemonstrationPool:
+    """Problems of one source, shown in one modality, or conversations (no modality); and how often they are drawn."""
+
+    modality: Modality | None
+    weight: float
+    problems: Sequence[Problem] | Sequence[Conversation]
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """One demonstration of a step: a problem shown in a modality, worked or not, or a whole conversation."""
+
+    item: Problem | Conversation
+    modality: Modality | None
+    worked: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class DemonstrationBatcher:
+    """Makes the batch of one optimiser step from the step's number alone: that number is the whole data state.
+
+    `plan` lays a demonstration out as one text, `pixels` decodes a plan's images. With `shape` the demonstrations of a
+    step are packed, in rows of that shape or, when a step needs more of something, of more. `stream` tells the draws of
+    one set of demonstrations from those of another.
+    """
+
+    sft: Demonstrations
+    pools: tuple[DemonstrationPool, ...]
+    plan: Callable[[Drawn], DemonstrationPlan]
+    pixels: Callable[[PromptPlan], EncodedPrompt]
+    collate: Callable[..., PromptBatch]
+    pad: int
+    seed: int
+    share: RowShare
+    stream: tuple[int, ...] = (7,)
+    measure: Callable[[Problem, Modality], PromptPlan | None] | None = None
+    shape: PackedShape | None = None
+
+    def draw(self, step: int) -> list[Drawn]:
+        """The demonstrations of a step, on every process the same."""
+        rng = np.random.default_rng((self.seed, *self.stream, step))
+        sft = self.sft
+        share = np.asarray([pool.weight for pool in self.pools])
+        worked_share = sft.stages[stage_of(step, sft)].worked_share
+        chosen = rng.choice(len(self.pools), sft.batch_size, p=share / share.sum())
+        places = rng.random(sft.batch_size)
+        worked = rng.random(sft.batch_size) < worked_share
+        drawn = []
+        for number, place, shows in zip(chosen, places, worked, strict=True):
+            pool = self.pools[number]
+            drawn.append(Drawn(pool.problems[int(place * len(pool.problems))], pool.modality, bool(shows)))
+        return drawn
+
+    def __call__(self, step: int) -> SftBatch | PackedBatch:
+        drawn = self.draw(step)
+        return self._rows(drawn) if self.shape is None else self._packed(drawn, self.shape)
+
+    def _rows(self, drawn: Sequence[Drawn]) -> SftBatch:
+        """One demonstration a row: its prompt as a trunk, its response as the one branch."""
+        prompts, others = [], []
+        responses = np.full((len(drawn), 1, self.sft.max_response), self.pad, np.int32)
+        mask = np.zeros(responses.shape, bool)
+        mine = self.share.rows(len(drawn))
+        for row, one in enumerate(drawn):
+            if row not in mine:
+                if self.measure is not None:
+                    others.append(self._elsewhere(one))
+                continue
+            prompt, ids = split_plan(self.plan(one))
+            prompts.append(self.pixels(prompt))
+            responses[row, 0, : len(ids)] = ids
+            mask[row, 0, : len(ids)] = True
+        rows = slice(mine.start, mine.stop)
+        return SftBatch(self.collate(prompts, others), responses[rows], mask[rows])
+
+    def _elsewhere(self, one: Drawn) -> PromptPlan | None:
+        assert self.measure is not None
+        if isinstance(one.item, Conversation) or one.modality is None:
+            return split_plan(self.plan(one))[0]
+        return self.measure(one.item, one.modality)
+
+    def _packed(self, drawn: Sequence[Drawn], shape: PackedShape) -> PackedBatch:
+        """Several demonstrations a row. Every process packs them all and decodes its share of the images."""
+        rows = self.packed_rows(drawn, shape.tokens)
+        return collate_packed(rows, self.pixels, shape.grown(needed_shape(rows, shape.tokens)), self.share)
+
+    def packed_rows(self, drawn: Sequence[Drawn], tokens: int) -> list[list[DemonstrationPlan]]:
+        """The demonstrations of a step, planned and put into rows of `tokens`."""
+        plans = [self.plan(one) for one in drawn]
+        return [[plans[i] for i in row] for row in pack([plan.length for plan in plans], tokens)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Planner:
     """Lays demonstrations out as sequences of tokens; what does not fit is an error, never cut."""
 
-    sft: SftSection
+    sft: Demonstrations
     data: DataSection
     prompt: PromptSection
     reward: RewardSection
@@ -107,8 +231,9 @@ def build_demonstrations(
     see: Callable[[PromptPlan, Modality], None],
     batcher: Callable[..., DemonstrationBatcher],
     divisor: int,
+    name: str = "cold start",
 ) -> tuple[DemonstrationBatcher, list[SourceReport]]:
-    """Read and check every source of the cold start; returns the batcher and a report a source.
+    """Read and check every source of the demonstrations `name`; returns the batcher and a report a source.
 
     `see` is told the shape of every prompt that is a row of its own; `batcher` makes the batcher of pools and a packed
     shape; `divisor` is the number that a packed batch's rows must be a multiple of.
@@ -125,7 +250,7 @@ def build_demonstrations(
     for modality in MODALITIES:
         for source in sft.sources.get(modality, ()):
             golds = GoldCheck(None, config.reward)
-            kept, report = select_problems(source, modality, config.data, phase="cold start", check=check, golds=golds)
+            kept, report = select_problems(source, modality, config.data, phase=name, check=check, golds=golds)
             pools.append(DemonstrationPool(modality, source.weight, kept))
             reports.append(report)
     for given in sft.conversations:
@@ -140,7 +265,7 @@ def build_demonstrations(
                 usable.append(conversation)
             except DataError as error:
                 rejected.append(Rejected(given.path, 0, conversation.id, str(error)))
-        report = SourceReport("cold start", given.path, len(read), len(usable), {}, tuple(rejected), {})
+        report = SourceReport(name, given.path, len(read), len(usable), {}, tuple(rejected), {})
         if not usable:
             raise DataError(f"no conversation is left ({report}); the first rejected: {rejected[0]}")
         pools.append(DemonstrationPool(None, given.weight, usable))
@@ -156,3 +281,8 @@ def plan_shape(batcher: DemonstrationBatcher, tokens: int, divisor: int) -> Pack
     steps = np.unique(np.linspace(0, total_steps(batcher.sft) - 1, PROBED_STEPS).astype(int))
     needed = [needed_shape(batcher.packed_rows(batcher.draw(int(step)), tokens), tokens) for step in steps]
     return functools.reduce(PackedShape.grown, needed, PackedShape(0, tokens, 0, 0, 0, divisor))
+
+
+def dataset(batcher: DemonstrationBatcher) -> grain.MapDataset:
+    """A dataset whose element i is the batch of step i of these demonstrations."""
+    return grain.MapDataset.range(total_steps(batcher.sft)).map(batcher)
