@@ -89,7 +89,7 @@ def test_coordinates_are_demonstrated_in_pixels_of_the_picture_as_it_is_shown(tm
 
 
 def test_processes_hold_the_rows_of_one_packing(setup_of):
-    whole = setup_of("sft.packed_length=192").demonstrations
+    whole = setup_of("sft.packed_length=192").demonstrations[0]
     whole = dataclasses.replace(whole, shape=plan_shape(whole, 192, 2))
     parts = [dataclasses.replace(whole, share=RowShare(index, 2))(1) for index in range(2)]
     for name in (
@@ -108,7 +108,7 @@ def test_processes_hold_the_rows_of_one_packing(setup_of):
 
 
 def test_several_turns_need_packed_rows(setup_of):
-    kept = setup_of("sft.packed_length=192", rows=[AGAIN]).demonstrations.pools[-1].problems
+    kept = setup_of("sft.packed_length=192", rows=[AGAIN]).demonstrations[0].pools[-1].problems
     assert len(kept) == 1
     with pytest.raises(DataError, match=r"several turns of the assistant; set sft\.packed_length"):
         setup_of(rows=[AGAIN])

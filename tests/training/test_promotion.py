@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from infimmr_jax.config import PromotionSection
-from infimmr_jax.training.promotion import kept_history, plateau_gain, promoted
+from infimmr_jax.training.promotion import extend_history, plateau_gain, promotion_due
 
 PLATEAU = PromotionSection(kind="plateau", window=2, least_gain=0.1)
 
@@ -18,9 +18,9 @@ def test_the_gain_is_between_two_windows():
 def test_only_what_a_decision_needs_is_kept():
     history = ()
     for value in range(7):
-        history = kept_history(history, {}, lambda value=value: {"reward/accuracy": float(value)}, PLATEAU)
+        history = extend_history(history, {}, lambda value=value: {"reward/accuracy": float(value)}, PLATEAU)
     assert history == (3.0, 4.0, 5.0, 6.0)
-    assert kept_history((), {}, unread, PromotionSection()) == ()
+    assert extend_history((), {}, unread, PromotionSection()) == ()
 
 
 def unread():
@@ -29,14 +29,13 @@ def unread():
 
 def test_tokens_of_all_draws_are_added_up_and_end_the_phase():
     rule = PromotionSection(kind="tokens", tokens=1000, min_steps=2)
-    first = kept_history((), {"sampling/tokens": 700.0}, unread, rule)
-    second = kept_history(first, {}, lambda: {"rollout/tokens": 300.0}, rule)
+    first = extend_history((), {"sampling/tokens": 700.0}, unread, rule)
+    second = extend_history(first, {}, lambda: {"rollout/tokens": 300.0}, rule)
     assert (first, second) == ((700.0,), (1000.0,))
     phase = SimpleNamespace(promotion=rule)
 
     def ends(made, sampled):
-        place = SimpleNamespace(recent=(sampled,))
-        return promoted(SimpleNamespace(place=place), phase, made - 1, None)
+        return promotion_due(phase, made - 1, (sampled,), unread, {})
 
     assert ends(2, 999.0) == (False, {"promotion/tokens": 999.0})
     assert ends(2, 1000.0) == (True, {"promotion/tokens": 1000.0})
