@@ -23,13 +23,19 @@ def between(before: str, after: str, keep: Path | None, tolerance: float, names:
         records = (keep or folder / "records").resolve()
         for name, revision in (("before", before), ("after", after)):
             tree = folder / name
-            git = ["git", "-C", str(ROOT), "worktree"]
-            subprocess.run([*git, "add", "--detach", str(tree), revision], check=True, capture_output=True)
-            stack.callback(subprocess.run, [*git, "remove", "--force", str(tree)], check=True)
+            git_worktree("add", "--detach", str(tree), revision)
+            stack.callback(git_worktree, "remove", "--force", str(tree))
             print(f"{name}: {revision}", flush=True)
             # The configurations of the first: what is compared are programs.
             record(records / name, tree, records / "before" / "configs" if name == "after" else None, names)
         return compare(records / "before", records / "after", tolerance, names)
+
+
+def git_worktree(*words: str) -> None:
+    """Run `git worktree` in this repository."""
+    ended = subprocess.run(["git", "-C", str(ROOT), "worktree", *words], capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        raise SystemExit(f"git worktree {' '.join(words)}: {ended.stderr.strip()}")
 
 
 def main(arguments: list[str] | None = None) -> int:

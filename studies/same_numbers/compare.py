@@ -84,21 +84,19 @@ def notes(before: Path, after: Path, first: Mapping[str, Any], second: Mapping[s
 
 def compare_part(part: str, before: Path, after: Path, tolerance: float) -> Iterator[Line]:
     """The lines of a part: one for each file of rows, one for its weights, one for its programs."""
-    kept = [folder / "rows" / part for folder in (before, after)]
-    for folder in kept:
+    old, now = before / "rows" / part, after / "rows" / part
+    for folder in (old, now):
         if not folder.is_dir():
             yield Line(part, "-", f"{folder} is not there: the part was not recorded", False)
             return
-    files = sorted({file.relative_to(folder) for folder in kept for file in folder.rglob("*.jsonl")})
-    for file in files:
-        yield rows_line(f"{part}: {file.with_suffix('')}", *(_rows(folder / file) for folder in kept), tolerance)
-    if any((folder / "weights" / part).is_dir() for folder in (before, after)):
-        yield weights_line(
-            f"{part}: weights", *(read_weights(folder / "weights" / part) for folder in (before, after)), tolerance
-        )
-    programs = [folder / "programs" / f"{part}.jsonl" for folder in (before, after)]
-    if any(file.is_file() for file in programs):
-        yield programs_line(f"{part}: programs", *(_rows(file) for file in programs), tolerance)
+    for file in sorted({file.relative_to(folder) for folder in (old, now) for file in folder.rglob("*.jsonl")}):
+        yield rows_line(f"{part}: {file.with_suffix('')}", _rows(old / file), _rows(now / file), tolerance)
+    old, now = before / "weights" / part, after / "weights" / part
+    if old.is_dir() or now.is_dir():
+        yield weights_line(f"{part}: weights", read_weights(old), read_weights(now), tolerance)
+    old, now = (folder / "programs" / f"{part}.jsonl" for folder in (before, after))
+    if old.is_file() or now.is_file():
+        yield programs_line(f"{part}: programs", _rows(old), _rows(now), tolerance)
 
 
 def rows_line(part: str, before: Sequence[Any], after: Sequence[Any], tolerance: float) -> Line:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import textwrap
 
 import jax
@@ -214,6 +215,29 @@ def test_the_configurations_of_all_parts_are_ones_that_the_program_takes(tmp_pat
     dapo = load_config([tmp_path / "again" / f"{name}.yaml" for name in ("nano", "dapo_recipe", "dapo_scale")])
     assert dapo.phases[0].grpo.overlong.buffer == 8
     assert dapo == load_config([command.ROOT / "configs" / "nano.yaml", command.ROOT / "configs/recipes/dapo.yaml"])
+
+
+def test_two_revisions_are_recorded_from_worktrees_that_are_removed_again(tmp_path, monkeypatch, capsys):
+    repository = checkout(tmp_path / "repository")
+    git = ["git", "-C", str(repository), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    program = repository / "infimmr_jax" / "cli.py"
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *words], check=True)
+    program.write_text(program.read_text().replace("VALUE * step", "VALUE * (step + step % 2)"))
+    (repository / "configs" / "nano.yaml").write_text("name: other\n")
+    subprocess.run([*git, "commit", "-qam", "two"], check=True)
+    monkeypatch.setattr(command, "ROOT", repository)
+    assert command.main(["between", "HEAD~1", "HEAD", "--only", "nano", "--keep", str(tmp_path / "kept")]) == 1
+    printed = capsys.readouterr().out
+    assert "nano: metrics" in printed
+    assert "row 0, loss: 0.1 -> 0.2" in printed
+    # Both were recorded with the first one's configurations.
+    assert "another one" not in printed
+    assert (tmp_path / "kept" / "after" / "record.json").is_file()
+    trees = subprocess.run([*git, "worktree", "list"], capture_output=True, text=True, check=True).stdout
+    assert len(trees.splitlines()) == 1
+    with pytest.raises(SystemExit, match="git worktree add .* nothing: "):
+        command.main(["between", "HEAD", "nothing", "--only", "nano"])
 
 
 @pytest.mark.slow
