@@ -236,7 +236,7 @@ def test_two_revisions_are_recorded_from_worktrees_that_are_removed_again(tmp_pa
     assert (tmp_path / "kept" / "after" / "record.json").is_file()
     trees = subprocess.run([*git, "worktree", "list"], capture_output=True, text=True, check=True).stdout
     assert len(trees.splitlines()) == 1
-    with pytest.raises(SystemExit, match="git worktree add .* nothing: "):
+    with pytest.raises(SystemExit, match=r"git worktree add .* nothing: "):
         command.main(["between", "HEAD", "nothing", "--only", "nano"])
 
 
