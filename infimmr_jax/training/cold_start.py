@@ -11,7 +11,7 @@ import numpy as np
 
 from infimmr_jax.config import DataSection, PromptSection, RewardSection, RunConfig, SftSection
 from infimmr_jax.data.conversations import Conversation, read_conversations
-from infimmr_jax.data.readers import GoldCheck, Rejected, below_root
+from infimmr_jax.data.readers import Rejected, below_root
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.data.selection import SourceReport, select_problems
 from infimmr_jax.names import LOCATED, Modality
@@ -19,6 +19,7 @@ from infimmr_jax.preprocess.demonstrations import DemonstrationPlan, continue_pl
 from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.packing import PackedShape, needed_shape
 from infimmr_jax.preprocess.prompts import EncodedPrompt, PromptPlan, as_seen, encode_plan, plan_prompt
+from infimmr_jax.rewards.golds import GoldCheck
 from infimmr_jax.rewards.ideal import ideal_answer
 from infimmr_jax.rewards.questions import options_of
 from infimmr_jax.rewards.verdict import Question
