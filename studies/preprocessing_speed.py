@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 
 from infimmr_jax.config import ImageSection
-from infimmr_jax.preprocess.images import image_size, open_image, patchify, plan_grid
+from infimmr_jax.data.pictures import image_size, open_image
+from infimmr_jax.preprocess.images import patchify, plan_grid
 
 KINDS = ("noise.png", "photo.png", "drawing.png", "photo.jpg")
 PICTURES = 16

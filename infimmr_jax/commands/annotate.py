@@ -26,10 +26,11 @@ from infimmr_jax.data.annotation import (
 )
 from infimmr_jax.data.captions import CaptionFile, caption_row
 from infimmr_jax.data.difficulty import difficulty_report
-from infimmr_jax.data.readers import GoldCheck, read_source, source_name
+from infimmr_jax.data.readers import read_source, source_name
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.names import Modality
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, PromptPlan, plan_picture, plan_text
+from infimmr_jax.rewards.golds import GoldCheck
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import score_groups
 from infimmr_jax.rewards.verifiers import right_from

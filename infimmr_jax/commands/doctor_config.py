@@ -15,6 +15,7 @@ from infimmr_jax.model.hf import check_tensors, open_tensors
 from infimmr_jax.model.presets import check_preset
 from infimmr_jax.names import Modality
 from infimmr_jax.preprocess.tokenizer import load_tokenizer
+from infimmr_jax.rewards.golds import GoldCheck
 from infimmr_jax.training.checkpoints import checkpoint_directory
 
 ROWS = 4  # a source is read until so many can be used: a look, not the check that training makes
@@ -78,7 +79,7 @@ def _sources(config: RunConfig) -> Iterator[tuple[str, SourceSection, Modality]]
 
 def _source(source: SourceSection, modality: Modality, config: RunConfig) -> str:
     few = source.model_copy(update={"size": min(ROWS, source.size or ROWS)})
-    problems, rejected = read_source(few, modality, config.data)
+    problems, rejected = read_source(few, modality, config.data, GoldCheck(None, config.reward))
     name = source_name(source)
     if not problems:
         why = f"the first: {rejected[0]}" if rejected else "the file is empty"

@@ -16,13 +16,14 @@ from PIL import Image
 from infimmr_jax.config import ConfigError, RunConfig
 from infimmr_jax.data.curation import Embed
 from infimmr_jax.data.image_similarity import trimmed
+from infimmr_jax.data.pictures import open_image
 from infimmr_jax.model.config import read_config, vision_layout
 from infimmr_jax.model.hf import load_params
 from infimmr_jax.model.options import model_options
 from infimmr_jax.model.vision import vision_forward
 from infimmr_jax.parallel.hosts import row_share
 from infimmr_jax.parallel.mesh import batch_divisor, make_mesh, replicated, shard_batch
-from infimmr_jax.preprocess.images import open_image, patchify
+from infimmr_jax.preprocess.images import patchify
 from infimmr_jax.preprocess.windows import window_layout
 
 SIDE = 224  # pixels every picture is stretched to, rounded to whole windows: one program, and stretching does no harm

@@ -23,10 +23,11 @@ from infimmr_jax.config import (
 )
 from infimmr_jax.data.captions import leaks_answer
 from infimmr_jax.data.curation import Dropped, Embed, balanced, find_contaminated, find_duplicates
-from infimmr_jax.data.readers import GoldCheck, Rejected, read_source, source_name
+from infimmr_jax.data.readers import Rejected, read_source, source_name
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.data.tfds_builder import VERSION, InfimmrProblems, write_tfds
 from infimmr_jax.names import Modality
+from infimmr_jax.rewards.golds import GoldCheck
 from infimmr_jax.rewards.pool import GraderPool
 
 MODALITIES: tuple[Modality, ...] = ("text", "caption", "image")

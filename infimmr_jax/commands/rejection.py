@@ -14,10 +14,11 @@ from jax.experimental import multihost_utils
 
 from infimmr_jax.commands.annotate import Sampling, _seed
 from infimmr_jax.config import ConfigError, RunConfig, SourceSection
-from infimmr_jax.data.readers import GoldCheck, read_source, source_name
+from infimmr_jax.data.readers import read_source, source_name
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.names import Modality
 from infimmr_jax.preprocess.prompts import user_text
+from infimmr_jax.rewards.golds import GoldCheck
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import Scores, score_groups
 from infimmr_jax.rewards.verifiers import right_from

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from decimal import Decimal
 from typing import Any
 
+from infimmr_jax.data.markup import fold
 from infimmr_jax.data.records import DataError
-from infimmr_jax.rewards.text import fold
-from infimmr_jax.rewards.verify_list import elements
 
 # What the value of `answer` may be beside a text, by type; a parquet column of objects has all keys in every row.
 FORMS: dict[str, tuple[type, ...]] = {
@@ -21,6 +21,9 @@ FORMS: dict[str, tuple[type, ...]] = {
     "span": (list, dict),
     "action": (dict,),
 }
+
+# What graders split a list at.
+_SEPARATORS = re.compile(r"[,;()\[\]{}\r\n]|(?<!\S)(?:and|or)(?!\S)", re.IGNORECASE)
 
 
 def answer_text(value: Any, answer_type: str) -> str:
@@ -49,14 +52,13 @@ def without_nulls(value: Any) -> Any:
 
 
 def _listed(value: list[Any]) -> str:
-    text, flat = _written(value), _flat(value)
-    if elements(text) != flat:
-        found = next((item for item in flat if elements(item) != [item]), flat[0] if flat else "")
+    mixed = next((item for item in _flat(value) if not item or _SEPARATORS.search(item)), None)
+    if mixed is not None:
         raise DataError(
-            f"the element {found[:40]!r} of `answer` can not be told apart in a list: elements are not empty "
+            f"the element {mixed[:40]!r} of `answer` can not be told apart in a list: elements are not empty "
             "and have no commas, semicolons, brackets or line breaks and no 'and' or 'or'"
         )
-    return text
+    return _written(value)
 
 
 def _flat(value: Any) -> list[str]:

@@ -13,9 +13,9 @@ from jaxtyping import Float
 
 from infimmr_jax.config import CurationSection, ImageSection
 from infimmr_jax.data.image_similarity import Prints, crop_fingerprints, distances, fingerprint, joined
+from infimmr_jax.data.pictures import open_image
 from infimmr_jax.data.records import Problem
 from infimmr_jax.data.text_similarity import OverlapIndex, near_pairs, ngrams, normal_words, numbers_of
-from infimmr_jax.preprocess.images import open_image
 
 # Measured on 300 MATH and 300 GSM8K questions with 10/20/30 % of their words replaced, dropped or added: pairs of words
 # at an overlap of 0.5 find 100/96/79 % and flag 2.7 and 0.1 % of 4,000 other questions (triples at 0.4: 99/91/61 %).

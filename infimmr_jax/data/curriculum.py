@@ -11,14 +11,12 @@ from typing import Any
 
 import grain
 
-from infimmr_jax.config import ConfigError, DataSection, PhaseSection, RewardSection, RunConfig, SourceSection
-from infimmr_jax.data.readers import GoldCheck
-from infimmr_jax.data.records import Problem
+from infimmr_jax.config import ConfigError, DataSection, PhaseSection, RunConfig, SourceSection
+from infimmr_jax.data.records import CheckGolds, Problem
 from infimmr_jax.data.selection import SourceReport, select_problems
 from infimmr_jax.data.synthetic import SyntheticSource
 from infimmr_jax.data.workers import WorkerIterator
 from infimmr_jax.names import Modality
-from infimmr_jax.rewards.pool import GraderPool
 
 Encode = Callable[..., Any]
 Collate = Callable[..., Any]
@@ -92,8 +90,9 @@ def build_curriculum(
     collate: Collate,
     process_index: int = 0,
     process_count: int = 1,
+    *,
+    golds: CheckGolds,
     check: Check | None = None,
-    pool: GraderPool | None = None,
     measure: Encode | None = None,
 ) -> Curriculum:
     """Read, check and filter every source of every phase, and chain the phases into one random-access dataset.
@@ -103,8 +102,9 @@ def build_curriculum(
     and their order do not depend on the number of processes. `encode` and `collate` run when an element is read. With
     `measure`, `collate(prompts, others)` is also given what it makes of the other processes' problems: processes that
     choose a batch's shape must choose from all of it. Before training every problem passes `check` (default: `encode`;
-    a cheaper `plan_prompt` does), which rejects by raising DataError, and gold answers are parsed by the graders of
-    `pool`. All three take a problem and a modality; for a phase with a prompt section of its own also `prompt=`.
+    a cheaper `plan_prompt` does), which rejects by raising DataError, and its gold answer passes `golds` under the
+    phase's rules. `encode`, `measure` and `check` take a problem and a modality; for a phase with a prompt section of
+    its own also `prompt=`.
     Raises DataError when a source is empty, ConfigError when a step can not be divided over the processes.
     """
     if not 0 <= process_index < process_count:
@@ -112,7 +112,6 @@ def build_curriculum(
     built: list[grain.MapDataset[StepBatch]] = []
     reports: list[SourceReport] = []
     first_step = 0
-    golds = GoldCheck(pool)
     for phase_index, phase in enumerate(config.grpo_phases):
         if phase.prompts_per_step % process_count:
             raise ConfigError(
@@ -123,8 +122,9 @@ def build_curriculum(
         encode_here: Encode = functools.partial(encode, **own)
         check_here: Check = functools.partial(check or encode, **own)
         measure_here: Encode | None = None if measure is None else functools.partial(measure, **own)
-        golds = golds.under(phase.reward)
-        problems, phase_reports = _mixed_problems(phase, phase_index, config.seed, config.data, check_here, golds)
+        problems, phase_reports = _mixed_problems(
+            phase, phase_index, config.seed, config.data, check_here, golds.under(phase.reward)
+        )
         reports += phase_reports
         batches = problems.batch(phase.prompts_per_step, batch_fn=list).slice(slice(0, draws_of(phase)))
         maker = _StepMaker(
@@ -169,9 +169,8 @@ def heldout(
     count: int,
     data: DataSection,
     *,
+    golds: CheckGolds,
     check: Check | None = None,
-    pool: GraderPool | None = None,
-    reward: RewardSection | None = None,
     seed: int = 0,
 ) -> tuple[list[Problem], list[SourceReport]]:
     """At most `count` different problems for evaluation, drawn from the sources by weight; always the same ones.
@@ -181,7 +180,6 @@ def heldout(
     reports: list[SourceReport] = []
     streams: list[Iterator[Problem]] = []
     seen: set[str] = set()
-    golds = GoldCheck(pool, reward)
     for number, source in enumerate(sources):
         kept, report = select_problems(source, modality, data, phase="evaluation", check=check, golds=golds)
         reports.append(report)
@@ -203,7 +201,7 @@ def _different(problems: Sequence[Problem], seed: int, seen: set[str]) -> Iterat
 
 
 def _mixed_problems(
-    phase: PhaseSection, phase_index: int, seed: int, data: DataSection, check: Check, golds: GoldCheck
+    phase: PhaseSection, phase_index: int, seed: int, data: DataSection, check: Check, golds: CheckGolds
 ) -> tuple[grain.MapDataset[Problem], list[SourceReport]]:
     """An endless dataset of the phase's problems."""
     datasets, reports = [], []

@@ -11,10 +11,10 @@ from typing import Any
 from infimmr_jax.data.answer_forms import FORMS, answer_text
 from infimmr_jax.data.files import Record, decode_json, folder_records, raw_records
 from infimmr_jax.data.geometry_captions import describe_diagram
+from infimmr_jax.data.markup import last_boxed
 from infimmr_jax.data.question_options import split_options
 from infimmr_jax.data.records import DataError
 from infimmr_jax.names import ANSWER_TYPES, CHOICE_LETTERS
-from infimmr_jax.rewards.extract import last_boxed
 
 TURNS = frozenset(("conversations", "messages", "message"))
 

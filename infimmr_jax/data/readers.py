@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from infimmr_jax.config import DataSection, RewardSection, SourceSection
+from infimmr_jax.config import DataSection, SourceSection
 from infimmr_jax.data.annotation import Annotated, annotated, read_captions, read_pass_rates
 from infimmr_jax.data.answer_forms import FORMS
 from infimmr_jax.data.layouts import LAYOUTS, layout_rows
-from infimmr_jax.data.records import DataError, Problem
+from infimmr_jax.data.records import CheckGolds, DataError, Problem
 from infimmr_jax.data.rows import problem_from_row, wrong_modality
 from infimmr_jax.data.sequences import Selected
 from infimmr_jax.data.synthetic import SyntheticSource
-from infimmr_jax.names import LOCATED, Modality
-from infimmr_jax.rewards.golds import check_golds
-from infimmr_jax.rewards.pool import GraderPool
+from infimmr_jax.names import Modality
 
 GOLDS_AT_ONCE = 512  # rows whose answers are checked together, so that all grader processes have work
 
@@ -44,39 +41,8 @@ def source_name(source: SourceSection) -> str:
     return str(source.path)
 
 
-class GoldCheck:
-    """Asks the rewards' verifiers whether gold answers can be graded; each different answer is asked once.
-
-    LaTeX is parsed in the worker processes of `pool`; without one only what the text itself shows is checked. `reward`
-    has the rules of the grading (default: each type's first).
-    """
-
-    def __init__(self, pool: GraderPool | None = None, reward: RewardSection | None = None) -> None:
-        self.pool = pool
-        self.reward = reward or RewardSection()
-        self._known: dict[tuple[Any, ...], str | None] = {}
-
-    def under(self, reward: RewardSection) -> GoldCheck:
-        """The same check by other rules; what is known stays known."""
-        other = copy.copy(self)
-        other.reward = reward
-        return other
-
-    def __call__(self, problems: Sequence[Problem]) -> list[str | None]:
-        """For every problem a sentence saying why its gold answer can not be graded, or None."""
-        new = {self._key(problem): problem for problem in problems if self._key(problem) not in self._known}
-        self._known.update(zip(new, check_golds(list(new.values()), self.pool, self.reward), strict=True))
-        return [self._known[self._key(problem)] for problem in problems]
-
-    def _key(self, problem: Problem) -> tuple[Any, ...]:
-        verify, rule = problem.extra.get("verify"), self.reward.rules.get(problem.answer_type)
-        asked = problem.answer, problem.answer_type, problem.choices, repr(verify) if verify else "", rule
-        located = problem.answer_type in LOCATED
-        return (*asked, repr(problem.extra.get("image_size")), bool(problem.images)) if located else asked
-
-
 def read_source(
-    source: SourceSection, modality: Modality, data: DataSection, golds: GoldCheck | None = None
+    source: SourceSection, modality: Modality, data: DataSection, golds: CheckGolds
 ) -> tuple[Sequence[Problem], list[Rejected]]:
     """Read one source for one modality: the problems that can be used, and every row that can not, with its reason.
 
@@ -91,8 +57,7 @@ def read_source(
         made = SyntheticSource(source.families, source.style, source.split, source.seed, source.size, modality)
         return made, []
     if source.reader == "tfds":
-        return _read_converted(source, modality, data, golds or GoldCheck())
-    golds = golds or GoldCheck()
+        return _read_converted(source, modality, data, golds)
     problems: list[Problem] = []
     rejected: list[Rejected] = []
     rows = _rows(source, modality, data)
@@ -156,7 +121,7 @@ def _rows(source: SourceSection, modality: Modality, data: DataSection) -> Itera
 
 
 def _read_converted(
-    source: SourceSection, modality: Modality, data: DataSection, golds: GoldCheck
+    source: SourceSection, modality: Modality, data: DataSection, golds: CheckGolds
 ) -> tuple[Sequence[Problem], list[Rejected]]:
     """A source that `prepare` wrote, checked then: looked at are the modality and what the rules decide."""
     from infimmr_jax.data.tfds_builder import TfdsSource  # takes half a second to import

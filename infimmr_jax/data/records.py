@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
+from infimmr_jax.config import RewardSection
 from infimmr_jax.errors import UserError
 from infimmr_jax.names import AnswerType
 
@@ -36,6 +38,16 @@ class Problem:
     level: float | None = None
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     row: int | None = dataclasses.field(default=None, compare=False)
+
+
+class CheckGolds(Protocol):
+    """Tells which gold answers can not be graded; handed in by rooms that know graders (`rewards.golds.GoldCheck`)."""
+
+    def __call__(self, problems: Sequence[Problem]) -> Sequence[str | None]:
+        """Return for every problem a sentence saying why its gold answer can not be graded, or None."""
+
+    def under(self, reward: RewardSection) -> CheckGolds:
+        """Return the same check by the rules of another reward section."""
 
 
 class DataError(UserError, ValueError):

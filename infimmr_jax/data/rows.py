@@ -10,9 +10,9 @@ from typing import Any, get_args
 
 from infimmr_jax.config import ImageSection
 from infimmr_jax.data.answer_forms import FORMS, answer_text
+from infimmr_jax.data.pictures import image_size, open_image
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.names import ANSWER_TYPES, CHOICE_LETTERS, LOCATED, Modality
-from infimmr_jax.preprocess.images import image_size, open_image
 
 MAX_TEXT = 20_000  # characters of a question, caption, solution or choice; the longest published question has 9,000
 KNOWN_KEYS = frozenset(field.name for field in dataclasses.fields(Problem)) - {"row"}

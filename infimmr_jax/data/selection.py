@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from infimmr_jax.config import DataSection, FilterSection, SourceSection
 from infimmr_jax.data.captions import leaks_answer
-from infimmr_jax.data.readers import GoldCheck, Rejected, read_source, source_name
-from infimmr_jax.data.records import DataError, Problem
+from infimmr_jax.data.readers import Rejected, read_source, source_name
+from infimmr_jax.data.records import CheckGolds, DataError, Problem
 from infimmr_jax.data.sequences import Selected
 from infimmr_jax.data.synthetic import SyntheticSource
 from infimmr_jax.names import Modality
@@ -53,12 +53,12 @@ def select_problems(
     data: DataSection,
     *,
     phase: str,
+    golds: CheckGolds,
     filters: FilterSection = NO_FILTERS,
     order: Order = "shuffle",
     check: Callable[[Problem, Modality], object] | None = None,
-    golds: GoldCheck | None = None,
 ) -> tuple[Sequence[Problem], SourceReport]:
-    """Read a source, drop what the filters or `check` refuse, and order the rest; report every loss.
+    """Read a source, drop what `golds`, the filters or `check` refuse, and order the rest; report every loss.
 
     `check` raises DataError for a problem that can not become a prompt (too long, too many images). Every row of a
     file passes it; of a procedural source the first 64 do, where a failure is an error of the configuration.

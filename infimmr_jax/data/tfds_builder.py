@@ -19,7 +19,7 @@ from infimmr_jax.data.records import DataError, Problem
 VERSION = "1.0.0"
 
 # Images are kept as their encoded bytes: TFDS's Image feature can not skip decoding inside a sequence, and the rules of
-# `preprocess.images` (rotation, alpha, size limits) must see the file as it was.
+# `data.pictures` (rotation, alpha, size limits) must see the file as it was.
 FEATURES = tfds.features.FeaturesDict(
     {
         "id": tfds.features.Text(),

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from infimmr_jax.config import ImageSection
+from infimmr_jax.data.pictures import open_image
 from infimmr_jax.data.records import DataError
 from infimmr_jax.errors import UserError
 from infimmr_jax.evaluation.grading import FAILURES, Graders, Judge, judge_items
 from infimmr_jax.evaluation.items import Benchmark, Grade, Item, Response
 from infimmr_jax.evaluation.latex_values import UnreadableLatexError, parse
-from infimmr_jax.preprocess.images import open_image
 from infimmr_jax.training.statistics import bootstrap, maj_at_k, pass_at_k
 
 DIGITS = 6

@@ -12,9 +12,10 @@ from jaxtyping import Float32, Int32
 from transformers import PreTrainedTokenizerBase
 
 from infimmr_jax.config import DataSection, ImageSection, PromptSection
+from infimmr_jax.data.pictures import ImageSource, image_size, open_image
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.names import CHOICE_LETTERS, LOCATED, Modality
-from infimmr_jax.preprocess.images import ImageSource, image_size, open_image, patchify, plan_grid
+from infimmr_jax.preprocess.images import patchify, plan_grid
 from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.positions import Grid, mrope_positions
 from infimmr_jax.preprocess.video import VideoPlan, video_patches

@@ -13,8 +13,9 @@ from jaxtyping import Float32, Int64
 from PIL import Image
 
 from infimmr_jax.config import ImageSection, VideoSection
+from infimmr_jax.data.pictures import image_size, open_image
 from infimmr_jax.data.records import DataError
-from infimmr_jax.preprocess.images import flat_patches, image_size, open_image, resize, smart_resize
+from infimmr_jax.preprocess.images import flat_patches, resize, smart_resize
 from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.positions import Grid
 

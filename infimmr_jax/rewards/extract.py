@@ -11,8 +11,9 @@ import dataclasses
 import itertools
 import re
 
+from infimmr_jax.data.markup import BOX, boxes, fold, last_boxed
 from infimmr_jax.rewards.format import FORMATS
-from infimmr_jax.rewards.text import MAX_ANSWER, MAX_NESTING, MAX_RESPONSE, fold, matching_braces, nesting, unwrap
+from infimmr_jax.rewards.text import MAX_ANSWER, MAX_NESTING, MAX_RESPONSE, nesting, unwrap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +24,7 @@ class Extraction:
     rule: str
 
 
-MAX_BOXES = 32
-_BOX = re.compile(r"\\boxed\s*(?=\{)")
+MAXBOXES = 32
 _ANSWER = re.compile(r"<answer>|</answer>")
 _THINK = re.compile(r"<think>|</think>")
 _WORD = re.compile(r"[A-Za-z']+")
@@ -34,23 +34,6 @@ _STOCK_WORDS = (
     "possible possibly result so solution the then therefore this thus which"
 )
 _STOCK = frozenset(_STOCK_WORDS.split())
-
-
-def boxes(text: str) -> list[tuple[int, int, str]]:
-    r"""Start, end and content of every outermost balanced `\boxed{..}`, in order."""
-    pairs = matching_braces(text)
-    found: list[tuple[int, int, str]] = []
-    for match in _BOX.finditer(text):
-        end = pairs.get(match.end())
-        if end is not None and (not found or match.start() >= found[-1][1]):
-            found.append((match.start(), end + 1, text[match.end() + 1 : end].strip()))
-    return found
-
-
-def last_boxed(text: str) -> str | None:
-    r"""Content of the last balanced `\boxed{..}`, or None."""
-    found = boxes(text)
-    return found[-1][2] if found else None
 
 
 def _same(first: str, second: str) -> bool:
@@ -68,15 +51,15 @@ def _from_boxes(text: str) -> Extraction | None:
     found = boxes(text)
     if not found:
         return None
-    if len(found) > MAX_BOXES:
+    if len(found) > MAXBOXES:
         return Extraction(None, "too many boxes")
     for (_, end, first), (start, _, second) in itertools.pairwise(found):
         if not _same(first, second) and not _is_correction(text[end:start]):
             return Extraction(None, "contradictory boxes")
     content = found[-1][2]
-    if _BOX.search(content):
+    if BOX.search(content):
         inner = boxes(content)
-        if len(inner) != 1 or inner[0][:2] != (0, len(content)) or _BOX.search(inner[0][2]):
+        if len(inner) != 1 or inner[0][:2] != (0, len(content)) or BOX.search(inner[0][2]):
             return Extraction(None, "a box inside a box")
         content = inner[0][2]
     return Extraction(content, "last box" if len(found) > 1 else "box")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from infimmr_jax.config import RewardSection
 from infimmr_jax.data.records import DataError, Problem
@@ -124,4 +126,35 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
-__all__ = ["check_gold", "check_golds"]
+class GoldCheck:
+    """Asks the rewards' verifiers whether gold answers can be graded; each different answer is asked once.
+
+    LaTeX is parsed in the worker processes of `pool`; without one only what the text itself shows is checked. `reward`
+    has the rules of the grading (default: each type's first).
+    """
+
+    def __init__(self, pool: GraderPool | None = None, reward: RewardSection | None = None) -> None:
+        self.pool = pool
+        self.reward = reward or RewardSection()
+        self._known: dict[tuple[Any, ...], str | None] = {}
+
+    def under(self, reward: RewardSection) -> GoldCheck:
+        """The same check by other rules; what is known stays known."""
+        other = copy.copy(self)
+        other.reward = reward
+        return other
+
+    def __call__(self, problems: Sequence[Problem]) -> list[str | None]:
+        """For every problem a sentence saying why its gold answer can not be graded, or None."""
+        new = {self._key(problem): problem for problem in problems if self._key(problem) not in self._known}
+        self._known.update(zip(new, check_golds(list(new.values()), self.pool, self.reward), strict=True))
+        return [self._known[self._key(problem)] for problem in problems]
+
+    def _key(self, problem: Problem) -> tuple[Any, ...]:
+        verify, rule = problem.extra.get("verify"), self.reward.rules.get(problem.answer_type)
+        asked = problem.answer, problem.answer_type, problem.choices, repr(verify) if verify else "", rule
+        located = problem.answer_type in LOCATED
+        return (*asked, repr(problem.extra.get("image_size")), bool(problem.images)) if located else asked
+
+
+__all__ = ["GoldCheck", "check_gold", "check_golds"]

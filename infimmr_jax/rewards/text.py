@@ -4,42 +4,21 @@ from __future__ import annotations
 
 import re
 
+from infimmr_jax.data.markup import fold, matching_braces
+
 MAX_RESPONSE = 200_000
 MAX_ANSWER = 2_000
 MAX_NESTING = 40
 MAX_WRAPPERS = 12
 
-_BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 _OPENERS = {"(": ")", "[": "]", "{": "}"}
 _CLOSERS = {")", "]", "}"}
 
-# Full-width ASCII and the signs people type for the same thing. Superscripts and vulgar fractions are left to the
-# math verifier: folding them as characters (NFKC) would turn 5² into 52 and 3½ into 31/2.
-_FOLD = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-_FOLD |= str.maketrans("\u3000\u00a0\u2009\u202f\u2212\u2013\u2010\u2011‘’“”、。【】￥", "    ----''\"\",.[]¥")
 _TEXT_COMMAND = re.compile(
     r"\\(?:boxed|text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox)\s*\{"
 )
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
 _FENCE = re.compile(r"```(?:json)?\s(.*?)```", re.DOTALL)
-
-
-def fold(text: str) -> str:
-    """Full-width letters, digits and signs, typographic minus, quotes and spaces as their ASCII forms."""
-    return text.translate(_FOLD)
-
-
-def matching_braces(text: str) -> dict[int, int]:
-    """Index of every balanced `{` mapped to the index of its `}`; escaped braces do not count. Linear time."""
-    pairs: dict[int, int] = {}
-    stack: list[int] = []
-    for match in _BRACES.finditer(text):
-        token = match.group()
-        if token == "{":
-            stack.append(match.start())
-        elif token == "}" and stack:
-            pairs[stack.pop()] = match.start()
-    return pairs
 
 
 def nesting(text: str) -> int:

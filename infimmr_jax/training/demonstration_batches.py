@@ -12,7 +12,7 @@ import numpy as np
 
 from infimmr_jax.config import DataSection, PromptSection, RewardSection, RunConfig, SftPhaseSection, SftSection
 from infimmr_jax.data.conversations import Conversation, read_conversations
-from infimmr_jax.data.readers import GoldCheck, Rejected, below_root
+from infimmr_jax.data.readers import Rejected, below_root
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.data.selection import SourceReport, select_problems
 from infimmr_jax.names import LOCATED, MODALITIES, Modality
@@ -31,6 +31,7 @@ from infimmr_jax.preprocess.demonstrations import (
 from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.packing import PackedBatch, PackedShape, collate_packed, needed_shape, pack
 from infimmr_jax.preprocess.prompts import EncodedPrompt, PromptPlan, as_seen, encode_plan, plan_prompt
+from infimmr_jax.rewards.golds import GoldCheck
 from infimmr_jax.rewards.ideal import ideal_answer
 from infimmr_jax.rewards.questions import options_of
 from infimmr_jax.rewards.verdict import Question

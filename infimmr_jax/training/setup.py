@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from infimmr_jax.config import ConfigError, RunConfig, SftPhaseSection, SourceSection
 from infimmr_jax.data.conversations import read_conversations
 from infimmr_jax.data.curriculum import Curriculum, build_curriculum, heldout
-from infimmr_jax.data.readers import GoldCheck, below_root, read_source
+from infimmr_jax.data.readers import below_root, read_source
 from infimmr_jax.data.records import Problem
 from infimmr_jax.data.selection import SourceReport
 from infimmr_jax.model.config import ModelConfig, TokenIds, config_from_shape, read_config, vision_layout
@@ -28,6 +28,7 @@ from infimmr_jax.preprocess import tokenizer as tokenizers
 from infimmr_jax.preprocess.batching import PromptBatch, choose_bucket, collate, plan_buckets
 from infimmr_jax.preprocess.demonstrations import demonstration
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, EncodedPrompt, PromptPlan, encode_prompt, plan_prompt, user_text
+from infimmr_jax.rewards.golds import GoldCheck
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rollout.vocabulary import allowed_tokens
 from infimmr_jax.training.demonstration_batches import DemonstrationBatcher, Planner, build_demonstrations
@@ -116,13 +117,13 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
     share = row_share(mesh)
     elsewhere = measure if share.count > 1 else None
     curriculum = build_curriculum(
-        config, encode, collate_all, share.index, share.count, check=check, pool=pool, measure=elsewhere
+        config, encode, collate_all, share.index, share.count, check=check, golds=GoldCheck(pool), measure=elsewhere
     )
     reports = list(curriculum.report)
     evaluation: dict[Modality, list[Problem]] = {}
     for modality, sources in by_modality(config.evaluation.sources):
         count = config.evaluation.problems
-        checks: dict[str, Any] = {"check": check, "pool": pool, "reward": config.reward}
+        checks: dict[str, Any] = {"check": check, "golds": GoldCheck(pool, config.reward)}
         evaluation[modality], found = heldout(sources, modality, count, config.data, **checks)
         reports += found
     batchers: list[DemonstrationBatcher] = []

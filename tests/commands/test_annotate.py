@@ -18,6 +18,7 @@ from infimmr_jax.data.annotation import read_pass_rates
 from infimmr_jax.data.captions import CaptionFile
 from infimmr_jax.data.curriculum import build_curriculum, iterate
 from infimmr_jax.data.records import DataError
+from infimmr_jax.rewards.golds import GoldCheck
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rollout.policy import Answers, answer, load_policy, plan
 
@@ -102,7 +103,7 @@ def test_the_command_captions_on_all_devices_and_phase_two_uses_them(model, tree
     assert rows_of(tree) == alone
     assert "captions: set/pictures.captions.jsonl" in done.stdout
     tree["phases"][1]["sources"] = [tree["phases"][1]["sources"][0] | {"captions": "set/pictures.captions.jsonl"}]
-    built = build_curriculum(parse_config(tree), lambda problem, modality: problem.caption, list)
+    built = build_curriculum(parse_config(tree), lambda problem, modality: problem.caption, list, golds=GoldCheck())
     shown = {p.id: p.caption for batch in iterate(built) for p in batch.problems if batch.phase_index == 1}
     assert shown == {row["id"]: row["caption"] for row in alone} | {"p0": "its own"}
 
@@ -167,7 +168,9 @@ def test_a_pass_rate_is_the_share_of_right_answers_with_and_without_the_picture(
     tree["phases"][0]["sources"] = [
         {"reader": "jsonl", "path": "set/texts.jsonl", "pass_rates": "set/texts.pass_rates.jsonl"}
     ]
-    built = build_curriculum(parse_config(tree | {"phases": tree["phases"][:1]}), lambda problem, modality: 0, list)
+    built = build_curriculum(
+        parse_config(tree | {"phases": tree["phases"][:1]}), lambda problem, modality: 0, list, golds=GoldCheck()
+    )
     assert [[p.id for p in batch.problems] for batch in iterate(built)] == [["t0", "t1"]]
 
 

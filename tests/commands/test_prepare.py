@@ -10,9 +10,10 @@ from PIL import Image
 from infimmr_jax.commands.prepare import prepare
 from infimmr_jax.config import load_config, parse_config
 from infimmr_jax.data.curriculum import build_curriculum, heldout
-from infimmr_jax.data.readers import GoldCheck, read_source
+from infimmr_jax.data.readers import read_source
 from infimmr_jax.data.records import DataError
 from infimmr_jax.data.synthetic import make_problem
+from infimmr_jax.rewards.golds import GoldCheck
 
 THINGS = ["hats", "boats", "lamps", "coins", "doors", "maps", "pears", "rugs", "tents", "vases", "wheels", "keys"]
 
@@ -110,12 +111,12 @@ def test_the_written_configuration_is_the_same_run_on_the_converted_sources(root
         *("tfds", "synthetic"),
     ]
     assert after.phases[1].sources[0].weight == 2.0
-    curriculum = build_curriculum(after, lambda problem, modality: problem.id, tuple)
+    curriculum = build_curriculum(after, lambda problem, modality: problem.id, tuple, golds=GoldCheck())
     assert [report.kept for report in curriculum.report] == [10, 10, 9, 10, 10]
     (batch,) = [curriculum.dataset[i] for i in (2,)]
     original = {n: (root / "images" / f"{n}.png").read_bytes() for n in range(12)}
     assert all(problem.images == (original[int(problem.id[1:])],) for problem in batch.problems)
-    problems, _ = heldout(after.evaluation.sources["image"], "image", 5, after.data)
+    problems, _ = heldout(after.evaluation.sources["image"], "image", 5, after.data, golds=GoldCheck())
     assert [problem.id for problem in problems] == ["h2"]
 
 

@@ -12,6 +12,7 @@ from infimmr_jax.data.readers import read_source
 from infimmr_jax.data.records import DataError
 from infimmr_jax.data.selection import left_out, select_problems
 from infimmr_jax.data.synthetic import SyntheticSource
+from infimmr_jax.rewards.golds import GoldCheck
 
 
 def made(count):
@@ -42,7 +43,7 @@ def test_captions_from_a_file_stand_in_for_missing_ones(tmp_path):
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     (tmp_path / "c.jsonl").write_text('{"id": "a", "caption": "filed"}\n{"id": "b", "caption": "filed too"}\n')
     source = SourceSection(reader="jsonl", path="t.jsonl", captions="c.jsonl")
-    problems, rejected = read_source(source, "caption", DataSection(root=tmp_path))
+    problems, rejected = read_source(source, "caption", DataSection(root=tmp_path), GoldCheck())
     assert [(p.id, p.caption) for p in problems] == [("a", "filed"), ("b", "filed too")]
     assert [r.id for r in rejected] == ["c"]
 
@@ -82,7 +83,7 @@ def test_pass_rates_are_the_share_of_right_samples_and_become_levels(tmp_path):
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     source = SourceSection(reader="jsonl", path="t.jsonl", pass_rates="rates.jsonl")
     options = {"phase": "p", "filters": FilterSection(max_pass_rate=0.9)}
-    kept, report = select_problems(source, "image", DataSection(root=tmp_path), **options)
+    kept, report = select_problems(source, "image", DataSection(root=tmp_path), golds=GoldCheck(), **options)
     assert [problem.level for problem in kept] == [0.75, 1.0]
     assert report.filtered == {"pass rate above 0.9": 1, "no pass rate, but the phase filters by it": 1}
     gap = FilterSection(min_image_gap=0.2)

@@ -52,6 +52,8 @@ def test_values_read_back():
         (["salt and pepper"], "set", "the element 'salt and pepper'"),
         (["(a", "b"], "list", "the element '(a'"),
         (["a", ""], "list", "the element ''"),
+        (["red", "，"], "list", "the element ','"),
+        (["and", "so"], "set", "the element 'and'"),
     ],
 )
 def test_what_can_not_be_written_is_said(value, kind, reason):

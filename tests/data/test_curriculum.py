@@ -9,6 +9,7 @@ import pytest
 from infimmr_jax.config import ConfigError, DataSection, SourceSection, parse_config
 from infimmr_jax.data.curriculum import build_curriculum, heldout, iterate
 from infimmr_jax.data.records import DataError
+from infimmr_jax.rewards.golds import GoldCheck
 
 
 def flat(curriculum):
@@ -32,7 +33,9 @@ def phase(name, sources, steps=6, size=4, **more):
 
 def build(folder, *phases, seed=0, collate=tuple, **options):
     config = parse_config({"seed": seed, "data": {"root": str(folder)}, "phases": list(phases)})
-    return build_curriculum(config, lambda problem, modality: (problem.id, modality), collate, **options)
+    return build_curriculum(
+        config, lambda problem, modality: (problem.id, modality), collate, golds=GoldCheck(), **options
+    )
 
 
 def ids(curriculum):
@@ -183,7 +186,7 @@ def test_a_phase_may_have_a_template_of_its_own(tmp_path):
     def check(problem, modality, prompt=config.prompt):
         checked.append(prompt.instruction)
 
-    built = build_curriculum(config, encode, list, check=check)
+    built = build_curriculum(config, encode, list, golds=GoldCheck(), check=check)
     assert [batch.prompts[0] for batch in iterate(built)] == [("Think.", None), ("Think.", "Be brief.")]
     assert checked == [None] * 8 + ["Be brief."] * 8
     with pytest.raises(ConfigError, match=r"phases\.1\.prompt\.format"):
@@ -201,12 +204,12 @@ def test_heldout_is_fixed_different_and_shared_by_weight(tmp_path):
         SourceSection(**rows(tmp_path, "a", 30) | {"weight": 2.0}),
         SourceSection(**rows(tmp_path, "b", 30)),
     ]
-    problems, reports = heldout(sources, "text", 15, data)
-    assert problems == heldout(sources, "text", 15, data)[0]
+    problems, reports = heldout(sources, "text", 15, data, golds=GoldCheck())
+    assert problems == heldout(sources, "text", 15, data, golds=GoldCheck())[0]
     assert Counter(problem.id[0] for problem in problems) == {"a": 10, "b": 5}
     assert len({problem.id for problem in problems}) == 15
     assert [report.kept for report in reports] == [30, 30]
-    everything, _ = heldout(sources, "text", 100, data)
+    everything, _ = heldout(sources, "text", 100, data, golds=GoldCheck())
     assert len(everything) == 60
 
 
@@ -216,10 +219,10 @@ def test_heldout_fills_up_from_the_other_sources_and_drops_repetitions(tmp_path)
         SourceSection(**rows(tmp_path, "a", 30)),
         SourceSection(**rows(tmp_path, "b", 9, question="the same question")),
     ]
-    problems, _ = heldout(sources, "text", 20, data)
+    problems, _ = heldout(sources, "text", 20, data, golds=GoldCheck())
     assert Counter(problem.id[0] for problem in problems) == {"a": 19, "b": 1}
     made = SourceSection(reader="synthetic", families=("number_line",), split="heldout", size=3000)
-    shown = [(p.question, p.caption) for p in heldout([made], "image", 200, data)[0]]
+    shown = [(p.question, p.caption) for p in heldout([made], "image", 200, data, golds=GoldCheck())[0]]
     assert len(set(shown)) == len(shown) == 200
 
 

@@ -9,16 +9,18 @@ import pytest
 
 from infimmr_jax.config import parse_config
 from infimmr_jax.data.curriculum import build_curriculum
+from infimmr_jax.rewards.golds import GoldCheck
 
 HOST = """
 import json, sys
 from infimmr_jax.config import parse_config
 from infimmr_jax.data.curriculum import build_curriculum, iterate
+from infimmr_jax.rewards.golds import GoldCheck
 
 config, index, count, stop = parse_config(json.loads(sys.argv[1])), *map(int, sys.argv[2:5])
 def encode(problem, modality):
     return problem.id + " " + modality
-curriculum = build_curriculum(config, encode, list, index, count)
+curriculum = build_curriculum(config, encode, list, index, count, golds=GoldCheck())
 iterator = iterate(curriculum, threads=2, prefetch=3)
 if len(sys.argv) > 5:
     iterator.set_state(json.loads(sys.argv[5]))
@@ -74,7 +76,7 @@ def test_processes_share_one_sequence_and_resume_it_exactly(tmp_path):
             {"name": "two", "modality": "caption", "steps": 5, "sources": made, "caption_dropout": [0, 1], **common},
         ],
     }
-    whole = [batch.batch for batch in build_curriculum(parse_config(config), encode, list).dataset]
+    whole = [batch.batch for batch in build_curriculum(parse_config(config), encode, list, golds=GoldCheck()).dataset]
     assert len(whole) == 11
     # Stopped at random steps; each time as many other processes go on from the state that the first of them left.
     stops = [*sorted(random.Random(0).sample(range(1, 11), 3)), 11]

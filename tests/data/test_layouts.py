@@ -19,6 +19,7 @@ from infimmr_jax.data.question_options import split_options
 from infimmr_jax.data.readers import read_source
 from infimmr_jax.data.records import DataError
 from infimmr_jax.data.rows import problem_from_row
+from infimmr_jax.rewards.golds import GoldCheck
 
 FIELDS = [
     *("id", "question", "problem", "query", "answer", "ground_truth", "solution", "images", "image", "choices"),
@@ -42,7 +43,8 @@ FIELDS = [
 
 
 def read(folder, reader, path, modality="text", **options):
-    return read_source(SourceSection(reader=reader, path=path, **options), modality, DataSection(root=folder))
+    section = SourceSection(reader=reader, path=path, **options)
+    return read_source(section, modality, DataSection(root=folder), GoldCheck())
 
 
 def lines(path, *records):

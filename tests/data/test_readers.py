@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from infimmr_jax.config import DataSection, RewardSection, SourceSection
-from infimmr_jax.data.readers import GoldCheck, read_source
+from infimmr_jax.data.readers import read_source
 from infimmr_jax.data.records import DataError
+from infimmr_jax.rewards.golds import GoldCheck
 from infimmr_jax.rewards.pool import GraderPool
 
 ROW = {
@@ -34,7 +35,7 @@ def write(folder, *rows):
 
 def read(folder, *rows, modality="text", golds=None):
     source, data = write(folder, *rows)
-    return read_source(source, modality, data, golds)
+    return read_source(source, modality, data, golds or GoldCheck())
 
 
 def picture(folder, name="p.png", size=(40, 30), **options):
@@ -235,7 +236,7 @@ def test_coordinates_refer_to_the_upright_file_unless_the_row_says_otherwise(tmp
         {**boxed(id="math"), "answer": "4", "answer_type": "math"},
     ]
     source, data = write(tmp_path, *rows)
-    problems, rejected = read_source(source, "image", data.model_copy(update={"max_images": 2}))
+    problems, rejected = read_source(source, "image", data.model_copy(update={"max_images": 2}), GoldCheck())
     assert rejected == []
     sizes = {problem.id: problem.extra.get("image_size") for problem in problems}
     assert sizes == {"own": [40, 30], "turned": [30, 40], "per mille": [1000, 1000], "second": [30, 40], "math": None}
@@ -258,7 +259,7 @@ def test_coordinates_refer_to_the_upright_file_unless_the_row_says_otherwise(tmp
 def test_a_bad_box_is_rejected_with_its_row_and_reason(tmp_path, change, reason):
     picture(tmp_path)
     source, data = write(tmp_path, boxed(id="good"), boxed(**change))
-    problems, rejected = read_source(source, "image", data.model_copy(update={"max_images": 2}))
+    problems, rejected = read_source(source, "image", data.model_copy(update={"max_images": 2}), GoldCheck())
     assert [problem.id for problem in problems] == ["good"]
     assert rejected[0].row == 2
     assert reason in rejected[0].reason
@@ -279,14 +280,14 @@ def test_each_different_gold_is_parsed_once():
         asked = 0
 
     check = Counting()
-    made = read_source(SourceSection(reader="synthetic", families=("bars",), size=20), "text", DataSection())[0]
+    made = read_source(SourceSection(reader="synthetic", families=("bars",), size=20), "text", DataSection(), check)[0]
     assert check(list(made)) == [None] * 20
     assert len(check._known) == len({problem.answer for problem in made})
 
 
 def test_size_takes_the_first_good_rows(tmp_path):
     source, data = write(tmp_path, *[{**ROW, "id": str(n), "answer": "" if n == 1 else "2"} for n in range(9)])
-    problems, rejected = read_source(source.model_copy(update={"size": 3}), "text", data)
+    problems, rejected = read_source(source.model_copy(update={"size": 3}), "text", data, GoldCheck())
     assert [problem.id for problem in problems] == ["0", "2", "3"]
     assert len(rejected) == 1
 
@@ -298,4 +299,4 @@ def test_size_takes_the_first_good_rows(tmp_path):
 def test_a_file_that_can_not_be_read_is_an_error(tmp_path, path, root, reason):
     data = DataSection(root=tmp_path if root else None)
     with pytest.raises(DataError, match=reason):
-        read_source(SourceSection(reader="jsonl", path=path), "text", data)
+        read_source(SourceSection(reader="jsonl", path=path), "text", data, GoldCheck())

@@ -8,10 +8,11 @@ import grain
 import pytest
 
 from infimmr_jax.config import DataSection, RewardSection, SourceSection
-from infimmr_jax.data.readers import GoldCheck, read_source
+from infimmr_jax.data.readers import read_source
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.data.synthetic import SyntheticSource
 from infimmr_jax.data.tfds_builder import TfdsSource, write_tfds
+from infimmr_jax.rewards.golds import GoldCheck
 
 BARE = Problem(id="bare", question="1 + 1?", answer="2", answer_type="math", extra={"unit": None, "é": [1, {"a": "b"}]})
 # NumPy's bytes type drops zero bytes at the end: an image must keep them.
@@ -61,10 +62,12 @@ def test_the_reader_takes_what_fits_the_modality(tmp_path):
     write_tfds({"train": lambda: [BARE, *made(3)]}, tmp_path, "mixed")
     path = "infimmr_problems/mixed/1.0.0"
     source = SourceSection(reader="tfds", path=path, captions="c.jsonl")
-    problems, rejected = read_source(source, "caption", DataSection(root=tmp_path))
+    problems, rejected = read_source(source, "caption", DataSection(root=tmp_path), GoldCheck())
     assert [p.caption for p in problems] == [made(3)[0].caption, "from a file", made(3)[2].caption]
     assert [(r.row, r.id) for r in rejected] == [(1, "bare")]
-    (only,), rejected = read_source(SourceSection(reader="tfds", path=path), "text", DataSection(root=tmp_path))
+    (only,), rejected = read_source(
+        SourceSection(reader="tfds", path=path), "text", DataSection(root=tmp_path), GoldCheck()
+    )
     assert only == BARE
     assert len(rejected) == 3
 
@@ -75,7 +78,7 @@ def test_a_converted_box_keeps_its_sizes_and_is_checked_by_the_rules_of_the_run(
     point = dataclasses.replace(box, id="point", answer="(5, 6)", answer_type="point")
     directory = write_tfds({"train": lambda: [box, point]}, tmp_path, "located")
     source = SourceSection(reader="tfds", path=directory.relative_to(tmp_path).as_posix())
-    kept, rejected = read_source(source, "image", DataSection(root=tmp_path))
+    kept, rejected = read_source(source, "image", DataSection(root=tmp_path), GoldCheck())
     assert list(kept) == [box]
     assert [(loss.row, loss.id) for loss in rejected] == [(2, "point")]
     by_distance = GoldCheck(None, RewardSection(rules={"point": "l1"}))

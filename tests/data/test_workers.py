@@ -7,6 +7,7 @@ import pytest
 from infimmr_jax.config import parse_config
 from infimmr_jax.data.curriculum import build_curriculum, iterate
 from infimmr_jax.data.workers import WorkerIterator
+from infimmr_jax.rewards.golds import GoldCheck
 
 
 def shown(problem, modality):
@@ -20,7 +21,7 @@ def curriculum(**data):
         {"name": "one", "modality": "text", "steps": 5, **phase},
         {"name": "two", "modality": "caption", "steps": 6, "caption_dropout": [0, 1], **phase},
     ]
-    return build_curriculum(parse_config({"data": data, "phases": phases}), shown, list)
+    return build_curriculum(parse_config({"data": data, "phases": phases}), shown, list, golds=GoldCheck())
 
 
 def test_worker_processes_give_the_steps_of_threads_and_resume_anywhere():

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image, ImageFile
 
 from infimmr_jax.config import DataSection, ImageSection, PromptSection
+from infimmr_jax.data.pictures import open_image
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.names import ANSWER_TYPES
-from infimmr_jax.preprocess.images import open_image, patchify
+from infimmr_jax.preprocess.images import patchify
 from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.prompts import (
     ANSWER_FORMS,

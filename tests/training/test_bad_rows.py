@@ -13,8 +13,9 @@ from tiny import tiny_tree
 from infimmr_jax.commands.prepare import prepare as convert
 from infimmr_jax.config import ImageSection, apply_overrides, load_config, parse_config
 from infimmr_jax.data.curriculum import iterate
+from infimmr_jax.data.pictures import open_image
 from infimmr_jax.data.readers import read_source
-from infimmr_jax.preprocess.images import open_image
+from infimmr_jax.rewards.golds import GoldCheck
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.training.setup import prepare
 
@@ -132,7 +133,7 @@ def test_prepare_lists_every_bad_row_and_keeps_the_files_of_the_repaired(config,
     assert all(str(name) in report for name in REJECTED if name is not None)
     assert "| set/train.jsonl | caption, image | 19 | 12 | 0 | 0 | 0 | 7 | 1 |" in report
     converted = load_config([tmp_path / "out" / "config.yaml"])
-    problems, rejected = read_source(converted.phases[0].sources[0], "image", converted.data)
+    problems, rejected = read_source(converted.phases[0].sources[0], "image", converted.data, GoldCheck())
     assert rejected == []
     decoded = {p.id: np.asarray(open_image(io.BytesIO(p.images[0]).getvalue(), ImageSection())) for p in problems}
     assert (decoded["animated"][..., 2] < 20).all()  # the first frame, red
