@@ -79,6 +79,3 @@ def silence_bad_groups(
 
 def _limit(name: str, limits: Mapping[str, float] | None) -> float:
     return (limits or {}).get(name, LARGEST_REWARD)
-
-
-__all__ = ["LARGEST_REWARD", "bad_rewards", "check_rewards", "reward_limits", "silence_bad_groups"]

@@ -138,6 +138,3 @@ def extract(response: str, response_format: str = "think_boxed") -> Extraction:
 def _outside_tags(text: str) -> str:
     marks = list(_ANSWER.finditer(text))
     return text[: marks[0].start()] + text[marks[-1].end() :]
-
-
-__all__ = ["Extraction", "answer_part", "boxes", "extract", "last_boxed"]

@@ -10,7 +10,7 @@ from infimmr_jax.config import RewardSection
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.names import LOCATED, RULES
 from infimmr_jax.rewards.ideal import ideal_answer
-from infimmr_jax.rewards.numbers import parse_number
+from infimmr_jax.rewards.math.numbers import parse_number
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.questions import options_of
 from infimmr_jax.rewards.regions import parse_boxes, parse_points
@@ -122,6 +122,3 @@ def _misplaced(problem: Problem, options: Options) -> str | None:
 
 def _short(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
-
-
-__all__ = ["check_gold", "check_golds"]

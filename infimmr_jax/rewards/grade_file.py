@@ -150,6 +150,3 @@ def _problem(row: Any, where: str) -> Problem:
         choices=tuple(choices),
         extra={key: value for key, value in row.items() if key not in known},
     )
-
-
-__all__ = ["Summary", "grade_file"]

@@ -42,6 +42,3 @@ class Question:
     gold: str
     answer: str
     options: Options = Options()
-
-
-__all__ = ["Options", "Question", "Verdict"]

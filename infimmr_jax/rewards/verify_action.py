@@ -74,6 +74,3 @@ def _is_point(value: Any) -> bool:
         and len(value) == 2
         and all(isinstance(number, int | float) and not isinstance(number, bool) for number in value)
     )
-
-
-__all__ = ["ACTION_RULES", "parse_action", "verify_action"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
-from infimmr_jax.rewards.latex import tidy
-from infimmr_jax.rewards.numbers import parse_number
+from infimmr_jax.rewards.math.equality import numbers_equal
+from infimmr_jax.rewards.math.latex import tidy
+from infimmr_jax.rewards.math.numbers import parse_number
+from infimmr_jax.rewards.math.words import solid
 from infimmr_jax.rewards.text import fold, unwrap
 from infimmr_jax.rewards.verdict import Options, Verdict
-from infimmr_jax.rewards.verify_math import numbers_equal, solid
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -69,6 +70,3 @@ def verify_choice(gold: str, answer: str, options: Options = Options()) -> Verdi
     if letter is None:
         return Verdict(0.0, rule)
     return Verdict(float(letter == gold_letter), f"{rule}: {letter}")
-
-
-__all__ = ["LETTERS", "clean_option", "letter_of", "verify_choice"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from infimmr_jax.rewards.latex import tidy
-from infimmr_jax.rewards.numbers import parse_number
-from infimmr_jax.rewards.structure import split_top
+from infimmr_jax.rewards.math.equality import numbers_equal
+from infimmr_jax.rewards.math.labels import strip_label
+from infimmr_jax.rewards.math.latex import tidy
+from infimmr_jax.rewards.math.numbers import parse_number
+from infimmr_jax.rewards.math.structure import split_top
 from infimmr_jax.rewards.text import fold, unwrap
 from infimmr_jax.rewards.verdict import Options, Verdict
-from infimmr_jax.rewards.verify_math import numbers_equal, strip_label
 from infimmr_jax.rewards.verify_string import clean_text
 
 MAX_ELEMENTS = 512
@@ -102,5 +103,3 @@ SET_RULES: dict[str, Callable[[list[str], list[str]], float]] = {
     "f1": lambda gold, answer: 2 * _common(gold, answer) / (len(gold) + len(answer)),
     "jaccard": lambda gold, answer: _common(gold, answer) / (len(gold) + len(answer) - _common(gold, answer)),
 }
-
-__all__ = ["LIST_RULES", "SET_RULES", "elements", "same_element", "verify_list", "verify_set"]

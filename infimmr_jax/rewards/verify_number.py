@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 
-from infimmr_jax.rewards.latex import tidy
-from infimmr_jax.rewards.numbers import PlainNumber, parse_number, read_number
+from infimmr_jax.rewards.math.equality import numbers_equal
+from infimmr_jax.rewards.math.labels import strip_label
+from infimmr_jax.rewards.math.latex import tidy
+from infimmr_jax.rewards.math.numbers import PlainNumber, parse_number, read_number
 from infimmr_jax.rewards.verdict import Options, Verdict
-from infimmr_jax.rewards.verify_math import numbers_equal, strip_label
 
 RELATIVE = 0.05
 COSINE_FULL, COSINE_NONE = 0.05, 0.20
@@ -80,5 +81,3 @@ RULES: dict[str, Callable[[PlainNumber, PlainNumber, Options], float]] = {
     "cosine": _cosine,
     "mean_relative": _mean_relative,
 }
-
-__all__ = ["RULES", "verify_number"]

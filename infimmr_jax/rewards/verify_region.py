@@ -116,5 +116,3 @@ POINT_RULES: dict[str, Callable[[Point, Point, Options], float]] = {
     ),
 }
 SPAN_RULES = ("iou", "full_iou")
-
-__all__ = ["BOX_RULES", "POINT_RULES", "SPAN_RULES", "in_box", "verify_box", "verify_point", "verify_span"]

@@ -54,5 +54,3 @@ RULES: dict[str, Callable[[str, str, Options], float]] = {
     "levenshtein": _levenshtein,
     "anls": _anls,
 }
-
-__all__ = ["RULES", "clean_text", "verify_string"]

@@ -155,7 +155,8 @@ def main(deadline: float, memory_mb: int) -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
 
-    from infimmr_jax.rewards import symbolic, verifiers  # noqa: F401 - imported once, shared by every child
+    from infimmr_jax.rewards import verifiers  # noqa: F401 - imported once, shared by every child
+    from infimmr_jax.rewards.math import symbolic
 
     # The parser learns its tables from what it sees: learnt here once, not by every child again.
     for text in WARM_UP:

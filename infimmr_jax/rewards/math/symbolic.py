@@ -18,21 +18,14 @@ from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 from sympy.core.relational import Relational
 
-from infimmr_jax.rewards.conditions import as_intervals
-from infimmr_jax.rewards.latex import tidy
-from infimmr_jax.rewards.numbers import PlainNumber, read_number, same_unit, split_unit
-from infimmr_jax.rewards.structure import Structure, split_top, take_apart
+from infimmr_jax.rewards.math.conditions import as_intervals
+from infimmr_jax.rewards.math.equality import numbers_equal, values_equal
+from infimmr_jax.rewards.math.labels import EQUALS, RELATION, strip_label
+from infimmr_jax.rewards.math.latex import tidy
+from infimmr_jax.rewards.math.numbers import PlainNumber, read_number, same_unit, split_unit
+from infimmr_jax.rewards.math.structure import Structure, split_top, take_apart
+from infimmr_jax.rewards.math.words import holds_words, is_words, solid
 from infimmr_jax.rewards.verdict import Options, Verdict
-from infimmr_jax.rewards.verify_math import (
-    EQUALS,
-    RELATION,
-    holds_words,
-    is_words,
-    numbers_equal,
-    solid,
-    strip_label,
-    values_equal,
-)
 
 # math-verify warns once that its own (signal based) timeouts are off: here the pool's kill is the deadline.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
@@ -228,6 +221,3 @@ def _differ_numerically(gold: Any, answer: Any) -> bool:
     size = max(abs(left), abs(right))
     # Both too near to 0: a difference could be rounding.
     return bool(size > _TINY and abs(left - right) > _TINY * size)
-
-
-__all__ = ["compare", "parse_latex"]
