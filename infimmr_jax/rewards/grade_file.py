@@ -98,6 +98,7 @@ def _graded(
                 scores.total[place : place + 1],
                 scores.extracted[place : place + 1],
                 scores.reasons[place : place + 1],
+                scores.codes[place : place + 1],
                 {},
             )
     for i, (row, _) in enumerate(rows):

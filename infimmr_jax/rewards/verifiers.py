@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from infimmr_jax.rewards.math.refusals import refusal
 from infimmr_jax.rewards.math.verify_math import decide, verify_gold, verify_math
-from infimmr_jax.rewards.verdict import Options, Question, Verdict
+from infimmr_jax.rewards.verdict import Options, Question, Verdict, refused
 from infimmr_jax.rewards.verify_action import verify_action
 from infimmr_jax.rewards.verify_choice import verify_choice
 from infimmr_jax.rewards.verify_list import verify_list, verify_set
@@ -39,7 +39,7 @@ def quick_verdict(question: Question) -> Verdict | None:
     """The verdict where it can be had in the calling process, None where a grader process is needed."""
     why = refusal(question.answer)
     if why:
-        return Verdict(0.0, why)
+        return refused(why)
     if question.answer_type in QUICK:
         return QUICK[question.answer_type](question.gold, question.answer, question.options)
     if question.answer_type in SLOW:

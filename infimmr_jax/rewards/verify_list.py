@@ -11,7 +11,7 @@ from infimmr_jax.rewards.math.latex import tidy
 from infimmr_jax.rewards.math.numbers import parse_number
 from infimmr_jax.rewards.math.structure import split_top
 from infimmr_jax.rewards.text import fold, unwrap
-from infimmr_jax.rewards.verdict import Options, Verdict
+from infimmr_jax.rewards.verdict import Options, Verdict, compared
 from infimmr_jax.rewards.verify_string import clean_text
 
 MAX_ELEMENTS = 512
@@ -71,11 +71,11 @@ def verify_set(gold: str, answer: str, options: Options = Options()) -> Verdict:
 def _verify(gold: str, answer: str, rule: Callable[[list[str], list[str]], float]) -> Verdict:
     left, right = elements(gold), elements(answer)
     if not left:
-        return Verdict(0.0, "unparsable gold")
+        return Verdict(0.0, "bad_gold", "unparsable gold")
     if not right:
-        return Verdict(0.0, "not a list")
+        return Verdict(0.0, "bad_form", "not a list")
     score = rule(left, right)
-    return Verdict(score, "all elements equal" if score == 1 else f"elements right: {score:.2f}")
+    return compared(score, "all elements equal" if score == 1 else f"elements right: {score:.2f}")
 
 
 def _places(gold: list[str], answer: list[str]) -> float:
