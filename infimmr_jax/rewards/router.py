@@ -29,8 +29,8 @@ class Scores:
 
     `components` by name, each float32 [P, G] ("accuracy" and "format" always); `total` their combination;
     `extracted` the answers found (None: none) and `reasons` what decided each accuracy, and behind a bar why the
-    format does not match, `codes` the kinds of those verdicts; `counters` of the grading: graded, cached, timeouts, crashes, out_of_memory, unparsable, and
-    those of judges and second passes.
+    format does not match; `codes` the kinds of those verdicts; `counters` of the grading: graded, cached, timeouts,
+    crashes, out_of_memory, unparsable, and those of judges and second passes.
     """
 
     components: dict[str, Float[np.ndarray, "P G"]]
