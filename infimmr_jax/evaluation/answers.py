@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from infimmr_jax.rewards.extract import last_boxed
+from infimmr_jax.data.markup import last_boxed
 
 _ANNOUNCED = re.compile(
     r"(?:answer(?: to (?:the|this) (?:question|problem))?|(?:correct|best|closest) (?:option|choice)(?: letter)?)"

@@ -17,7 +17,7 @@ from typing import Any
 from infimmr_jax.evaluation.answers import last_number, last_option_letter, option_letter, stated_answer
 from infimmr_jax.evaluation.items import Benchmark, Grade, Item
 from infimmr_jax.evaluation.sources import find_files, picture, read_rows, unique_ids
-from infimmr_jax.rewards.verify_math import verify_math
+from infimmr_jax.rewards.math.verify_math import verify_math
 
 # A label is words, or their initials: Surface Area, S.A.
 _LABEL = re.compile(r"[{}\sA-Za-z.]*[A-Za-z.{}]{2}[{}\sA-Za-z.]*")

@@ -18,12 +18,12 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
+from infimmr_jax.data.markup import last_boxed
 from infimmr_jax.data.records import DataError
 from infimmr_jax.evaluation.answers import last_option_letter, option_letter, stated_answer
 from infimmr_jax.evaluation.items import Benchmark, Grade, Item
 from infimmr_jax.evaluation.sources import Row, find_files, lettered, letters, picture, read_rows, unique_ids
 from infimmr_jax.evaluation.stated_values import last_value, spaced, written_list, written_number
-from infimmr_jax.rewards.extract import last_boxed
 
 _METADATA = ("source", "category", "task", "context", "grade", "language")
 

@@ -11,8 +11,8 @@ import re
 from fractions import Fraction
 
 from infimmr_jax.evaluation.latex_values import number
-from infimmr_jax.rewards.latex import tidy
-from infimmr_jax.rewards.numbers import PlainNumber, parse_number
+from infimmr_jax.rewards.math.latex import tidy
+from infimmr_jax.rewards.math.numbers import PlainNumber, parse_number
 
 MAX_STATEMENT = 300
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from infimmr_jax.data.markup import last_boxed
 from infimmr_jax.data.records import DataError
 from infimmr_jax.evaluation.answers import option_letter
 from infimmr_jax.evaluation.items import Benchmark, Grade, Item
 from infimmr_jax.evaluation.sources import find_files, picture, read_rows, unique_ids
-from infimmr_jax.rewards.extract import last_boxed
 
 PROMPT = (
     "Now, we require you to solve a multiple-choice math question. Please briefly describe your thought process and "

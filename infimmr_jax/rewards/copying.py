@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from infimmr_jax.rewards.latex import tidy
-from infimmr_jax.rewards.numbers import read_number
+from infimmr_jax.rewards.math.labels import EQUALS, strip_label
+from infimmr_jax.rewards.math.latex import tidy
+from infimmr_jax.rewards.math.numbers import read_number
+from infimmr_jax.rewards.math.words import solid
 from infimmr_jax.rewards.text import MAX_ANSWER, unwrap
-from infimmr_jax.rewards.verify_math import EQUALS, solid, strip_label
 
 MAX_QUESTION = 20_000
 
@@ -42,6 +43,3 @@ def _formulas(question: str) -> frozenset[str]:
         sides = EQUALS.split(formula) if EQUALS.search(formula) else []
         found |= {solid(unwrap(side.strip(_EDGES))) for side in (formula, strip_label(formula), *sides)}
     return frozenset(found)
-
-
-__all__ = ["copied"]

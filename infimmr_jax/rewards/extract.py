@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import re
 
-from infimmr_jax.data.markup import BOX, boxes, fold, last_boxed
+from infimmr_jax.data.markup import BOX, boxes, fold
 from infimmr_jax.rewards.format import FORMATS
 from infimmr_jax.rewards.text import MAX_ANSWER, MAX_NESTING, MAX_RESPONSE, nesting, unwrap
 
@@ -121,6 +121,3 @@ def extract(response: str, response_format: str = "think_boxed") -> Extraction:
 def _outside_tags(text: str) -> str:
     marks = list(_ANSWER.finditer(text))
     return text[: marks[0].start()] + text[marks[-1].end() :]
-
-
-__all__ = ["Extraction", "answer_part", "boxes", "extract", "last_boxed"]

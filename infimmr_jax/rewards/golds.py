@@ -12,7 +12,7 @@ from infimmr_jax.config import RewardSection
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.names import LOCATED, RULES
 from infimmr_jax.rewards.ideal import ideal_answer
-from infimmr_jax.rewards.numbers import parse_number
+from infimmr_jax.rewards.math.numbers import parse_number
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.questions import options_of
 from infimmr_jax.rewards.regions import parse_boxes, parse_points
@@ -78,11 +78,12 @@ def _check_text(problem: Problem, reward: RewardSection) -> str | None:
         return str(error)
     best = ideal_answer(problem.answer_type, answer, options)
     verdict = quick_verdict(Question(problem.answer_type, answer, best or answer, options))
-    said = "unparsable gold" if best is None else "" if verdict is None else verdict.reason
+    unreadable = best is None or (verdict is not None and verdict.code == "bad_gold")
+    said = "" if verdict is None else verdict.reason
     rules = RULES[problem.answer_type]
     by_rule = f" by rule {options.rule or rules[0]!r}" if len(rules) > 1 else ""
-    if said.startswith("unparsable gold"):
-        return f"the {problem.answer_type} answer {_short(answer)} can not be graded{by_rule}: {said}"
+    if unreadable:
+        return f"the {problem.answer_type} answer {_short(answer)} can not be graded{by_rule}: unparsable gold"
     # Of mathematics the text alone does not say; the pool is asked later.
     if problem.answer_type != "math" and verdict is not None and verdict.score < FULL:
         return (

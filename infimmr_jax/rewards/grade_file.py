@@ -98,6 +98,7 @@ def _graded(
                 scores.total[place : place + 1],
                 scores.extracted[place : place + 1],
                 scores.reasons[place : place + 1],
+                scores.codes[place : place + 1],
                 {},
             )
     for i, (row, _) in enumerate(rows):
@@ -150,6 +151,3 @@ def _problem(row: Any, where: str) -> Problem:
         choices=tuple(choices),
         extra={key: value for key, value in row.items() if key not in known},
     )
-
-
-__all__ = ["Summary", "grade_file"]

@@ -51,6 +51,3 @@ def _unscaled(numbers: tuple[float, ...], options: Options, decimals: int | None
 
 def _joined(groups: list[list[float]]) -> str:
     return json.dumps(groups[0] if len(groups) == 1 else groups)
-
-
-__all__ = ["ideal_answer"]

@@ -18,14 +18,16 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from infimmr_jax.errors import StoppedError
-from infimmr_jax.rewards.verdict import Question, Verdict
+from infimmr_jax.rewards.verdict import Code, Question, Verdict
 from infimmr_jax.rewards.verifiers import quick_verdict
 from infimmr_jax.rewards.worker import CLOCK_FACTOR, encode
 
 START_SECONDS = 120.0
 GRACE_SECONDS = 5.0
 CACHE_SIZE = 200_000
-PASSING = ("crash: grader lost", "crash: process died", "memory", "cancelled")
+# Verdicts that say nothing about the answer: it is asked anew when it comes again.
+PASSING: frozenset[Code] = frozenset(("lost", "memory", "cancelled"))
+CANCELLED = Verdict(0.0, "cancelled", "cancelled")
 WORKER = "infimmr_jax.rewards.worker"
 _CLOSED = "the grader pool is closed: use it inside `with GraderPool(...) as pool:`"
 
@@ -81,7 +83,7 @@ class GraderPool:
         while not self._questions.empty():
             item = self._questions.get()
             if item is not None:
-                item[1].set_result(Verdict(0.0, "cancelled"))
+                item[1].set_result(CANCELLED)
 
     def verify(self, questions: Sequence[Question]) -> list[Verdict]:
         """One verdict a question, in order."""
@@ -108,7 +110,7 @@ class GraderPool:
             self._cache.pop(question, None)
 
     def _count(self, verdicts: Iterable[Verdict]) -> None:
-        tally = Counter(_kind(verdict.reason) for verdict in verdicts)
+        tally = Counter(_COUNTERS.get(verdict.code, "") for verdict in verdicts)
         with self._lock:
             self.counters["graded"] += tally.total()
             for kind, number in tally.items():
@@ -135,12 +137,15 @@ class GraderPool:
         return answer
 
 
-_KINDS = {"timeout": "timeouts", "crash": "crashes", "memory": "out_of_memory", "unparsable": "unparsable"}
-
-
-def _kind(reason: str) -> str:
-    """The counter a reason belongs to, "" for an ordinary verdict."""
-    return _KINDS.get(reason.partition(" ")[0].rstrip(":"), "")
+# The counters of the verdicts that are no ordinary ones.
+_COUNTERS: dict[Code, str] = {
+    "timeout": "timeouts",
+    "crash": "crashes",
+    "lost": "crashes",
+    "memory": "out_of_memory",
+    "bad_answer": "unparsable",
+    "bad_gold": "unparsable",
+}
 
 
 class _Keeper:
@@ -171,14 +176,14 @@ class _Keeper:
                 self._pool.forget(question)
                 answer.set_exception(error)
                 continue
-            if verdict.reason.startswith(PASSING):
+            if verdict.code in PASSING:
                 self._pool.forget(question)
             answer.set_result(verdict)
         self._clean_up()
 
     def _grade(self, question: Question) -> Verdict:
         if self.closing:
-            return Verdict(0.0, "cancelled")
+            return CANCELLED
         process = self._process or self._start()
         assert process.stdin is not None
         try:
@@ -189,9 +194,9 @@ class _Keeper:
             line = b""
         if not line:
             self._clean_up()
-            return Verdict(0.0, "cancelled" if self.closing else "crash: grader lost")
-        score, reason = json.loads(line)
-        return Verdict(float(score), str(reason))
+            return CANCELLED if self.closing else Verdict(0.0, "lost", "crash: grader lost")
+        score, code, reason = json.loads(line)
+        return Verdict(float(score), code, str(reason))
 
     def _start(self) -> subprocess.Popen[bytes]:
         # -P: no file of the working directory may stand in for a library.

@@ -20,7 +20,7 @@ from infimmr_jax.rewards.judge import Judge, load_judge
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.questions import question_of
 from infimmr_jax.rewards.second_pass import Generate
-from infimmr_jax.rewards.verdict import Verdict
+from infimmr_jax.rewards.verdict import Code, Verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,14 +29,15 @@ class Scores:
 
     `components` by name, each float32 [P, G] ("accuracy" and "format" always); `total` their combination;
     `extracted` the answers found (None: none) and `reasons` what decided each accuracy, and behind a bar why the
-    format does not match; `counters` of the grading: graded, cached, timeouts, crashes, out_of_memory, unparsable, and
-    those of judges and second passes.
+    format does not match; `codes` the kinds of those verdicts; `counters` of the grading: graded, cached, timeouts,
+    crashes, out_of_memory, unparsable, and those of judges and second passes.
     """
 
     components: dict[str, Float[np.ndarray, "P G"]]
     total: Float[np.ndarray, "P G"]
     extracted: list[list[str | None]]
     reasons: list[list[str]]
+    codes: list[list[Code]]
     counters: dict[str, int]
 
 
@@ -97,6 +98,7 @@ def score_groups(
         total=total,
         extracted=[[extraction.answer for extraction in group] for group in found],
         reasons=[list(map(_reason, *row)) for row in zip(found, verdicts, errors, strict=True)],
+        codes=[[verdict.code for verdict in group] for group in verdicts],
         counters={key: number for key, number in sorted(counters.items()) if number},
     )
 
@@ -116,7 +118,7 @@ def _verdicts(
     problems: Sequence[Problem], found: list[list[Extraction]], reward: RewardSection, pool: GraderPool
 ) -> list[list[Verdict]]:
     """A verdict on every extraction; a response without an answer scores 0 for the reason nothing was found."""
-    verdicts = [[Verdict(0.0, extraction.rule) for extraction in group] for group in found]
+    verdicts = [[Verdict(0.0, "no_answer", extraction.rule) for extraction in group] for group in found]
     places = [(row, i) for row, group in enumerate(found) for i, one in enumerate(group) if one.answer is not None]
     questions = [question_of(problems[row], found[row][i].answer or "", reward) for row, i in places]
     for (row, i), verdict in zip(places, pool.verify(questions), strict=True):

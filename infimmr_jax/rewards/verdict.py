@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
+
+# What decided: the answer equals the gold, partly, or not; it was refused without a comparison; there is none; it has
+# not the form of its type (no list, no box); no parser reads it, or the gold; or the grader failed ("crash": the
+# verifier raised; "lost": its process was gone; "cancelled": the pool was closed).
+Code = Literal[
+    "equal",
+    "partial",
+    "different",
+    "refused",
+    "no_answer",
+    "bad_form",
+    "bad_answer",
+    "bad_gold",
+    "timeout",
+    "memory",
+    "crash",
+    "lost",
+    "cancelled",
+]
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Score in [0, 1] of one answer, and the rule that decided it, in words."""
+    """Score in [0, 1] of one answer, the kind of rule that decided it, and that rule in words.
+
+    Programs branch on `code`; `reason` is for people.
+    """
 
     score: float
+    code: Code
     reason: str
 
 
@@ -44,4 +68,11 @@ class Question:
     options: Options = Options()
 
 
-__all__ = ["Options", "Question", "Verdict"]
+def compared(score: float, reason: str) -> Verdict:
+    """Make the verdict of a comparison: "equal" from 1 on, "different" at 0, "partial" between."""
+    return Verdict(score, "equal" if score >= 1 else "partial" if score > 0 else "different", reason)
+
+
+def refused(reason: str) -> Verdict:
+    """Make the verdict on an answer that is not compared at all."""
+    return Verdict(0.0, "refused", reason)

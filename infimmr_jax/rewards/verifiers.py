@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from infimmr_jax.rewards.verdict import Options, Question, Verdict
+from infimmr_jax.rewards.math.refusals import refusal
+from infimmr_jax.rewards.math.verify_math import decide, verify_gold, verify_math
+from infimmr_jax.rewards.verdict import Options, Question, Verdict, refused
 from infimmr_jax.rewards.verify_action import verify_action
 from infimmr_jax.rewards.verify_choice import verify_choice
 from infimmr_jax.rewards.verify_list import verify_list, verify_set
-from infimmr_jax.rewards.verify_math import decide, refusal, verify_gold, verify_math
 from infimmr_jax.rewards.verify_number import verify_number
 from infimmr_jax.rewards.verify_region import verify_box, verify_point, verify_span
 from infimmr_jax.rewards.verify_string import verify_string
@@ -38,7 +39,7 @@ def quick_verdict(question: Question) -> Verdict | None:
     """The verdict where it can be had in the calling process, None where a grader process is needed."""
     why = refusal(question.answer)
     if why:
-        return Verdict(0.0, why)
+        return refused(why)
     if question.answer_type in QUICK:
         return QUICK[question.answer_type](question.gold, question.answer, question.options)
     if question.answer_type in SLOW:
@@ -54,6 +55,3 @@ def right_from(answer_type: str) -> float:
 def slow_verdict(question: Question) -> Verdict:
     """The verdict, however long it takes: call it in a process that may be killed."""
     return SLOW[question.answer_type](question.gold, question.answer, question.options)
-
-
-__all__ = ["QUICK", "SLOW", "quick_verdict", "right_from", "slow_verdict"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from infimmr_jax.rewards.regions import parse_boxes
 from infimmr_jax.rewards.text import nesting, strip_fence
-from infimmr_jax.rewards.verdict import Options, Verdict
+from infimmr_jax.rewards.verdict import Options, Verdict, compared
 from infimmr_jax.rewards.verify_region import in_box
 from infimmr_jax.rewards.verify_string import clean_text
 
@@ -41,15 +41,15 @@ def verify_action(gold: str, answer: str, options: Options = Options()) -> Verdi
     """
     wanted, found = parse_action(gold), parse_action(answer)
     if wanted is None:
-        return Verdict(0.0, "unparsable gold")
+        return Verdict(0.0, "bad_gold", "unparsable gold")
     if found is None:
-        return Verdict(0.0, "not an action")
+        return Verdict(0.0, "bad_form", "not an action")
     if clean_text(wanted["action"]) != clean_text(found["action"]):
-        return Verdict(0.0, "another action")
+        return compared(0.0, "another action")
     wrong = [key for key in wanted if key != "action" and not _parameter(key, wanted[key], found, options)]
     if not wrong:
-        return Verdict(1.0, "action and parameters right")
-    return Verdict(TYPE_SHARE if options.rule == "parts" else 0.0, f"parameter {wrong[0]} wrong")
+        return compared(1.0, "action and parameters right")
+    return compared(TYPE_SHARE if options.rule == "parts" else 0.0, f"parameter {wrong[0]} wrong")
 
 
 def _parameter(key: str, wanted: Any, found: dict[str, Any], options: Options) -> bool:
@@ -74,6 +74,3 @@ def _is_point(value: Any) -> bool:
         and len(value) == 2
         and all(isinstance(number, int | float) and not isinstance(number, bool) for number in value)
     )
-
-
-__all__ = ["ACTION_RULES", "parse_action", "verify_action"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
-from infimmr_jax.rewards.latex import tidy
-from infimmr_jax.rewards.numbers import parse_number
+from infimmr_jax.rewards.math.equality import numbers_equal
+from infimmr_jax.rewards.math.latex import tidy
+from infimmr_jax.rewards.math.numbers import parse_number
+from infimmr_jax.rewards.math.words import solid
 from infimmr_jax.rewards.text import fold, unwrap
-from infimmr_jax.rewards.verdict import Options, Verdict
-from infimmr_jax.rewards.verify_math import numbers_equal, solid
+from infimmr_jax.rewards.verdict import Options, Verdict, compared, refused
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -64,11 +65,8 @@ def verify_choice(gold: str, answer: str, options: Options = Options()) -> Verdi
     """Whether an answer names the gold option (a letter); `options.choices` are the option texts in letter order."""
     gold_letter, _ = letter_of(gold, options.choices)
     if gold_letter is None:
-        return Verdict(0.0, "unparsable gold")
+        return Verdict(0.0, "bad_gold", "unparsable gold")
     letter, rule = letter_of(answer, options.choices)
     if letter is None:
-        return Verdict(0.0, rule)
-    return Verdict(float(letter == gold_letter), f"{rule}: {letter}")
-
-
-__all__ = ["LETTERS", "clean_option", "letter_of", "verify_choice"]
+        return refused(rule)
+    return compared(float(letter == gold_letter), f"{rule}: {letter}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from infimmr_jax.rewards.latex import tidy
-from infimmr_jax.rewards.numbers import parse_number
-from infimmr_jax.rewards.structure import split_top
+from infimmr_jax.rewards.math.equality import numbers_equal
+from infimmr_jax.rewards.math.labels import strip_label
+from infimmr_jax.rewards.math.latex import tidy
+from infimmr_jax.rewards.math.numbers import parse_number
+from infimmr_jax.rewards.math.structure import split_top
 from infimmr_jax.rewards.text import fold, unwrap
-from infimmr_jax.rewards.verdict import Options, Verdict
-from infimmr_jax.rewards.verify_math import numbers_equal, strip_label
+from infimmr_jax.rewards.verdict import Options, Verdict, compared
 from infimmr_jax.rewards.verify_string import clean_text
 
 MAX_ELEMENTS = 512
@@ -70,11 +71,11 @@ def verify_set(gold: str, answer: str, options: Options = Options()) -> Verdict:
 def _verify(gold: str, answer: str, rule: Callable[[list[str], list[str]], float]) -> Verdict:
     left, right = elements(gold), elements(answer)
     if not left:
-        return Verdict(0.0, "unparsable gold")
+        return Verdict(0.0, "bad_gold", "unparsable gold")
     if not right:
-        return Verdict(0.0, "not a list")
+        return Verdict(0.0, "bad_form", "not a list")
     score = rule(left, right)
-    return Verdict(score, "all elements equal" if score == 1 else f"elements right: {score:.2f}")
+    return compared(score, "all elements equal" if score == 1 else f"elements right: {score:.2f}")
 
 
 def _places(gold: list[str], answer: list[str]) -> float:
@@ -102,5 +103,3 @@ SET_RULES: dict[str, Callable[[list[str], list[str]], float]] = {
     "f1": lambda gold, answer: 2 * _common(gold, answer) / (len(gold) + len(answer)),
     "jaccard": lambda gold, answer: _common(gold, answer) / (len(gold) + len(answer) - _common(gold, answer)),
 }
-
-__all__ = ["LIST_RULES", "SET_RULES", "elements", "same_element", "verify_list", "verify_set"]

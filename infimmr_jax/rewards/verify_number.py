@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 
-from infimmr_jax.rewards.latex import tidy
-from infimmr_jax.rewards.numbers import PlainNumber, parse_number, read_number
-from infimmr_jax.rewards.verdict import Options, Verdict
-from infimmr_jax.rewards.verify_math import numbers_equal, strip_label
+from infimmr_jax.rewards.math.equality import numbers_equal
+from infimmr_jax.rewards.math.labels import strip_label
+from infimmr_jax.rewards.math.latex import tidy
+from infimmr_jax.rewards.math.numbers import PlainNumber, parse_number, read_number
+from infimmr_jax.rewards.verdict import Options, Verdict, compared
 
 RELATIVE = 0.05
 COSINE_FULL, COSINE_NONE = 0.05, 0.20
@@ -26,11 +27,11 @@ def verify_number(gold: str, answer: str, options: Options = Options()) -> Verdi
     """
     left, right = parse_number(gold), parse_number(answer) or read_number(strip_label(tidy(answer)))
     if left is None:
-        return Verdict(0.0, "unparsable gold")
+        return Verdict(0.0, "bad_gold", "unparsable gold")
     if right is None:
-        return Verdict(0.0, "not a plain number")
+        return Verdict(0.0, "bad_form", "not a plain number")
     score = RULES[options.rule or "exact"](left, right, options)
-    return Verdict(
+    return compared(
         score, "numbers equal" if score == 1 else f"numbers near: {score:.2f}" if score else "numbers differ"
     )
 
@@ -80,5 +81,3 @@ RULES: dict[str, Callable[[PlainNumber, PlainNumber, Options], float]] = {
     "cosine": _cosine,
     "mean_relative": _mean_relative,
 }
-
-__all__ = ["RULES", "verify_number"]

@@ -15,7 +15,7 @@ from infimmr_jax.rewards.regions import (
     parse_span,
     union_iou,
 )
-from infimmr_jax.rewards.verdict import Options, Verdict
+from infimmr_jax.rewards.verdict import Options, Verdict, compared
 
 GREEDY_LEAST = 0.5
 FULL_IOU = 0.7
@@ -33,11 +33,11 @@ def verify_box(gold: str, answer: str, options: Options = Options()) -> Verdict:
     """
     golds, answers = parse_boxes(gold), parse_boxes(answer, options.scale)
     if golds is None:
-        return Verdict(0.0, "unparsable gold")
+        return Verdict(0.0, "bad_gold", "unparsable gold")
     if answers is None:
-        return Verdict(0.0, "not a list of boxes")
+        return Verdict(0.0, "bad_form", "not a list of boxes")
     score = BOX_RULES[options.rule or "iou"](golds, answers, options)
-    return Verdict(score, f"box overlap: {score:.2f}")
+    return compared(score, f"box overlap: {score:.2f}")
 
 
 def verify_point(gold: str, answer: str, options: Options = Options()) -> Verdict:  # noqa: B008 - frozen
@@ -50,18 +50,18 @@ def verify_point(gold: str, answer: str, options: Options = Options()) -> Verdic
     if (options.rule or "in_box") == "in_box":
         boxes = parse_boxes(gold)
         if boxes is None:
-            return Verdict(0.0, "unparsable gold")
+            return Verdict(0.0, "bad_gold", "unparsable gold")
         if points is None or len(points) != 1:
-            return Verdict(0.0, "not one point")
+            return Verdict(0.0, "bad_form", "not one point")
         inside = any(in_box(points[0], box) for box in boxes)
-        return Verdict(float(inside), "point inside" if inside else "point outside")
+        return compared(float(inside), "point inside" if inside else "point outside")
     golds = parse_points(gold)
     if golds is None or len(golds) != 1:
-        return Verdict(0.0, "unparsable gold")
+        return Verdict(0.0, "bad_gold", "unparsable gold")
     if points is None or len(points) != 1:
-        return Verdict(0.0, "not one point")
+        return Verdict(0.0, "bad_form", "not one point")
     score = POINT_RULES[options.rule](golds[0], points[0], options)
-    return Verdict(score, f"point near: {score:.2f}")
+    return compared(score, f"point near: {score:.2f}")
 
 
 def verify_span(gold: str, answer: str, options: Options = Options()) -> Verdict:  # noqa: B008 - frozen
@@ -71,14 +71,14 @@ def verify_span(gold: str, answer: str, options: Options = Options()) -> Verdict
     """
     left, right = parse_span(gold), parse_span(answer)
     if left is None:
-        return Verdict(0.0, "unparsable gold")
+        return Verdict(0.0, "bad_gold", "unparsable gold")
     if right is None:
-        return Verdict(0.0, "not a span")
+        return Verdict(0.0, "bad_form", "not a span")
     common = max(0.0, min(left[1], right[1]) - max(left[0], right[0]))
     share = common / (left[1] - left[0] + right[1] - right[0] - common)
     if options.rule == "full_iou":
         share = float(share >= (FULL_IOU if options.threshold is None else options.threshold))
-    return Verdict(share, f"span overlap: {share:.2f}")
+    return compared(share, f"span overlap: {share:.2f}")
 
 
 def in_box(point: Point, box: Box) -> bool:
@@ -116,5 +116,3 @@ POINT_RULES: dict[str, Callable[[Point, Point, Options], float]] = {
     ),
 }
 SPAN_RULES = ("iou", "full_iou")
-
-__all__ = ["BOX_RULES", "POINT_RULES", "SPAN_RULES", "in_box", "verify_box", "verify_point", "verify_span"]

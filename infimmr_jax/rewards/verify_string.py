@@ -8,7 +8,7 @@ from collections.abc import Callable
 from rapidfuzz.distance import Levenshtein
 
 from infimmr_jax.rewards.text import fold, unwrap
-from infimmr_jax.rewards.verdict import Options, Verdict
+from infimmr_jax.rewards.verdict import Options, Verdict, compared
 
 ANLS_THRESHOLD = 0.5
 
@@ -30,10 +30,10 @@ def verify_string(gold: str, answer: str, options: Options = Options()) -> Verdi
     """
     golds = [clean_text(text) for text in (gold, *options.alternatives)]
     if not golds[0]:
-        return Verdict(0.0, "unparsable gold")
+        return Verdict(0.0, "bad_gold", "unparsable gold")
     cleaned = clean_text(answer)
     score = max(RULES[options.rule or "exact"](text, cleaned, options) for text in golds)
-    return Verdict(score, "text equal" if score == 1 else f"text similar: {score:.2f}" if score else "text differs")
+    return compared(score, "text equal" if score == 1 else f"text similar: {score:.2f}" if score else "text differs")
 
 
 def _exact(gold: str, answer: str, options: Options) -> float:
@@ -54,5 +54,3 @@ RULES: dict[str, Callable[[str, str, Options], float]] = {
     "levenshtein": _levenshtein,
     "anls": _anls,
 }
-
-__all__ = ["RULES", "clean_text", "verify_string"]

@@ -18,12 +18,14 @@ import signal
 import sys
 from typing import Any
 
-from infimmr_jax.rewards.verdict import Options, Question
+from infimmr_jax.rewards.verdict import Code, Options, Question, Verdict
 
 GRADES_PER_CHILD = 2_000
 # By the clock a question may take this many deadlines: a safety net for whatever takes no processor time.
 CLOCK_FACTOR = 5
-FAILURES = (b'[0.0, "timeout', b'[0.0, "memory', b'[0.0, "crash')
+# After these the child is replaced: it is gone, or in no state to go on.
+FAILURES: frozenset[Code] = frozenset(("timeout", "memory", "crash", "lost"))
+TIMEOUT = Verdict(0.0, "timeout", "timeout")
 WARM_UP = (
     r"\frac{3\sqrt{2}}{2}",
     r"-\frac{\pi}{4} + 2\sin^2 x",
@@ -83,6 +85,11 @@ def decode(line: bytes) -> Question:
     return Question(**fields, options=Options(**options))
 
 
+def _encoded(verdict: Verdict) -> bytes:
+    """A verdict as one line of JSON: score, code, reason."""
+    return json.dumps([verdict.score, verdict.code, verdict.reason]).encode() + b"\n"
+
+
 def _grade_forever(source: int, sink: int, deadline: float, memory_mb: int) -> None:
     """Child: grade until the pipe closes; leaves without cleaning up, as a forked child should.
 
@@ -98,14 +105,13 @@ def _grade_forever(source: int, sink: int, deadline: float, memory_mb: int) -> N
             signal.setitimer(signal.ITIMER_PROF, deadline)
             try:
                 verdict = slow_verdict(decode(line))
-                reply = [verdict.score, verdict.reason]
             except MemoryError:
-                os.write(sink, b'[0.0, "memory"]\n')
+                os.write(sink, _encoded(Verdict(0.0, "memory", "memory")))
                 os._exit(1)
             except Exception as error:  # whatever a hostile answer provokes is a verdict: it is counted and reported
-                reply = [0.0, f"crash: {type(error).__name__}"]
+                verdict = Verdict(0.0, "crash", f"crash: {type(error).__name__}")
             signal.setitimer(signal.ITIMER_PROF, 0)
-            os.write(sink, json.dumps(reply).encode() + b"\n")
+            os.write(sink, _encoded(verdict))
     os._exit(0)
 
 
@@ -155,7 +161,8 @@ def main(deadline: float, memory_mb: int) -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
 
-    from infimmr_jax.rewards import symbolic, verifiers  # noqa: F401 - imported once, shared by every child
+    from infimmr_jax.rewards import verifiers  # noqa: F401 - imported once, shared by every child
+    from infimmr_jax.rewards.math import symbolic
 
     # The parser learns its tables from what it sees: learnt here once, not by every child again.
     for text in WARM_UP:
@@ -171,15 +178,16 @@ def main(deadline: float, memory_mb: int) -> None:
         state = _wait(child.read, parent, CLOCK_FACTOR * deadline)
         if state == "alone":
             break
-        reply = _read_line(child.read, answered) if state == "ready" else b'[0.0, "timeout"]'
+        line_back = _read_line(child.read, answered) if state == "ready" else None
+        verdict = TIMEOUT if line_back is None else Verdict(*json.loads(line_back))
         child.grades += 1
-        if reply is None or reply.startswith(FAILURES) or child.grades >= GRADES_PER_CHILD:
+        if verdict.code in FAILURES or child.grades >= GRADES_PER_CHILD:
             ended_by = child.end()
-            if reply is None:
-                reply = b'[0.0, "timeout"]' if ended_by == signal.SIGPROF else b'[0.0, "crash: process died"]'
+            if state == "ready" and line_back is None and ended_by != signal.SIGPROF:
+                verdict = Verdict(0.0, "lost", "crash: process died")
             answered.clear()
             child = _Child(deadline, memory_mb, foreign)
-        os.write(sink, reply + b"\n")
+        os.write(sink, _encoded(verdict))
     child.end()
 
 

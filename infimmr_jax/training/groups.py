@@ -18,7 +18,7 @@ from infimmr_jax.model.qwen2_5_vl import Params
 from infimmr_jax.objectives.step import Rewards
 from infimmr_jax.parallel.hosts import host_rows, largest_over_hosts, leaders_rows, sum_over_hosts
 from infimmr_jax.preprocess.prompts import all_as_seen
-from infimmr_jax.rewards.bad_groups import reward_limits, silence_bad_groups
+from infimmr_jax.rewards.bad_groups import Finding, reward_limits, silence_bad_groups
 from infimmr_jax.rewards.lengths import overlong_rewards
 from infimmr_jax.rewards.router import Scores, grade_ahead, score_groups
 from infimmr_jax.rollout.state import Rollouts
@@ -42,7 +42,7 @@ class Groups:
     rollouts: Rollouts
     local: Rollouts
     rewards: Rewards
-    bad: list[str]
+    bad: list[Finding]
     seconds: Seconds
 
 
@@ -189,6 +189,7 @@ def assemble(setup: Setup, drawn: Sequence[Groups], chosen: Sequence[tuple[int, 
             total=picked(*(one.total for one in scores)),
             extracted=[scores[d].extracted[row] for d, row in chosen],
             reasons=[scores[d].reasons[row] for d, row in chosen],
+            codes=[scores[d].codes[row] for d, row in chosen],
             counters=dict(counters),
         ),
         rollouts=dataclasses.replace(local, executed=executed),
@@ -243,10 +244,10 @@ def _grade(inputs: StageInputs, params: Params, sampling: _Sampling, phase: Phas
     names = [problem.id for problem in drawn.problems]
     values = {"total": total, **scores.components}
     rated, usable, bad = silence_bad_groups(values, names, reward_limits(phase.reward))
-    bad = [sentence for sentence in bad if "'total'" not in sentence] or bad  # a bad component makes the total bad
+    bad = [finding for finding in bad if finding.component != "total"] or bad  # a bad component makes the total bad
     if bad:
         inputs.say(
-            f"step {drawn.step}: {bad[0]}; the group is taken out of training"
+            f"step {drawn.step}: {bad[0].text}; the group is taken out of training"
             + (f", and {len(bad) - 1} more such findings" if len(bad) > 1 else "")
         )
     rated = {name: values.astype(np.float32) for name, values in rated.items()}

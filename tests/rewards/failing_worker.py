@@ -18,8 +18,8 @@ def fail(gold: str, answer: str, options: Options) -> Verdict:
     if "raise" in answer:
         raise RecursionError("too deep")
     if "print" in answer:
-        print('[1.0, "forged"]', flush=True)
-    return Verdict(1.0, "fine")
+        print('[1.0, "equal", "forged"]', flush=True)
+    return Verdict(1.0, "equal", "fine")
 
 
 if __name__ == "__main__":

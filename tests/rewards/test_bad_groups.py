@@ -38,9 +38,9 @@ def test_the_number_of_further_bad_groups_is_told():
 
 @pytest.mark.parametrize(("value", "limits"), [(np.nan, None), (1e30, None), (-2001.0, LIMITS), (2001.0, LIMITS)])
 def test_silenced_groups_have_no_signal_and_the_others_are_untouched(value, limits):
-    clean, usable, sentences = silence_bad_groups(parts(value), IDS, limits)
-    assert len(sentences) == 1
-    assert ("raise reward.limit" in sentences[0]) is (limits is not None)
+    clean, usable, findings = silence_bad_groups(parts(value), IDS, limits)
+    assert [(f.component, f.problem) for f in findings] == [("mine", "geo-9")]
+    assert ("raise reward.limit" in findings[0].text) is (limits is not None)
     np.testing.assert_array_equal(usable, [True, False])
     for name, values in clean.items():
         np.testing.assert_array_equal(values[1], 0)
@@ -48,9 +48,9 @@ def test_silenced_groups_have_no_signal_and_the_others_are_untouched(value, limi
 
 
 def test_rewards_up_to_the_limit_are_used():
-    clean, usable, sentences = silence_bad_groups(parts(2000.0), IDS, LIMITS)
+    clean, usable, findings = silence_bad_groups(parts(2000.0), IDS, LIMITS)
     assert usable.all()
-    assert sentences == []
+    assert findings == []
     assert clean["mine"][1, 2] == 2000
 
 

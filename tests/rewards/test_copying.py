@@ -5,8 +5,8 @@ import pytest
 from infimmr_jax.config import RewardSection
 from infimmr_jax.data.records import Problem
 from infimmr_jax.rewards.copying import copied
+from infimmr_jax.rewards.math.verify_math import verify_math
 from infimmr_jax.rewards.questions import question_of
-from infimmr_jax.rewards.verify_math import verify_math
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 import pytest
 
-from infimmr_jax.rewards.extract import answer_part, boxes, extract, last_boxed
+from infimmr_jax.data.markup import last_boxed
+from infimmr_jax.rewards.extract import answer_part, boxes, extract
 
 
 def test_boxes_are_outermost_and_in_order() -> None:

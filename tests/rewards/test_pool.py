@@ -231,7 +231,7 @@ def _alive(pid: int) -> bool:
 
 def test_a_worker_imports_no_jax_and_no_numpy() -> None:
     code = (
-        "import sys, infimmr_jax.rewards.worker, infimmr_jax.rewards.verifiers, infimmr_jax.rewards.symbolic;"
+        "import sys, infimmr_jax.rewards.worker, infimmr_jax.rewards.verifiers, infimmr_jax.rewards.math.symbolic;"
         "print([m for m in ('jax', 'numpy', 'torch', 'transformers', 'pydantic') if m in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from infimmr_jax.names import ANSWER_TYPES
 from infimmr_jax.rewards.extract import extract
 from infimmr_jax.rewards.format import FORMATS, format_error
-from infimmr_jax.rewards.numbers import parse_number
+from infimmr_jax.rewards.math.numbers import parse_number
+from infimmr_jax.rewards.math.verify_math import decide, verify_math
 from infimmr_jax.rewards.verdict import Options, Question
 from infimmr_jax.rewards.verifiers import quick_verdict, slow_verdict
-from infimmr_jax.rewards.verify_math import decide, verify_math
 
 WHOLE = st.integers(-(10**15), 10**15)
 SMALL = st.integers(-9999, 9999)

@@ -5,12 +5,12 @@ import math
 import pytest
 
 from infimmr_jax.names import ANSWER_TYPES, RULES
+from infimmr_jax.rewards.math.verify_math import verify_math
 from infimmr_jax.rewards.verdict import Options, Question
 from infimmr_jax.rewards.verifiers import QUICK, quick_verdict, slow_verdict
 from infimmr_jax.rewards.verify_action import verify_action
 from infimmr_jax.rewards.verify_choice import verify_choice
 from infimmr_jax.rewards.verify_list import verify_list, verify_set
-from infimmr_jax.rewards.verify_math import verify_math
 from infimmr_jax.rewards.verify_number import verify_number
 from infimmr_jax.rewards.verify_region import verify_box, verify_point, verify_span
 from infimmr_jax.rewards.verify_string import verify_string

@@ -97,6 +97,3 @@ def _expand(parts: list[str]) -> list[str]:
         else:
             expanded.append(part)
     return expanded
-
-
-__all__ = ["MAX_ELEMENTS", "Structure", "split_top", "take_apart"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from infimmr_jax.rewards.structure import Structure, split_top, take_apart
+from infimmr_jax.rewards.math.structure import Structure, split_top, take_apart
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from infimmr_jax.rewards.guards import costly, is_tower, undone
+from infimmr_jax.rewards.math.refusals import costly, is_tower, undone
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from infimmr_jax.rewards.numbers import PlainNumber, parse_number, same_unit, split_unit
+from infimmr_jax.rewards.math.numbers import PlainNumber, parse_number, same_unit, split_unit
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-from infimmr_jax.rewards.text import matching_braces
+from infimmr_jax.rewards.math.labels import EQUALS
+from infimmr_jax.rewards.text import MAX_ANSWER, MAX_NESTING, matching_braces, nesting
 
 MAX_PLAIN = 300
 MAX_LITERAL = 60
@@ -17,7 +18,6 @@ MAX_EXPANSION = 100
 MAX_FACTORIAL = 999
 MAX_CALLS = 6
 
-EQUALS = re.compile(r"(?<![<>!\\])=|\\approx(?![a-zA-Z])")
 _OPERATORS = re.compile(
     r"\\(?:sum|prod|i{1,3}nt|oint|lim|limsup|liminf|max|min|sup|inf|det|gcd|lcm|operatorname|mathop|partial|lfloor"
     r"|lceil|bmod|pmod|mod|Gamma|zeta)(?![a-zA-Z])|\\begin\{[vV]matrix\}"
@@ -81,6 +81,17 @@ _EXPONENT_BOMB = re.compile(r"\^\s*\{[^{}]*(?:\\[dt]?binom|\\choose|!)|\^\s*\([^
 _POWER = re.compile(r"\^")
 _TOKEN = re.compile(r"[a-zA-Z]|\\[a-zA-Z]+|[0-9]*")
 _SMALL_TOWER = re.compile(r"([0-9]{1,2})\^\{?([0-9]{1,2})\}?")
+
+
+def refusal(answer: str) -> str | None:
+    """Why an answer is not looked at (bounded input): too long or too deeply nested."""
+    if not answer.strip():
+        return "empty answer"
+    if len(answer) > MAX_ANSWER:
+        return f"longer than {MAX_ANSWER} characters"
+    if nesting(answer) > MAX_NESTING:
+        return f"nested deeper than {MAX_NESTING}"
+    return None
 
 
 def undone(gold: str, answer: str) -> str | None:
@@ -218,6 +229,3 @@ def _enormous_factorial(gold: str, answer: str) -> str | None:
     if "!!" in answer and "!!" not in gold:
         return "a double factorial"
     return None
-
-
-__all__ = ["EQUALS", "costly", "dropped", "is_tower", "undone"]

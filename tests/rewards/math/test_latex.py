@@ -2,7 +2,7 @@
 
 import pytest
 
-from infimmr_jax.rewards.latex import tidy
+from infimmr_jax.rewards.math.latex import tidy
 
 
 @pytest.mark.parametrize(

@@ -18,21 +18,14 @@ from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 from sympy.core.relational import Relational
 
-from infimmr_jax.rewards.conditions import as_intervals
-from infimmr_jax.rewards.latex import tidy
-from infimmr_jax.rewards.numbers import PlainNumber, read_number, same_unit, split_unit
-from infimmr_jax.rewards.structure import Structure, split_top, take_apart
-from infimmr_jax.rewards.verdict import Options, Verdict
-from infimmr_jax.rewards.verify_math import (
-    EQUALS,
-    RELATION,
-    holds_words,
-    is_words,
-    numbers_equal,
-    solid,
-    strip_label,
-    values_equal,
-)
+from infimmr_jax.rewards.math.conditions import as_intervals
+from infimmr_jax.rewards.math.equality import numbers_equal, values_equal
+from infimmr_jax.rewards.math.labels import EQUALS, RELATION, strip_label
+from infimmr_jax.rewards.math.latex import tidy
+from infimmr_jax.rewards.math.numbers import PlainNumber, read_number, same_unit, split_unit
+from infimmr_jax.rewards.math.structure import Structure, split_top, take_apart
+from infimmr_jax.rewards.math.words import holds_words, is_words, solid
+from infimmr_jax.rewards.verdict import Options, Verdict, compared, refused
 
 # math-verify warns once that its own (signal based) timeouts are off: here the pool's kill is the deadline.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
@@ -77,7 +70,7 @@ def compare(gold: str, answer: str, options: Options) -> Verdict:
         gold, answer = as_intervals(gold), as_intervals(answer)
         # Equal texts that are no intervals go on: a gold answer is compared with itself to see whether it parses.
         if written != (gold, answer) and solid(gold) == solid(answer):
-            return Verdict(1.0, "same intervals")
+            return compared(1.0, "same intervals")
     left, right = take_apart(gold), take_apart(answer)
     if len(left.elements) == 1 and len(right.elements) == 1:
         if left.kind == right.kind == "atom":
@@ -85,10 +78,10 @@ def compare(gold: str, answer: str, options: Options) -> Verdict:
         return _atoms(left.elements[0], right.elements[0], options)
     if left.kind == "atom" or right.kind == "atom":
         if {left.kind, right.kind} & {"list", "set"}:  # sympy would make one element of 0, 0
-            return Verdict(0.0, f"{len(right.elements)} elements instead of {len(left.elements)}")
+            return compared(0.0, f"{len(right.elements)} elements instead of {len(left.elements)}")
         if {left.kind, right.kind} != {"atom"} and not _SET_LIKE.search(gold if left.kind == "atom" else answer):
             # sympy takes [a, a] for a, and the grammar drops what stands around a tuple: (1, 2)^2, \frac{(1, 2)}{3}.
-            return Verdict(0.0, "brackets against none")
+            return compared(0.0, "brackets against none")
         return _atoms(gold, answer, options)
     return _compounds(left, right, options)
 
@@ -96,39 +89,41 @@ def compare(gold: str, answer: str, options: Options) -> Verdict:
 def _compounds(gold: Structure, answer: Structure, options: Options) -> Verdict:
     """Compare element by element, in order where the gold or the answer has one."""
     if len(gold.elements) != len(answer.elements):
-        return Verdict(0.0, f"{len(answer.elements)} elements instead of {len(gold.elements)}")
+        return compared(0.0, f"{len(answer.elements)} elements instead of {len(gold.elements)}")
     if gold.kind != answer.kind and (gold.kind, answer.kind) not in _INTERCHANGEABLE:
-        return Verdict(0.0, f"brackets differ: {answer.kind} instead of {gold.kind}")
+        return compared(0.0, f"brackets differ: {answer.kind} instead of {gold.kind}")
     labelled = any("=" in element for element in gold.elements) and not any("=" in e for e in answer.elements)
     if gold.ordered or answer.ordered or labelled:
         for left, right in zip(gold.elements, answer.elements, strict=True):
             verdict = compare(left, right, options)
             if verdict.score < 1:
-                return Verdict(0.0, f"element: {verdict.reason}")
-        return Verdict(1.0, "all elements equal, in order")
+                return Verdict(0.0, verdict.code, f"element: {verdict.reason}")
+        return compared(1.0, "all elements equal, in order")
     left_over = list(answer.elements)
     for element in gold.elements:
         match = next((e for e in left_over if compare(element, e, options).score == 1), None)
         if match is None:
-            return Verdict(0.0, "an element is missing")
+            return compared(0.0, "an element is missing")
         left_over.remove(match)
-    return Verdict(1.0, "all elements equal")
+    return compared(1.0, "all elements equal")
 
 
 def _atoms(gold: str, answer: str, options: Options) -> Verdict:
     left, right = read_number(gold), read_number(answer)
     if left and right:
         equal = numbers_equal(left, right, options.relative_tolerance)
-        return Verdict(float(equal), "numbers equal" if equal else "numbers differ")
+        return compared(float(equal), "numbers equal" if equal else "numbers differ")
     if solid(gold) == solid(answer):
-        return Verdict(1.0, "same text") if parse_latex(gold) is not None else Verdict(0.0, "unparsable gold")
+        return (
+            compared(1.0, "same text") if parse_latex(gold) is not None else Verdict(0.0, "bad_gold", "unparsable gold")
+        )
     if is_words(gold) or is_words(answer):
-        return Verdict(0.0, "words differ")
+        return compared(0.0, "words differ")
     (gold, gold_unit), (answer, answer_unit) = split_unit(gold), split_unit(answer)
     if gold_unit and answer_unit and not same_unit(gold_unit, answer_unit):
-        return Verdict(0.0, f"unit {answer_unit} instead of {gold_unit}")
+        return compared(0.0, f"unit {answer_unit} instead of {gold_unit}")
     if holds_words(answer) and not holds_words(gold):
-        return Verdict(0.0, "words in a formula")
+        return refused("words in a formula")
     if EQUALS.search(answer) and not RELATION.search(gold):
         return _chain(gold, answer, options)
     return _expressions(gold, answer, options)
@@ -139,32 +134,32 @@ def _chain(gold: str, answer: str, options: Options) -> Verdict:
     sides = [side.strip() for side in EQUALS.split(answer)]
     first_is_label = strip_label(f"{sides[0]} = 1") == "1"
     for side in sides[1:] if first_is_label else sides:
-        verdict = compare(gold, side, options) if side else Verdict(0.0, "empty")
+        verdict = compare(gold, side, options) if side else Verdict(0.0, "bad_answer", "empty")
         if verdict.score < 1:
-            return Verdict(0.0, f"a side of the equation: {verdict.reason}")
-    return Verdict(1.0, "every side of the equation is equal")
+            return Verdict(0.0, verdict.code, f"a side of the equation: {verdict.reason}")
+    return compared(1.0, "every side of the equation is equal")
 
 
 def _expressions(gold: str, answer: str, options: Options) -> Verdict:
     gold, answer = _capitals_apart(gold, answer)
     gold_value, answer_value = parse_latex(gold), parse_latex(answer)
     if gold_value is None:
-        return Verdict(0.0, "unparsable gold")
+        return Verdict(0.0, "bad_gold", "unparsable gold")
     if answer_value is None:
-        return Verdict(0.0, "unparsable answer")
+        return Verdict(0.0, "bad_answer", "unparsable answer")
     if _values_agree(gold, gold_value, answer, answer_value, options):
-        return Verdict(1.0, "values equal")
+        return compared(1.0, "values equal")
     # Numbers first: math-verify simplifies differences, which is slow for what is plainly different. They refute only:
     # 2^{4950} and 2^{4950} + 1 agree to any number of digits one cares to compute.
     if _differ_numerically(gold_value, answer_value):
-        return Verdict(0.0, "values differ")
+        return compared(0.0, "values differ")
     if not verify(gold_value, answer_value, allow_set_relation_comp=True, timeout_seconds=None):
-        return Verdict(0.0, "math-verify: different")
+        return compared(0.0, "math-verify: different")
     relations = isinstance(gold_value, Relational) and isinstance(answer_value, Relational)
     if relations and not gold_value.free_symbols == answer_value.free_symbols != set():
         # math-verify solves both: without a solution, x^2 = -1 and 0 = 1 are alike.
-        return Verdict(0.0, "an equation in other variables")
-    return Verdict(1.0, "math-verify: equal")
+        return refused("an equation in other variables")
+    return compared(1.0, "math-verify: equal")
 
 
 def _capitals_apart(gold: str, answer: str) -> tuple[str, str]:
@@ -228,6 +223,3 @@ def _differ_numerically(gold: Any, answer: Any) -> bool:
     size = max(abs(left), abs(right))
     # Both too near to 0: a difference could be rounding.
     return bool(size > _TINY and abs(left - right) > _TINY * size)
-
-
-__all__ = ["compare", "parse_latex"]

@@ -134,6 +134,3 @@ def _roots(text: str) -> str:
             stop = start + number.end()
             text = text[: match.start()] + r"\sqrt{" + text[start:stop] + "}" + text[stop:]
     return text
-
-
-__all__ = ["tidy"]

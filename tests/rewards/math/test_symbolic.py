@@ -7,9 +7,9 @@ from fractions import Fraction
 import pytest
 from math_verify import LatexExtractionConfig, parse, verify
 
-from infimmr_jax.rewards.symbolic import compare, parse_latex
+from infimmr_jax.rewards.math.symbolic import compare, parse_latex
+from infimmr_jax.rewards.math.verify_math import decide
 from infimmr_jax.rewards.verdict import Options
-from infimmr_jax.rewards.verify_math import decide
 
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from infimmr_jax.rewards.conditions import as_intervals
-from infimmr_jax.rewards.latex import tidy
+from infimmr_jax.rewards.math.conditions import as_intervals
+from infimmr_jax.rewards.math.latex import tidy
 
 
 @pytest.mark.parametrize(

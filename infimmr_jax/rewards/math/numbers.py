@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from infimmr_jax.rewards.latex import tidy
+from infimmr_jax.rewards.math.latex import tidy
 
 MAX_LENGTH = 200
 MAX_DIGITS = 60
@@ -248,6 +248,3 @@ def _ratio(top: str, bottom: str) -> tuple[Fraction, None] | None:
     if len(top) > MAX_DIGITS or len(bottom) > MAX_DIGITS or int(bottom) == 0:
         return None
     return Fraction(int(top), int(bottom)), None
-
-
-__all__ = ["PlainNumber", "parse_number", "read_number", "same_unit", "split_unit"]

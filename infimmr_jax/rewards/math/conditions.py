@@ -48,6 +48,3 @@ def _interval(part: str) -> tuple[str, str] | None:
     if sign in ("<", "le"):
         return left, rf"(-\infty,{right}{')' if sign == '<' else ']'}"
     return left, rf"{'(' if sign == '>' else '['}{right},\infty)"
-
-
-__all__ = ["as_intervals"]

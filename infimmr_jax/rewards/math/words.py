@@ -1,0 +1,31 @@
+"""Words in mathematical answers, and texts without spaces."""
+
+from __future__ import annotations
+
+import re
+
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_STYLED = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mbox|hbox)\s*\{([^{}]*)\}")
+_JOINED = re.compile(r"\\text\s*\{\s*(?:and|or)\s*\}|(?<![a-zA-Z\\])and(?![a-zA-Z])|\\(?:begin|end)\s*\{[a-z]*matrix\}")
+_WORD = re.compile(r"[A-Za-z]{3,}")
+_FUNCTIONS = frozenset(
+    ("sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "exp")
+)
+_MATH_SIGN = re.compile(r"[0-9=<>+*/^_\\]")
+
+
+def is_words(text: str) -> bool:
+    r"""Whether a gold answer is a word or a phrase (`\text{August}`, `east`), to be compared as text."""
+    bare = _JOINED.sub(",", _STYLED.sub(r" \1 ", text))
+    return bool(_WORD.search(bare)) and not _MATH_SIGN.search(bare)
+
+
+def holds_words(text: str) -> bool:
+    """Whether an answer holds words (three letters or more) that are no functions: it is not a formula."""
+    bare = _COMMAND.sub(" ", _STYLED.sub(r" \1 ", _JOINED.sub(",", text)))
+    return any(word.lower() not in _FUNCTIONS for word in _WORD.findall(bare))
+
+
+def solid(text: str) -> str:
+    """A tidy text without spaces: two answers with equal solid forms are the same answer."""
+    return "".join(text.split())
