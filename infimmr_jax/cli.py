@@ -54,10 +54,11 @@ def train(
     # Before the processes meet: they wait for each other only half a minute in their first collectives.
     from infimmr_jax.commands.train import run_and_report
     from infimmr_jax.parallel.startup import join_processes, use_compilation_cache
+    from infimmr_jax.report.html import write_report
 
     use_compilation_cache()
     join_processes()
-    run_and_report(settings, "auto" if auto_resume else resume)
+    run_and_report(settings, "auto" if auto_resume else resume, write_report)
 
 
 @app.command()

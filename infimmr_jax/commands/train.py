@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Literal
 
 import jax
 from rich.console import Console
 
 from infimmr_jax.config import RunConfig
-from infimmr_jax.report.html import write_report
 from infimmr_jax.training.loop import train
 from infimmr_jax.training.progress import final_table
 
 
-def run_and_report(config: RunConfig, resume: bool | Literal["auto"]) -> None:
-    """Train, then print the table of all stages and where the report and the model lie."""
+def run_and_report(
+    config: RunConfig, resume: bool | Literal["auto"], write_report: Callable[[Sequence[Path], Path], Path]
+) -> None:
+    """Train, then print the table of all stages and where the report and the model lie.
+
+    `write_report` makes the page of run directories at a path.
+    """
     train(config, resume)
     if jax.process_index() != 0:
         return

@@ -34,7 +34,7 @@ from infimmr_jax.config.reward import (
 )
 from infimmr_jax.config.run import RunConfig
 from infimmr_jax.config.sections import PHASES, PolicyConfig
-from infimmr_jax.config.stages import StageSpec, stage_lengths, stage_specs
+from infimmr_jax.config.stage_specs import StageSpec, stage_lengths, stage_specs
 from infimmr_jax.config.training import (
     CheckpointSection,
     EvaluationSection,

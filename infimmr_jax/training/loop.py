@@ -25,7 +25,7 @@ from infimmr_jax.training.place import Place
 from infimmr_jax.training.programs import Compilations, Programs
 from infimmr_jax.training.progress import Progress
 from infimmr_jax.training.provenance import record_run
-from infimmr_jax.training.run import Preempted, Run, Signals, evaluated_numbers
+from infimmr_jax.training.running import Preempted, Run, Signals, evaluated_numbers
 from infimmr_jax.training.setup import prepare
 from infimmr_jax.training.sinks import open_sinks
 from infimmr_jax.training.stage import DuePending, Row, Stage, StageInputs, Start

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from tiny import source, tiny_tree
 
 from infimmr_jax.config import ConfigError, apply_overrides, parse_config
-from infimmr_jax.config.stages import stage_lengths, stage_specs
+from infimmr_jax.config.stage_specs import stage_lengths, stage_specs
 from infimmr_jax.training import loop
 from infimmr_jax.training.loop import Preempted, train
 

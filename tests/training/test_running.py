@@ -13,7 +13,7 @@ from tiny import tiny_config
 from infimmr_jax.errors import StoppedError
 from infimmr_jax.objectives.train_state import TrainState, apply_gradient
 from infimmr_jax.training.place import Place
-from infimmr_jax.training.run import Preempted, Run, Signals
+from infimmr_jax.training.running import Preempted, Run, Signals
 
 
 class Recorder:
