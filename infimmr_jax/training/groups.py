@@ -112,27 +112,54 @@ def collect(
             following = sample(number)
         sampling = following
     kept, dropped = kept_groups([groups.rewards for groups in drawn], draws)
-    chosen = (kept + dropped)[:rows]
-    accuracy = np.concatenate([groups.rewards.components["accuracy"] for groups in drawn])
-    total = np.concatenate([groups.rewards.total for groups in drawn])
-    lengths = sum(int(np.asarray(groups.local.lengths).sum()) for groups in drawn)
-    numbers = (min(len(kept), rows), rows, len(kept), len(total), accuracy.mean(1).sum(), total.mean(1).sum(), lengths)
-    sums = sum_over_hosts(np.asarray(numbers, np.float64), inputs.setup.share)
-    filled, wanted, found, groups, right, reward, tokens = sums.tolist()
-    if filled < wanted:
+    totals = _DrawTotals.of(drawn, kept).over_hosts(inputs.setup)
+    if totals.filled < totals.wanted:
         inputs.say(
-            f"step {step}: only {filled:.0f} of {wanted:.0f} groups have a signal after {len(drawn)} draws; "
-            "the others are filled with groups without"
+            f"step {step}: only {totals.filled:.0f} of {totals.wanted:.0f} groups have a signal after {len(drawn)} "
+            "draws; the others are filled with groups without"
         )
     metrics = {
         "sampling/draws": float(len(drawn)),
-        "sampling/kept_share": found / groups,
-        "sampling/filled_share": filled / wanted,
-        "sampling/accuracy": right / groups,
-        "sampling/reward": reward / groups,
-        "sampling/tokens": tokens,
+        "sampling/kept_share": totals.kept / totals.groups,
+        "sampling/filled_share": totals.filled / totals.wanted,
+        "sampling/accuracy": totals.accuracy / totals.groups,
+        "sampling/reward": totals.reward / totals.groups,
+        "sampling/tokens": totals.tokens,
     }
-    return assemble(inputs.setup, drawn, chosen), metrics
+    return assemble(inputs.setup, drawn, (kept + dropped)[:rows]), metrics
+
+
+class _DrawTotals(NamedTuple):
+    """Sums over the groups that a step drew: rows of the batch that kept groups fill and that it has, groups kept and
+    drawn, their mean accuracies and rewards, and tokens."""
+
+    filled: float
+    wanted: float
+    kept: float
+    groups: float
+    accuracy: float
+    reward: float
+    tokens: float
+
+    @classmethod
+    def of(cls, drawn: Sequence[Groups], kept: Sequence[tuple[int, int]]) -> _DrawTotals:
+        """Sum what this host drew."""
+        rows = len(drawn[0].step.problems)
+        accuracy = np.concatenate([groups.rewards.components["accuracy"] for groups in drawn])
+        total = np.concatenate([groups.rewards.total for groups in drawn])
+        return cls(
+            filled=min(len(kept), rows),
+            wanted=rows,
+            kept=len(kept),
+            groups=len(total),
+            accuracy=accuracy.mean(1).sum(),
+            reward=total.mean(1).sum(),
+            tokens=sum(int(np.asarray(groups.local.lengths).sum()) for groups in drawn),
+        )
+
+    def over_hosts(self, setup: Setup) -> _DrawTotals:
+        """Sum over all hosts."""
+        return _DrawTotals(*sum_over_hosts(np.asarray(self, np.float64), setup.share).tolist())
 
 
 def kept_groups(rewards: Sequence[Rewards], draws: DrawsSection) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
@@ -240,9 +267,11 @@ def _grade(inputs: StageInputs, params: Params, sampling: _Sampling, phase: Phas
         max_response=phase.max_response,
         count_tokens=lambda text: len(setup.tokenizer.encode(text, add_special_tokens=False)),
     )
-    total = scores.total + overlong_rewards(lengths, phase.max_response, phase.grpo.overlong)
+    # The total that transcripts show is the one that trains.
+    penalty = overlong_rewards(lengths, phase.max_response, phase.grpo.overlong)
+    scores = dataclasses.replace(scores, total=scores.total + penalty)
     names = [problem.id for problem in drawn.problems]
-    values = {"total": total, **scores.components}
+    values = {"total": scores.total, **scores.components}
     rated, usable, bad = silence_bad_groups(values, names, reward_limits(phase.reward))
     bad = [finding for finding in bad if finding.component != "total"] or bad  # a bad component makes the total bad
     if bad:
@@ -268,14 +297,14 @@ def _finished_texts(inputs: StageInputs, sampling: _Sampling, phase: PhaseSectio
     def read(tokens: np.ndarray, mask: np.ndarray, ready: np.ndarray) -> list[tuple[Problem, str]]:
         places = [(row, column) for row, column in np.argwhere(ready).tolist() if (row, column) not in texts]
         rows, columns = np.asarray(places, int).reshape(-1, 2).T
-        found = response_texts(setup.tokenizer, tokens[rows, columns][None], mask[rows, columns][None])[0]
-        texts.update(zip(places, found, strict=True))
-        return [(problems[row], text) for (row, _), text in zip(places, found, strict=True)]
+        new_texts = response_texts(setup.tokenizer, tokens[rows, columns][None], mask[rows, columns][None])[0]
+        texts.update(zip(places, new_texts, strict=True))
+        return [(problems[row], text) for (row, _), text in zip(places, new_texts, strict=True)]
 
     *early, last = sampling.stages
     for stage in early:
-        read_now = read(*host_rows((stage.tokens, stage.mask, stage.finished)))
-        grade_ahead(read_now, phase.reward, setup.config.prompt.format, inputs.pool)
+        finished = read(*host_rows((stage.tokens, stage.mask, stage.finished)))
+        grade_ahead(finished, phase.reward, setup.config.prompt.format, inputs.pool)
     local: Rollouts = host_rows(dataclasses.replace(last, executed=nothing))
     read(np.asarray(local.tokens), np.asarray(local.mask), np.ones(local.finished.shape, bool))
     P, G = local.finished.shape
