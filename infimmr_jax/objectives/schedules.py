@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import flax.struct
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from infimmr_jax.config import CoefficientSection, GrpoSection, OptimizerSection
@@ -87,36 +87,20 @@ def _fall(kind: str, step: Step, start: int, end: int) -> Array:
     return _CURVES[kind](jnp.clip((jnp.asarray(step) - start) / (end - start), 0.0, 1.0))
 
 
-def learning_rate(
-    peak: float,
-    *,
-    risen: int,
-    warmup: int,
-    schedule: str = "constant",
-    step: int = 0,
-    start: int = 0,
-    end: int = 1,
-    final_share: float = 0.0,
-) -> float:
-    """Return the learning rate of a step: a linear rise, then a fall by `schedule` to `final_share` of the peak.
+def learning_rate(peak: float, risen: int, warmup: int, fall: float, number: type[np.floating] = np.float64) -> float:
+    """Return the learning rate of a step: a linear rise to `peak`, of which the share `fall` is taken away.
 
-    No step is wasted on a rate of 0: the first has 1 / warmup of the peak (`risen` steps are made since the rise
-    began), and the fall, which covers the steps from `start` on, ends one step after the last, at `end`.
+    `risen` steps are made since the rise of `warmup` steps began; no step is wasted on a rate of 0, the first has
+    1 / warmup of the peak. Computed in the precision of `number`.
     """
-    rate = peak * min(1.0, (risen + 1) / max(1, warmup))
-    if schedule == "constant":
-        return rate
-    covered, length = float(min(max(step - start, 0), end - start)), float(end - start)
-    if schedule == "cosine":
-        covered, length = 0.5 * (1.0 - math.cos(math.pi * covered / length)), 1.0
-    elif schedule != "linear":
-        raise ValueError(f"a learning rate has no schedule {schedule!r}; known: constant, linear, cosine")
-    return rate * (1.0 - (1.0 - final_share) * covered / length)
+    rise = min(number(1), number(risen + 1) / number(max(1, warmup)))
+    return float(number(peak) * rise * (number(1) - number(fall)))
 
 
 def learning_rate_at(config: OptimizerSection, clock: Clock) -> float:
-    """Return the learning rate of a GRPO step whose optimiser section is `config`.
+    """Return the learning rate of a GRPO step whose optimiser section is `config`, in float32.
 
+    After the warm-up it falls by the schedule, to `final_share` of the peak one step after the last.
     Raises ValueError when the warm-up is as long as the span.
     """
     step, total = clock.of(config.span)
@@ -125,16 +109,8 @@ def learning_rate_at(config: OptimizerSection, clock: Clock) -> float:
             f"optimizer.warmup_steps {config.warmup_steps} leaves nothing of the {total} steps; make it smaller than "
             "the run"
         )
-    return learning_rate(
-        config.learning_rate,
-        risen=step,
-        warmup=config.warmup_steps,
-        schedule=config.schedule,
-        step=step,
-        start=config.warmup_steps,
-        end=total,
-        final_share=config.final_share,
-    )
+    fall = np.float32(1.0 - config.final_share) * np.float32(_fall(config.schedule, step, config.warmup_steps, total))
+    return learning_rate(config.learning_rate, step, config.warmup_steps, float(fall), np.float32)
 
 
 def without_schedules(config: GrpoSection) -> GrpoSection:

@@ -52,15 +52,9 @@ def supervised_rate(step: int, sft: Demonstrations) -> float:
     """Return the learning rate of a step: a rise at the very start, and a linear fall inside each stage."""
     index = stage_of(step, sft)
     stage = sft.stages[index]
-    return learning_rate(
-        stage.learning_rate or sft.learning_rate,
-        risen=step,
-        warmup=sft.warmup_steps,
-        schedule="linear",
-        step=step - sum(earlier.steps for earlier in sft.stages[:index]),
-        end=stage.steps,
-        final_share=stage.final_share,
-    )
+    inside = step - sum(earlier.steps for earlier in sft.stages[:index])
+    fall = (1.0 - stage.final_share) * inside / stage.steps
+    return learning_rate(stage.learning_rate or sft.learning_rate, step, sft.warmup_steps, fall)
 
 
 def total_steps(sft: Demonstrations) -> int:

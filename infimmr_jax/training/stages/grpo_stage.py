@@ -82,8 +82,7 @@ class GrpoStage:
         key = jax.random.fold_in(jax.random.key(inputs.setup.config.seed), clock.step)
         groups, drawing = collect(inputs, state.params, batches, phase, key, clock.step, meanwhile)
         updated = time.monotonic()
-        # Rounded as the devices take it.
-        rate = float(np.float32(learning_rate_at(phase.optimizer, clock)))
+        rate = learning_rate_at(phase.optimizer, clock)
         state, metrics = inputs.programs.update(
             state, groups.step.batch, groups.rollouts, groups.rewards, phase, rate, clock
         )
