@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from infimmr_jax.commands.prepare_report import SourceSummary, as_markdown, histogram
+from infimmr_jax.commands.prepare_report import Sample, SourceSummary, as_markdown, histogram, note_lines
 from infimmr_jax.config import (
     DataSection,
     EvaluationSection,
@@ -23,7 +23,8 @@ from infimmr_jax.config import (
 )
 from infimmr_jax.data.captions import leaks_answer
 from infimmr_jax.data.curation import Dropped, Embed, balanced, find_contaminated, find_duplicates
-from infimmr_jax.data.readers import Rejected, read_source, source_name
+from infimmr_jax.data.pictures import image_size
+from infimmr_jax.data.readers import Rejected, read_rows, read_source, source_name
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.data.tfds_builder import VERSION, InfimmrProblems, write_tfds
 from infimmr_jax.names import Modality
@@ -50,6 +51,8 @@ class _Source:
     duplicates: list[Dropped] = dataclasses.field(default_factory=list)
     contaminated: list[Dropped] = dataclasses.field(default_factory=list)
     surplus: int = 0
+    notes: dict[str, int] = dataclasses.field(default_factory=dict)
+    samples: list[Sample] = dataclasses.field(default_factory=list)
 
     @property
     def path(self) -> str:
@@ -82,6 +85,9 @@ def prepare(
     for source in sources:
         say(f"reading {source_name(source.section)}")
         _read(source, config.data, golds)
+        source.samples = samples(source.problems, config.data)
+        for line in (*map(str, source.samples), *note_lines(source.notes)):
+            say(f"  {line}")
     training = [source for source in sources if not source.is_benchmark]
     reference = [p for source in sources if source.is_benchmark for p in source.problems]
     reference += _benchmarks(config.data, golds, say)
@@ -100,6 +106,23 @@ def prepare(
     (output / "report.md").write_text(as_markdown(summaries, len(reference)), encoding="utf-8")
     (output / "config.yaml").write_text(dump_config(_converted(config, sources, output)), encoding="utf-8")
     return summaries
+
+
+def samples(problems: Sequence[Problem], data: DataSection) -> list[Sample]:
+    """The first, the middle and the last problem, as a person should see them before training on thousands."""
+    places = sorted({0, len(problems) // 2, len(problems) - 1}) if problems else []
+    return [
+        Sample(
+            problem.row or place + 1,
+            problem.id,
+            problem.question,
+            problem.answer,
+            problem.answer_type,
+            list(problem.choices),
+            [f"{width} x {height}" for width, height in (image_size(image, data.image) for image in problem.images)],
+        )
+        for place, problem in ((place, problems[place]) for place in places)
+    ]
 
 
 def _sources(config: RunConfig) -> list[_Source]:
@@ -146,7 +169,9 @@ def _numbered(base: str) -> Iterator[str]:
 def _read(source: _Source, data: DataSection, golds: GoldCheck) -> None:
     """Rows that fit any of the source's modalities, in the file's order, each once."""
     for modality in source.modalities:
-        kept, rejected = read_source(source.section, modality, data, golds.under(source.reward))
+        reading = read_rows(source.section, modality, data, golds.under(source.reward))
+        kept, rejected = reading.problems, reading.rejected
+        source.notes |= {what: max(count, source.notes.get(what, 0)) for what, count in reading.notes.items()}
         source.rejected += [(modality, row) for row in rejected]
         source.rows = max(source.rows, len(kept) + len(rejected))
         known = {problem.id: n for n, problem in enumerate(source.problems)}
@@ -237,6 +262,8 @@ def _summary(source: _Source) -> SourceSummary:
         subjects=histogram(problem.subject for problem in problems),
         levels=histogram(None if problem.level is None else f"{problem.level:g}" for problem in problems),
         images=histogram(str(len(problem.images)) for problem in problems),
+        notes=source.notes,
+        samples=[dataclasses.asdict(sample) for sample in source.samples],
         captioned=sum(problem.caption is not None for problem in problems),
     )
 

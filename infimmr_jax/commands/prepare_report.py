@@ -11,12 +11,32 @@ LISTED = 20  # dropped rows shown a kind in the Markdown report; the JSON report
 
 
 @dataclasses.dataclass(frozen=True)
+class Sample:
+    """A row as it was read, for a person to compare with the file: its number there, and the sizes of its pictures."""
+
+    row: int
+    id: str
+    question: str
+    gold: str
+    answer_type: str
+    choices: list[str]
+    pictures: list[str]
+
+    def __str__(self) -> str:
+        options = f", of {_quoted(', '.join(self.choices))}" if self.choices else ""
+        pictures = f", pictures {', '.join(self.pictures)}" if self.pictures else ""
+        gold = f"gold {_quoted(self.gold)} ({self.answer_type}{options})"
+        return f"row {self.row} ({self.id[:60]}): {_quoted(self.question)}: {gold}{pictures}"
+
+
+@dataclasses.dataclass(frozen=True)
 class SourceSummary:
     """What became of one source; `path` is its TFDS directory below the output folder.
 
     `rejected` rows could not be used under a modality, `duplicates` repeat another training problem, `contaminated`
     ones copy an evaluation or benchmark problem, `surplus` counts what balancing left out. `leaking_captions` are ids
-    that were kept although their caption holds the answer verbatim.
+    that were kept although their caption holds the answer verbatim. `notes` counts what the reader took for something
+    else than its column is called, or left aside; `samples` are three rows as they were read.
     """
 
     source: str
@@ -35,6 +55,8 @@ class SourceSummary:
     levels: dict[str, int]
     images: dict[str, int]
     captioned: int
+    notes: dict[str, int]
+    samples: list[dict[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -64,6 +86,8 @@ def as_markdown(summaries: Sequence[SourceSummary], reference_problems: int) -> 
         )
     for s in summaries:
         parts += ["", f"## {s.source}", "", f"Written to `{s.path}`, split `{s.split}`.", ""]
+        parts += [f"- {_cell(str(Sample(**sample)))}" for sample in s.samples]
+        parts += [f"- {_cell(line)}" for line in note_lines(s.notes)]
         for name in ("answer_types", "subjects", "levels", "images"):
             counts = list(getattr(s, name).items())
             shown = ", ".join(f"{_cell(str(value))} {count}" for value, count in counts[:LISTED])
@@ -74,6 +98,11 @@ def as_markdown(summaries: Sequence[SourceSummary], reference_problems: int) -> 
         parts += _listed("Repetitions", [f"{d['id']} of {d['other']}: {d['reason']}" for d in s.duplicates])
         parts += _listed("Kept, but the caption holds the answer", s.leaking_captions)
     return "\n".join(parts) + "\n"
+
+
+def note_lines(notes: dict[str, int]) -> list[str]:
+    """What is worth knowing about how rows were read, with how many they are."""
+    return [f"{count} rows: {what}" for what, count in notes.items()]
 
 
 def _rejections(rejected: Sequence[dict[str, Any]]) -> list[str]:
@@ -93,6 +122,12 @@ def _listed(title: str, lines: Sequence[str]) -> list[str]:
     shown = [f"- {_cell(line)}" for line in lines[:LISTED]]
     more = [f"- and {len(lines) - LISTED} more in report.json"] if len(lines) > LISTED else []
     return ["", f"### {title}: {len(lines)}", "", *shown, *more]
+
+
+def _quoted(text: str) -> str:
+    """At most 100 characters of a text, on one line."""
+    text = " ".join(text.split())
+    return f'"{text if len(text) <= 100 else text[:97] + "..."}"'
 
 
 def _cell(text: str) -> str:

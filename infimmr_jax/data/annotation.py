@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from infimmr_jax.config import DataSection, SourceSection
-from infimmr_jax.data.files import decode_json
+from infimmr_jax.data.raw_records import decode_json
 from infimmr_jax.data.records import DataError, Problem
 
 CAPTION_REQUEST = (

@@ -7,7 +7,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from infimmr_jax.data.files import raw_records
+from infimmr_jax.data.raw_records import raw_records
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.names import CHOICE_LETTERS
 

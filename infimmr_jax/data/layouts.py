@@ -4,57 +4,93 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from infimmr_jax.data.answer_forms import FORMS, answer_text
-from infimmr_jax.data.files import Record, decode_json, folder_records, raw_records
+from infimmr_jax.data.columns import (
+    NOTES,
+    as_list,
+    check_length,
+    describe_keys,
+    first_given,
+    first_text,
+    gold_in,
+    level_of,
+    plain_answer,
+    text_of,
+    typed_answer,
+)
+from infimmr_jax.data.fields import from_fields, one_question_each
 from infimmr_jax.data.geometry_captions import describe_diagram
-from infimmr_jax.data.markup import last_boxed
-from infimmr_jax.data.question_options import split_options
+from infimmr_jax.data.raw_records import Record, Rows, decode_below, folder_records, raw_records
 from infimmr_jax.data.records import DataError
-from infimmr_jax.names import ANSWER_TYPES, CHOICE_LETTERS
-
-TURNS = frozenset(("conversations", "messages", "message"))
-
-Rows = Iterator[tuple[int, Any | DataError]]
+from infimmr_jax.data.roots import is_below
+from infimmr_jax.data.rows import quoted
+from infimmr_jax.data.turns import read_picture
+from infimmr_jax.names import CHOICE_LETTERS
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """`read` yields the raw records of a path; `convert` makes a row of one, given a name to build ids from."""
+    """How records of a path become rows.
+
+    `read` yields the raw records of a path; `split` makes of one a record a question; `convert` makes a row of that,
+    given a name to build ids from. Only where `unique_ids` is an id that was used before a mistake.
+    """
 
     read: Callable[[Path], Rows]
     convert: Callable[[Record, str], Record]
     is_folder: bool = False
+    split: Callable[[Record], list[Record]] = lambda record: [record]
+    unique_ids: bool = False
 
 
 def layout_rows(layout: Layout, path: Path) -> Rows:
-    """Row number and row of the common layout for every record; a record that can not be converted is a DataError."""
+    """Yield row number and row of the common layout for every question; one that can not be read is a DataError.
+
+    Whatever a record makes a reader raise becomes the DataError of this record.
+    """
     for number, record in layout.read(path):
         if isinstance(record, DataError):
             yield number, record
-        elif not isinstance(record, dict):
-            yield number, DataError(f"the row is a {type(record).__name__}, not an object with keys")
-        else:
-            try:
-                yield number, layout.convert(record, f"{path.stem}-{number}")
-            except DataError as error:
-                yield number, error
+            continue
+        try:
+            rows = _converted(layout, record, f"{path.stem}-{number}")
+        except DataError as error:
+            yield number, error
+            continue
+        except Exception as error:
+            yield number, unexpected(error)
+            continue
+        for row in rows:
+            yield number, row
+
+
+def unexpected(error: Exception) -> DataError:
+    """Return what to say of a row that made its reader raise what no reader foresees."""
+    return DataError(f"the row can not be read ({type(error).__name__}: {str(error)[:200]})")
+
+
+def _converted(layout: Layout, record: object, name: str) -> list[Record]:
+    if not isinstance(record, dict):
+        raise DataError(f"the row is a {type(record).__name__} ({quoted(record)}), not an object with keys")
+    parts = layout.split(record)
+    if len(parts) == 1:
+        return [layout.convert(parts[0], name)]
+    return [layout.convert(part, f"{name}-turn{turn}") for turn, part in enumerate(parts, start=1)]
 
 
 def from_gsm8k(record: Record, name: str) -> Record:
     """GSM8K: `question`, `answer` = worked solution with <<calculations>>, then "#### " and the number."""
-    solution, mark, answer = _text(record, "answer").rpartition("####")
+    solution, mark, answer = text_of(record, "answer").rpartition("####")
     if not mark:
-        raise DataError("`answer` has no '####' before the number")
+        raise DataError(f"`answer` has no '####' before the number: {quoted(record['answer'])}")
     return {
         "id": name,
-        "question": _text(record, "question"),
+        "question": text_of(record, "question"),
         "answer": answer.strip().replace(",", ""),
         "answer_type": "math",
-        "solution": re.sub(r"<<.*?>>", "", solution).strip(),
+        "solution": re.sub(r"<<[^<>]*>>", "", solution).strip(),
         "source": "GSM8K",
     }
 
@@ -64,25 +100,28 @@ def from_math(record: Record, name: str) -> Record:
 
     `level` is 1 to 5 or "Level 5"; DeepScaleR's is `difficulty`.
     """
-    solution = record.get("solution") or ""
+    solution = record.get("solution") if record.get("solution") is not None else ""
+    if not isinstance(solution, str):
+        raise DataError(f"`solution` is a {type(solution).__name__} ({quoted(solution)}), not a text")
+    check_length(solution, "solution")
     answer = record.get("answer")
     if answer is None:
-        answer = last_boxed(_text(record, "solution"))
+        answer = gold_in(text_of(record, "solution"), "solution")
         if answer is None:
-            raise DataError("there is no `answer`, and `solution` has no \\boxed{}")
-    level = record.get("level", record.get("difficulty"))
-    if isinstance(level, str):
-        digits = re.search(r"\d+", level)
-        level = int(digits[0]) if digits else None  # "Level ?" occurs in MATH
+            raise DataError(f"there is no `answer`, and `solution` has no \\boxed{{}}: {quoted(solution)}")
+    level = first_given(record, ("level", "difficulty"))
+    identity = first_given(record, ("unique_id", "_file"))
+    unread = level is not None and level_of(level[1]) is None
     return {
-        "id": str(record.get("unique_id") or record.get("_file") or name),
-        "question": _text(record, "problem"),
-        "answer": _unboxed(str(answer)),
+        "id": name if identity is None or identity[1] == "" else str(identity[1]),
+        "question": text_of(record, "problem"),
+        "answer": plain_answer(answer, "answer"),
         "answer_type": "math",
         "solution": solution,
-        "subject": record.get("subject") or record.get("type"),
-        "level": level,
-        "source": record.get("source") or "MATH",
+        "subject": first_text(record.get("subject")) or first_text(record.get("type")),
+        "level": None if level is None else level_of(level[1]),
+        "source": first_text(record.get("source")) or "MATH",
+        NOTES: ["the level is no number and is left aside"] if unread else [],
     }
 
 
@@ -99,13 +138,15 @@ def from_virl39k(record: Record, name: str) -> Record:
     `level` is 1 minus the measured pass rate of the 7B base model, where there is one (negative rates mean none).
     """
     rate = record.get("PassRate_7BBase")
-    row = _typed(_text(record, "question"), _unboxed(_text(record, "answer")))
+    measured = isinstance(rate, int | float) and not isinstance(rate, bool) and 0 <= rate <= 1
+    row = typed_answer(text_of(record, "question"), plain_answer(text_of(record, "answer"), "answer"))
+    identity, pictures = record.get("qid"), first_given(record, ("image", "images"))
     return row | {
-        "id": str(record.get("qid") or name),
-        "images": [_picture(item) for item in _list(_first_of(record, ("image", "images")))],
-        "source": record.get("source") or "ViRL39K",
-        "subject": record.get("category"),
-        "level": 1.0 - rate if isinstance(rate, int | float) and 0 <= rate <= 1 else None,
+        "id": name if identity in (None, "") else str(identity),
+        "images": [read_picture(item) for item in as_list(pictures[1] if pictures else None)],
+        "source": first_text(record.get("source")) or "ViRL39K",
+        "subject": first_text(record.get("category")),
+        "level": 1.0 - rate if measured and rate is not None else None,
         "PassRate_7BBase": rate,
         "PassRate_32BTrained": record.get("PassRate_32BTrained"),
     }
@@ -115,12 +156,12 @@ def read_geometry3k(folder: Path) -> Rows:
     """Geometry3K's folders: <id>/data.json with logic_form.json and img_diagram.png beside it."""
     for number, record in folder_records(folder, "data.json"):
         if isinstance(record, dict):
-            forms = folder / Path(record["_file"]).parent / "logic_form.json"
-            if forms.is_file():
+            forms = (Path(record["_file"]).parent / "logic_form.json").as_posix()
+            if is_below(folder, forms):
                 try:
-                    record = {**record, "_forms": decode_json(forms.read_bytes())}
+                    record = {**record, "_forms": decode_below(folder, forms)}
                 except DataError as error:
-                    record = DataError(f"{forms}: {error}")
+                    record = error
         yield number, record
 
 
@@ -130,20 +171,20 @@ def from_geometry3k(record: Record, name: str) -> Record:
     The caption is made of the annotated diagram logic forms where `logic_form.json` is there.
     """
     place = Path(record["_file"]).parent
-    choices, letter = _list(record.get("choices")), str(record.get("answer", "")).strip()
+    choices, letter = as_list(record.get("choices")), str(record.get("answer", "")).strip()
     if len(letter) != 1 or not 0 <= CHOICE_LETTERS.find(letter) < len(choices):
-        raise DataError(f"`answer` is {letter[:40]!r}, not a letter of the {len(choices)} `choices`")
+        raise DataError(f"`answer` is {quoted(letter)}, not a letter of the {len(choices)} `choices`")
     annotated = record.get("_forms")
-    forms = _list(annotated.get("diagram_logic_form")) if isinstance(annotated, dict) else []
+    forms = as_list(annotated.get("diagram_logic_form")) if isinstance(annotated, dict) else []
     return {
         "id": f"geometry3k_{place.as_posix().replace('/', '_')}",
-        "question": record.get("annotat_text") or _text(record, "problem_text"),
+        "question": record.get("annotat_text") or text_of(record, "problem_text"),
         "answer": str(choices[CHOICE_LETTERS.index(letter)]),
         "answer_type": "math",
         "images": [(place / "img_diagram.png").as_posix()],
         "caption": describe_diagram([str(form) for form in forms]) if forms else None,
         "source": "Geometry3K",
-        "subject": _first(record.get("problem_type_graph")),
+        "subject": first_text(record.get("problem_type_graph")),
         "orig_choices": choices,
         "orig_choice_letter": letter,
     }
@@ -157,59 +198,24 @@ def from_geometry3k_parquet(record: Record, name: str) -> Record:
     choices = record.get("choices")
     return {
         "id": f"geometry3k_{record['id']}" if isinstance(record.get("id"), int | str) else name,
-        "question": _text(record, "problem"),
-        "answer": _unboxed(_text(record, "answer")),
+        "question": text_of(record, "problem"),
+        "answer": plain_answer(text_of(record, "answer"), "answer"),
         "answer_type": "math",
-        "images": [_picture(item) for item in _list(record.get("images"))],
+        "images": [read_picture(item) for item in as_list(record.get("images"))],
         "source": "Geometry3K",
         **({"orig_choices": choices} if choices else {}),
     }
 
 
-def from_fields(record: Record, name: str) -> Record:
-    """Any record whose fields have customary names: Hugging Face parquet with embedded images, MM-style JSON lines.
-
-    Question: `question`, `problem`, `query`, `prompt`, or the user's turn of `conversations`, `messages` or `message`
-    (a list, or that list as JSON text: MM-Eureka, LMM-R1). Answer:
-    `answer`, `ground_truth`, `solution` (its last box), or the assistant's turn; its type: `answer_type`, or by its
-    looks math or string. Images: `images` or `image`, each a
-    path or an object with `bytes` or `path`; options: `choices` or `options`, or inside the question.
-    """
-    asked, answered, shown = _turns(record)
-    question = _first_of(record, ("question", "problem", "query", "prompt")) or asked
-    answer = _first_of(record, ("answer", "ground_truth", "gold", "label")) or answered
-    solution = record.get("solution")
-    if answer is None and isinstance(solution, str):
-        answer = last_boxed(solution) or _tagged(solution)
-    if not isinstance(question, str):
-        raise DataError("there is no question: expected one of question, problem, query, prompt, messages")
-    said = record.get("answer_type")
-    if said in FORMS and answer is not None:
-        answer = answer_text(answer, said)
-    if isinstance(answer, list) and len(answer) == 1:
-        answer = answer[0]
-    if not isinstance(answer, str | int | float) or isinstance(answer, bool):
-        raise DataError("there is no answer: expected one text or number in answer, ground_truth, solution or messages")
-    options = _list(record.get("choices") or record.get("options"))
-    row = _typed(question, _unboxed(str(answer)), tuple(str(o) for o in options), said)
-    images = record.get("images") if record.get("images") is not None else record.get("image")
-    pictures = shown if images is None else _list(images)
-    used = {"question", "problem", "query", "prompt", "answer", "images", "image", "choices", "options", "answer_type"}
-    return (
-        {key: value for key, value in record.items() if key not in used | TURNS}
-        | row
-        | {
-            "id": str(_first_of(record, ("id", "pid", "qid", "unique_id", "sample_index")) or name),
-            "images": [_picture(item) for item in pictures],
-            "solution": solution if isinstance(solution, str) else None,
-            "source": record.get("source") or name.rpartition("-")[0],
-            "subject": _first(record.get("subject") or record.get("category")),
-        }
-    )
+def from_common(record: Record, name: str) -> Record:
+    """The common layout: a row as it is; docs/data.md describes it."""
+    if not any(key in record for key in ("question", "answer")):
+        raise DataError(f"the row has neither `question` nor `answer`; it has {describe_keys(record)}")
+    return record
 
 
 LAYOUTS: dict[str, Layout] = {
-    "jsonl": Layout(raw_records, lambda record, name: record),
+    "jsonl": Layout(raw_records, from_common, unique_ids=True),
     "gsm8k": Layout(raw_records, from_gsm8k),
     "math": Layout(raw_records, from_math),
     "deepscaler": Layout(raw_records, from_deepscaler),
@@ -217,107 +223,7 @@ LAYOUTS: dict[str, Layout] = {
     "virl39k": Layout(raw_records, from_virl39k),
     "geometry3k": Layout(raw_records, from_geometry3k_parquet),
     "geometry3k_folder": Layout(read_geometry3k, from_geometry3k, is_folder=True),
-    "fields": Layout(raw_records, from_fields),
+    "fields": Layout(raw_records, from_fields, split=one_question_each),
 }
 
-
-def _typed(question: str, answer: str, choices: tuple[str, ...] = (), said: Any = None) -> Record:
-    """The answer, its type and the choices; options inside the question are cut out when the answer is a letter."""
-    answer = answer.strip()
-    letter = re.fullmatch(r"\(?([A-J])[).]?", answer)
-    if not choices and letter and said in (None, "choice"):
-        question, choices = split_options(question)
-    if choices:
-        if letter and CHOICE_LETTERS.index(letter[1]) < len(choices):
-            answer = letter[1]
-        elif [option.strip() for option in choices].count(answer) == 1:
-            answer = CHOICE_LETTERS[[option.strip() for option in choices].index(answer)]
-        else:
-            raise DataError(
-                f"`answer` is {answer[:40]!r}, neither a letter nor the text of one of {len(choices)} options"
-            )
-        return {"question": question, "answer": answer, "answer_type": "choice", "choices": list(choices)}
-    kind = said if said in ANSWER_TYPES else "string" if _is_words(answer) or letter else "math"
-    return {"question": question, "answer": answer, "answer_type": kind}
-
-
-def _is_words(answer: str) -> bool:
-    """Plain words, as `yes` or `New York`; a single letter is a variable, and a backslash or digit is mathematics."""
-    return re.fullmatch(r"[^\W\d_]{2,}(?:[ ,.'’-]+[^\W\d_]+)*\.?", answer) is not None
-
-
-def _turns(record: Record) -> tuple[str | None, str | None, list[Any]]:
-    """The user's text, the assistant's text and the images of `conversations` or `messages`, in any usual form."""
-    turns = record.get("conversations") or record.get("messages") or []
-    message = record.get("message")
-    if not turns and (isinstance(message, list) or (isinstance(message, str) and message.lstrip().startswith("["))):
-        turns = message
-    if isinstance(turns, str):
-        try:
-            turns = decode_json(turns.encode("utf-8", "surrogatepass"))
-        except DataError as error:
-            raise DataError(f"`messages` is a text, but {error}") from error
-    asked = answered = None
-    shown: list[Any] = []
-    for turn in _list(turns):
-        if not isinstance(turn, dict):
-            raise DataError(f"a turn of the conversation is a {type(turn).__name__}, not an object")
-        role, content = turn.get("role") or turn.get("from"), turn.get("content") or turn.get("value") or ""
-        if isinstance(content, list):
-            parts = [part for part in content if isinstance(part, dict)]
-            shown += [part["image"] for part in parts if part.get("type") == "image" and part.get("image")]
-            texts = [str(part.get("text") or "") for part in parts]
-            # Some sets write the marks into the text as well as giving the pictures as parts.
-            mark = "" if any("<image>" in text for text in texts) else "<image>"
-            content = "".join(
-                mark if part.get("type") == "image" else text for part, text in zip(parts, texts, strict=True)
-            )
-        if not isinstance(content, str):
-            raise DataError(f"the content of a turn is a {type(content).__name__}, not a text or a list of parts")
-        if role in ("user", "human") and asked is None:
-            asked = content
-        elif role in ("assistant", "gpt"):
-            answered = content
-    return asked, last_boxed(answered) or _tagged(answered) or answered if answered else None, shown
-
-
-def _tagged(text: str) -> str | None:
-    found = re.findall(r"<answer>(.*?)</answer>", text, re.DOTALL)
-    return found[-1].strip() if found else None
-
-
-def _picture(item: Any) -> str | bytes:
-    if isinstance(item, dict):
-        item = item["bytes"] if item.get("bytes") is not None else item.get("path")
-    if isinstance(item, str):
-        return item.removeprefix("file://")
-    if not isinstance(item, bytes):
-        raise DataError(f"an image is a {type(item).__name__}, neither a path nor encoded bytes")
-    return item
-
-
-def _unboxed(answer: str) -> str:
-    inner = last_boxed(answer)
-    return answer if inner is None else inner
-
-
-def _text(record: Record, key: str) -> str:
-    value = record.get(key)
-    if not isinstance(value, str):
-        raise DataError(f"`{key}` is missing" if value is None else f"`{key}` is a {type(value).__name__}, not a text")
-    return value
-
-
-def _first_of(record: Record, keys: tuple[str, ...]) -> Any:
-    return next((record[key] for key in keys if record.get(key) is not None), None)
-
-
-def _list(value: Any) -> list[Any]:
-    """A list as it is, nothing as no items, anything else as its only item."""
-    return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def _first(value: Any) -> str | None:
-    if isinstance(value, list):
-        value = value[0] if value else None
-    return value if isinstance(value, str) else None
+__all__ = ["LAYOUTS", "Layout", "layout_rows", "unexpected"]

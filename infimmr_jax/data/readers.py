@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from typing import Any
 from infimmr_jax.config import DataSection, SourceSection
 from infimmr_jax.data.annotation import Annotated, annotated, read_captions, read_pass_rates
 from infimmr_jax.data.answer_forms import FORMS
-from infimmr_jax.data.layouts import LAYOUTS, layout_rows
+from infimmr_jax.data.columns import BY_PLACE, NOTES
+from infimmr_jax.data.layouts import LAYOUTS, layout_rows, unexpected
+from infimmr_jax.data.question_options import CountedFromOneError
+from infimmr_jax.data.raw_records import printable
 from infimmr_jax.data.records import CheckGolds, DataError, Problem
-from infimmr_jax.data.rows import problem_from_row, wrong_modality
+from infimmr_jax.data.rows import MAX_ID, problem_from_row, wrong_modality
 from infimmr_jax.data.sequences import Selected
 from infimmr_jax.data.synthetic import SyntheticSource
 from infimmr_jax.names import Modality
@@ -29,6 +33,12 @@ class Rejected:
     row: int
     id: str | None
     reason: str
+    counts_from_one: bool = dataclasses.field(default=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Reports and terminals take no half of a surrogate pair, and files may hold ids and values of any length.
+        object.__setattr__(self, "id", None if self.id is None else printable(self.id)[:MAX_ID])
+        object.__setattr__(self, "reason", printable(self.reason))
 
     def __str__(self) -> str:
         return f"{self.source}, row {self.row}{f' ({self.id})' if self.id else ''}: {self.reason}"
@@ -41,39 +51,77 @@ def source_name(source: SourceSection) -> str:
     return str(source.path)
 
 
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What was read of a source: the problems, every rejected row, and how often something is worth knowing."""
+
+    problems: Sequence[Problem]
+    rejected: list[Rejected]
+    notes: dict[str, int]
+
+
 def read_source(
     source: SourceSection, modality: Modality, data: DataSection, golds: CheckGolds
 ) -> tuple[Sequence[Problem], list[Rejected]]:
     """Read one source for one modality: the problems that can be used, and every row that can not, with its reason.
 
-    A file is read whole and each row checked here (see `rows.problem_from_row`), including the decoding of its
-    images and, by `golds`, its answer, so that nothing can fail later; `size` ends the reading once so many rows are
-    kept. A synthetic source is a lazy sequence and has no rejected rows. Raises DataError when the file itself is
-    missing or outside `data.root`.
+    As `read_rows`, without its notes.
+    """
+    reading = read_rows(source, modality, data, golds)
+    return reading.problems, reading.rejected
+
+
+def read_rows(source: SourceSection, modality: Modality, data: DataSection, golds: CheckGolds) -> Reading:
+    """Read one source for one modality, and check every row of it.
+
+    A file is read to its end and each row checked here (see `rows.problem_from_row`), including the decoding of its
+    images and, by `golds`, its answer, so that nothing can fail later; whatever one row raises rejects this row. `size`
+    ends the reading once so many rows are kept. A synthetic source is a lazy sequence and has no rejected rows. Raises
+    DataError when the file itself is missing, damaged or outside `data.root`.
     """
     if source.reader == "synthetic":
         if source.size is None:
             raise DataError("a synthetic source needs `size`")
-        made = SyntheticSource(source.families, source.style, source.split, source.seed, source.size, modality)
-        return made, []
+        return Reading(
+            SyntheticSource(source.families, source.style, source.split, source.seed, source.size, modality), [], {}
+        )
     if source.reader == "tfds":
         return _read_converted(source, modality, data, golds)
-    problems: list[Problem] = []
+    kept: list[_Row] = []
     rejected: list[Rejected] = []
+    notes: Counter[str] = Counter()
     rows = _rows(source, modality, data)
     while chunk := list(itertools.islice(rows, GOLDS_AT_ONCE)):
         read = [row for row in chunk if isinstance(row, _Row)]
-        complaints = {row.number: said for row, said in zip(read, golds([row.problem for row in read]), strict=True)}
+        complaints = iter(golds([row.problem for row in read]))
         for row in chunk:
             if isinstance(row, Rejected):
                 rejected.append(row)
-            elif complaint := complaints[row.number]:
+            elif complaint := next(complaints):
                 rejected.append(Rejected(source_name(source), row.number, row.problem.id, complaint))
             else:
-                problems.append(row.problem)
-            if source.size is not None and len(problems) == source.size:
-                return problems, rejected
-    return problems, rejected
+                kept.append(row)
+                notes.update(row.notes)
+            if len(kept) == source.size:
+                break
+        if len(kept) == source.size:
+            break
+    kept, late = _without_guessed_places(kept, rejected, source_name(source))
+    return Reading([row.problem for row in kept], rejected + late, dict(notes))
+
+
+def _without_guessed_places(kept: list[_Row], rejected: list[Rejected], name: str) -> tuple[list[_Row], list[Rejected]]:
+    """Reject answers that are places of options where another row's answer is the number of its options.
+
+    Such a file counts from 1, and the places, read from 0, are wrong.
+    """
+    first = next((row for row in rejected if row.counts_from_one), None)
+    guessed = [row for row in kept if row.by_place] if first is not None else []
+    if not guessed or first is None:
+        return kept, []
+    said = f"`answer` is the place of an option; row {first.row} counts options from 1, so that it can not be trusted"
+    late = [Rejected(name, row.number, row.problem.id, f"{said}: give letters") for row in guessed]
+    return [row for row in kept if not row.by_place], late
 
 
 def below_root(name: str, data: DataSection, what: str = "path") -> Path:
@@ -81,10 +129,14 @@ def below_root(name: str, data: DataSection, what: str = "path") -> Path:
     if data.root is None:
         raise DataError(f"{what} {name!r} is a file, but `data.root` is not set: --set data.root=DIR")
     root = data.root.resolve()
-    path = (root / name).resolve()
+    try:
+        path = (root / name).resolve()
+        exists = path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"{what} {name[:200]!r} below `data.root` can not be followed: {error}") from error
     if not path.is_relative_to(root):
-        raise DataError(f"{what} {name!r} leads outside `data.root` ({root})")
-    if not path.exists():
+        raise DataError(f"{what} {name[:200]!r} leads outside `data.root` ({root})")
+    if not exists:
         raise DataError(f"there is no file {path} ({what} {name!r} below `data.root` {root})")
     return path
 
@@ -93,6 +145,8 @@ def below_root(name: str, data: DataSection, what: str = "path") -> Path:
 class _Row:
     number: int
     problem: Problem
+    notes: tuple[str, ...] = ()
+    by_place: bool = False
 
 
 def _rows(source: SourceSection, modality: Modality, data: DataSection) -> Iterator[_Row | Rejected]:
@@ -111,18 +165,35 @@ def _rows(source: SourceSection, modality: Modality, data: DataSection) -> Itera
                 raise row
             identity = _identity(row)
             if identity is not None and first_row.setdefault(identity, number) != number:
-                raise DataError(f"`id` was already used in row {first_row[identity]}")
+                if layout.unique_ids:
+                    raise DataError(f"`id` was already used in row {first_row[identity]}")
+                identity = _fresh(identity, number, first_row)
+                row = {
+                    **row,
+                    "id": identity,
+                    NOTES: [*row.get(NOTES, ()), "the `id` was used before: the row is added to it"],
+                }
             if identity in captions:
                 row = {**row, "caption": captions[identity]}
+            notes, by_place = row.get(NOTES, ()), row.get(BY_PLACE) is True
+            row = {key: value for key, value in row.items() if key not in (NOTES, BY_PLACE)}
             problem = problem_from_row(row, folder, modality, data.max_images, data.image)
-            yield _Row(number, annotated(dataclasses.replace(problem, row=number), {}, rates))
+            problem = annotated(dataclasses.replace(problem, row=number), {}, rates)
+            notes = [*notes, *(["the answer is the place of an option, counted from 0"] if by_place else [])]
+            yield _Row(number, problem, tuple(notes), by_place)
         except DataError as error:
-            yield Rejected(source_name(source), number, identity, str(error))
+            yield Rejected(source_name(source), number, identity, str(error), isinstance(error, CountedFromOneError))
+        except Exception as error:
+            yield Rejected(source_name(source), number, identity, str(unexpected(error)))
 
 
-def _read_converted(
-    source: SourceSection, modality: Modality, data: DataSection, golds: CheckGolds
-) -> tuple[Sequence[Problem], list[Rejected]]:
+def _fresh(identity: str, number: int, first_row: dict[str, int]) -> str:
+    """An id that no row has yet, made of a used one and the row's number."""
+    names = (f"{identity}-row{number}{'' if n == 1 else f'-{n}'}" for n in itertools.count(1))
+    return next(name for name in names if first_row.setdefault(name, number) == number)
+
+
+def _read_converted(source: SourceSection, modality: Modality, data: DataSection, golds: CheckGolds) -> Reading:
     """A source that `prepare` wrote, checked then: looked at are the modality and what the rules decide."""
     from infimmr_jax.data.tfds_builder import TfdsSource  # takes half a second to import
 
@@ -140,7 +211,7 @@ def _read_converted(
             kept.append(index)
         if len(kept) == source.size:
             break
-    return Selected(problems, kept), rejected
+    return Reading(Selected(problems, kept), rejected, {})
 
 
 def _annotations(source: SourceSection, data: DataSection) -> tuple[dict[str, str], dict[str, dict[str, float]]]:

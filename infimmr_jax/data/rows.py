@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from infimmr_jax.config import ImageSection
 from infimmr_jax.data.answer_forms import FORMS, answer_text
-from infimmr_jax.data.pictures import image_size, open_image
+from infimmr_jax.data.pictures import check_image, image_size
 from infimmr_jax.data.records import DataError, Problem
-from infimmr_jax.names import ANSWER_TYPES, CHOICE_LETTERS, LOCATED, Modality
+from infimmr_jax.data.roots import resolve_below
+from infimmr_jax.names import ANSWER_TYPES, CHOICE_LETTERS, LOCATED, AnswerType, Modality
 
+MAX_ID = 500  # characters
 MAX_TEXT = 20_000  # characters of a question, caption, solution or choice; the longest published question has 9,000
+MAX_SIDE = 1e9  # of a picture that coordinates refer to
 KNOWN_KEYS = frozenset(field.name for field in dataclasses.fields(Problem)) - {"row"}
 
 
@@ -30,28 +34,27 @@ def problem_from_row(row: Any, folder: Path, modality: Modality, max_images: int
         raise ValueError(f"there is no modality {modality!r}; known: {', '.join(get_args(Modality))}")
     if not isinstance(row, dict):
         raise DataError(f"the row is a {type(row).__name__}, not an object with keys")
-    identity = row.get("id")
-    if isinstance(identity, bool) or not isinstance(identity, str | int) or identity == "":
-        raise DataError("`id` is missing or is not a text or whole number")
+    identity = _identity(row.get("id"))
     question = _text(row, "question", required=True)
     answer_type = row.get("answer_type")
-    if answer_type not in ANSWER_TYPES:
-        raise DataError(f"`answer_type` is {answer_type!r}; it must be one of {', '.join(ANSWER_TYPES)}")
+    if not isinstance(answer_type, str) or answer_type not in ANSWER_TYPES:
+        raise DataError(f"`answer_type` is {quoted(answer_type)}; it must be one of {', '.join(ANSWER_TYPES)}")
     if answer_type in FORMS and row.get("answer") is not None:
         row = {**row, "answer": answer_text(row["answer"], answer_type)}
     answer = _text(row, "answer", required=True)
     choices = _texts(row, "choices")
     _check_choices(answer_type, answer, choices)
     caption = _text(row, "caption", required=modality == "caption")
-    images = _images(_pictures(row), question, folder, modality, max_images, limits)
+    images = _images(_pictures(row), (question, *choices), folder, modality, max_images, limits)
     extra = {key: value for key, value in row.items() if key not in KNOWN_KEYS}
+    _check_extra(extra)
     if answer_type in LOCATED:
         extra |= _located(row, images, limits)
     return Problem(
-        id=str(identity),
+        id=identity,
         question=question,
         answer=answer,
-        answer_type=answer_type,
+        answer_type=cast(AnswerType, answer_type),
         choices=choices,
         images=images,
         caption=caption or None,
@@ -63,22 +66,60 @@ def problem_from_row(row: Any, folder: Path, modality: Modality, max_images: int
     )
 
 
+def quoted(value: Any) -> str:
+    """Return a value as it stands in a row, at most 60 characters of it."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of more than 4,300 digits; deep nesting
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}.."
+
+
+def _identity(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise DataError(f"`id` is {quoted(value)}; it must be a text or a whole number" if value else "`id` is missing")
+    text = _text({"id": str(value)}, "id", required=True)
+    if len(text) > MAX_ID:
+        raise DataError(f"`id` has {len(text):,} characters; the limit is {MAX_ID}")
+    return text
+
+
+def _check_extra(extra: dict[str, Any]) -> None:
+    """Refuse keys and values that could not be written to a transcript."""
+    try:
+        json.dumps(extra, ensure_ascii=False, default=_plain).encode()
+    except UnicodeEncodeError as error:
+        raise DataError("a key or value holds half of a surrogate pair: it is not valid Unicode text") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"the other keys can not be written as JSON: {error}") from error
+
+
+def _plain(value: Any) -> str:
+    return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)
+
+
+def _check_size(size: Any, key: str) -> None:
+    fits = isinstance(size, list) and len(size) == 2 and not any(isinstance(side, bool) for side in size)
+    if not fits or not all(isinstance(side, int | float) and 0 < side < MAX_SIDE for side in size):
+        raise DataError(f"`{key}` is {quoted(size)}; it must be [width, height], two positive numbers")
+
+
 def _located(row: dict[str, Any], images: tuple[str | bytes, ...], limits: ImageSection) -> dict[str, Any]:
     """`image_size`, which the gold coordinates refer to: the row's own, else the size of the image file."""
+    if row.get("seen_size") is not None:
+        _check_size(row["seen_size"], "seen_size")
     number: Any = row.get("answer_image")
     if number is None and len(images) == 1:
         number = 1
     if images and (isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= len(images)):
         raise DataError(
-            f"`answer_image` is {number!r}; it must be the number (1 to {len(images)}) of the image that the "
+            f"`answer_image` is {quoted(number)}; it must be the number (1 to {len(images)}) of the image that the "
             "coordinates of the answer refer to"
         )
     size = row.get("image_size")
     if size is None:
         return {"image_size": list(image_size(images[number - 1], limits))} if images else {}
-    fits = isinstance(size, list) and len(size) == 2 and not any(isinstance(side, bool) for side in size)
-    if not fits or not all(isinstance(side, int | float) and 0 < side < math.inf for side in size):
-        raise DataError(f"`image_size` is {size!r}; it must be [width, height], two positive numbers")
+    _check_size(size, "image_size")
     return {"image_size": size}
 
 
@@ -121,9 +162,13 @@ def _pictures(row: dict[str, Any]) -> tuple[str | bytes, ...]:
 def _level(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DataError(f"`level` is {value!r}; it must be a finite number or null")
-    return float(value)
+    try:
+        level = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    except OverflowError:
+        level = math.inf
+    if not math.isfinite(level):
+        raise DataError(f"`level` is {quoted(value)}; it must be a finite number or null")
+    return level
 
 
 def _check_choices(answer_type: str, answer: str, choices: tuple[str, ...]) -> None:
@@ -138,27 +183,28 @@ def _check_choices(answer_type: str, answer: str, choices: tuple[str, ...]) -> N
 
 def _images(
     names: tuple[str | bytes, ...],
-    question: str,
+    texts: tuple[str, ...],
     folder: Path,
     modality: Modality,
     max_images: int,
     limits: ImageSection,
 ) -> tuple[str | bytes, ...]:
-    _check_number(len(names), question, modality, max_images)
+    _check_number(len(names), texts, modality, max_images)
     return tuple(_embedded(name, limits) if isinstance(name, bytes) else _image(name, folder, limits) for name in names)
 
 
 def wrong_modality(problem: Problem, modality: Modality, max_images: int) -> str:
     """Why a checked problem does not fit a phase's modality; empty when it does."""
     try:
-        _check_number(len(problem.images), problem.question, modality, max_images)
+        _check_number(len(problem.images), (problem.question, *problem.choices), modality, max_images)
     except DataError as error:
         return str(error)
     return "`caption` is missing" if modality == "caption" and not problem.caption else ""
 
 
-def _check_number(images: int, question: str, modality: Modality, max_images: int) -> None:
-    marks = question.count("<image>")
+def _check_number(images: int, texts: tuple[str, ...], modality: Modality, max_images: int) -> None:
+    """Compare images, the `<image>` marks of question and choices, and the modality."""
+    marks = sum(text.count("<image>") for text in texts)
     if modality == "text":
         if images:
             raise DataError("the row has images, but the phase's modality is 'text'")
@@ -170,27 +216,17 @@ def _check_number(images: int, question: str, modality: Modality, max_images: in
     if images > max_images:
         raise DataError(f"the row has {images} images; `data.max_images` is {max_images}")
     if marks not in (0, images):
-        raise DataError(f"the question has {marks} <image> marks for {images} images")
+        raise DataError(f"question and choices have {marks} <image> marks for {images} images")
 
 
 def _embedded(encoded: bytes, limits: ImageSection) -> bytes:
-    open_image(encoded, limits)
+    check_image(encoded, limits)
     return encoded
 
 
 def _image(name: str, folder: Path, limits: ImageSection) -> str:
     """The absolute path of an image that exists below `folder` and decodes."""
-    inside = folder.resolve()
-    try:
-        path = (inside / name).resolve()
-        outside = not path.is_relative_to(inside)
-        there = path.is_file()
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
-        raise DataError(f"the image path {name[:200]!r} can not be followed: {error}") from error
-    if outside:
-        raise DataError(f"the image path {name!r} leads outside {inside}")
-    if not there:
-        raise DataError(f"there is no image file {path}")
+    path = resolve_below(folder, name, "image file")
     stamp = path.stat()
     complaint = _image_complaint(str(path), limits, stamp.st_mtime_ns, stamp.st_size)
     if complaint:
@@ -202,7 +238,7 @@ def _image(name: str, folder: Path, limits: ImageSection) -> str:
 def _image_complaint(path: str, limits: ImageSection, modified: int, size: int) -> str:
     """Decode once per file and version: the same images are read again for every phase that uses them."""
     try:
-        open_image(path, limits)
+        check_image(path, limits)
     except DataError as error:
         return str(error)
     return ""

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from infimmr_jax.config import DataSection, FilterSection, SourceSection
 from infimmr_jax.data.captions import leaks_answer
-from infimmr_jax.data.readers import Rejected, read_source, source_name
+from infimmr_jax.data.layouts import unexpected
+from infimmr_jax.data.readers import Rejected, read_rows, source_name
 from infimmr_jax.data.records import CheckGolds, DataError, Problem
 from infimmr_jax.data.sequences import Selected
 from infimmr_jax.data.synthetic import SyntheticSource
@@ -25,7 +26,8 @@ PROBED = 64  # problems of a procedural source that are encoded before training:
 class SourceReport:
     """What became of one source: rows read, problems kept, how many each filter left out, and every rejected row.
 
-    `flagged` are ids of problems that were kept although something about them deserves a look, by reason.
+    `flagged` are ids of problems that were kept although something about them deserves a look, by reason; `notes` says
+    how often the reader took a column for something else than its name says, or left it aside.
     """
 
     phase: str
@@ -35,11 +37,13 @@ class SourceReport:
     filtered: dict[str, int]
     rejected: tuple[Rejected, ...]
     flagged: dict[str, list[str]]
+    notes: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         left_out = "".join(f", {count} left out: {why}" for why, count in self.filtered.items())
         flags = "".join(f", {len(ids)} flagged: {why}" for why, ids in self.flagged.items())
-        losses = f"{self.kept} kept, {len(self.rejected)} rejected{left_out}{flags}"
+        notes = "".join(f"; {count} rows: {what}" for what, count in self.notes.items())
+        losses = f"{self.kept} kept, {len(self.rejected)} rejected{left_out}{flags}{notes}"
         return f"{self.phase}: {self.source}: {self.read} rows, {losses}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,7 +68,8 @@ def select_problems(
     file passes it; of a procedural source the first 64 do, where a failure is an error of the configuration.
     "easy_to_hard" sorts by `level`, problems without a level last. Raises DataError when nothing is left.
     """
-    problems, rejected = read_source(source, modality, data, golds)
+    reading = read_rows(source, modality, data, golds)
+    problems, rejected = reading.problems, reading.rejected
     lazy = isinstance(problems, SyntheticSource)
     filtered: Counter[str] = Counter()
     levels: list[tuple[int, float | None]] = []
@@ -72,16 +77,19 @@ def select_problems(
     flagged: dict[str, list[str]] = {}
     for index in range(len(problems)) if not lazy or _looks_inside(filters, order) else ():
         problem = problems.describe(index) if isinstance(problems, SyntheticSource) else problems[index]
-        reason = left_out(problem, filters)
+        try:
+            reason = left_out(problem, filters)
+            if not reason and not lazy and check is not None:
+                check(problem, modality)
+        except Exception as error:
+            if lazy:
+                raise
+            said = str(error if isinstance(error, DataError) else unexpected(error))
+            late.append(Rejected(source_name(source), problem.row or index + 1, problem.id, said))
+            continue
         if reason:
             filtered[reason] += 1
             continue
-        if not lazy and check is not None:
-            try:
-                check(problem, modality)
-            except DataError as error:
-                late.append(Rejected(source_name(source), problem.row or index + 1, problem.id, str(error)))
-                continue
         if not lazy and modality == "caption" and leaks_answer(problem):
             flagged.setdefault("the caption holds the answer verbatim", []).append(problem.id)
         levels.append((index, problem.level))
@@ -91,7 +99,7 @@ def select_problems(
     kept: Sequence[Problem] = problems if whole else Selected(problems, [index for index, _ in levels])
     losses = tuple(sorted((*rejected, *late), key=lambda loss: loss.row))
     read = len(problems) + len(rejected)
-    report = SourceReport(phase, source_name(source), read, len(kept), dict(filtered), losses, flagged)
+    report = SourceReport(phase, source_name(source), read, len(kept), dict(filtered), losses, flagged, reading.notes)
     if not kept:
         first = f"; the first rejected: {losses[0]}" if losses else ""
         raise DataError(f"no problem is left ({report}){first}")

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from infimmr_jax.data.records import DataError, Problem
+from infimmr_jax.data.roots import open_resolved, resolve_below
 
 VERSION = "1.0.0"
 
@@ -94,6 +95,8 @@ class TfdsSource(Sequence[Problem]):
     def __init__(self, directory: Path, split: str) -> None:
         if not (directory / "dataset_info.json").is_file():
             raise DataError(f"{directory} holds no dataset_info.json: it is not the directory of a TFDS version")
+        for file in directory.iterdir():  # TFDS opens them by name
+            resolve_below(directory, file.name, "file")
         builder = tfds.builder_from_directory(directory)
         if split not in builder.info.splits:
             raise DataError(f"{directory} has no split {split!r}; it has {', '.join(builder.info.splits)}")
@@ -124,7 +127,7 @@ def to_example(problem: Problem) -> dict[str, Any]:
         "answer": problem.answer,
         "answer_type": problem.answer_type,
         "choices": list(problem.choices),
-        "images": [Path(image).read_bytes() if isinstance(image, str) else image for image in problem.images],
+        "images": [_content(image) for image in problem.images],
         "caption": problem.caption or "",
         "solution": problem.solution or "",
         "source": problem.source,
@@ -132,6 +135,13 @@ def to_example(problem: Problem) -> dict[str, Any]:
         "level": math.nan if problem.level is None else problem.level,
         "extra": json.dumps(problem.extra, ensure_ascii=False, default=str),
     }
+
+
+def _content(image: str | bytes) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    with open_resolved(image) as file:
+        return file.read()
 
 
 def from_example(example: dict[str, Any]) -> Problem:

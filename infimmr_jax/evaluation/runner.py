@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from infimmr_jax.data.files import raw_records
+from infimmr_jax.data.raw_records import raw_records
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.evaluation.grading import Graders, Judge
 from infimmr_jax.evaluation.items import Benchmark, Grade, Item, Response

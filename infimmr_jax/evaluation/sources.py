@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from infimmr_jax.data.files import raw_records
+from infimmr_jax.data.raw_records import raw_records
 from infimmr_jax.data.records import DataError
+from infimmr_jax.data.roots import resolve_below
 
 Row = dict[str, Any]
 
@@ -54,7 +56,7 @@ def picture(value: Any, file: Path, where: str) -> str | bytes:
     """A row's picture: the encoded bytes of a parquet struct, or the absolute path of a file.
 
     A path is looked for beside the data file, in its `images` directory, and one and two levels up. Raises DataError
-    when it is nowhere.
+    when it is nowhere, and for a path that is absolute or has `..` in it.
     """
     if isinstance(value, dict) and value.get("bytes"):
         return bytes(value["bytes"])
@@ -63,12 +65,15 @@ def picture(value: Any, file: Path, where: str) -> str | bytes:
     name = value.get("path") if isinstance(value, dict) else value
     if not isinstance(name, str) or not name:
         raise DataError(f"{file}, {where}: the image is {type(value).__name__}, not a path or encoded bytes")
-    bases = [base for parent in (file.parent, file.parent.parent, file.parent.parent.parent) for base in (parent,)]
-    for base in bases:
-        for candidate in (base / name, base / "images" / name):
-            if candidate.is_file():
-                return str(candidate.resolve())
-    raise DataError(f"{file}, {where}: image {name!r} was not found beside it; unpack the benchmark's images there")
+    if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+        raise DataError(f"{file}, {where}: image {name[:200]!r} leads outside the folder of the benchmark")
+    for base in file.parents[:3]:
+        for folder in (base, base / "images"):
+            with contextlib.suppress(DataError):
+                return str(resolve_below(folder, name, "image"))
+    raise DataError(
+        f"{file}, {where}: image {name[:200]!r} was not found beside it; unpack the benchmark's images there"
+    )
 
 
 def unique_ids(ids: Sequence[str], path: Path) -> None:

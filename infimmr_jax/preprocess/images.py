@@ -11,9 +11,9 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from infimmr_jax.config import ImageSection
+from infimmr_jax.data.pictures import MAX_ASPECT_RATIO
 from infimmr_jax.data.records import DataError
 
-MAX_ASPECT_RATIO = 200
 # OpenAI CLIP's statistics, which the published Qwen2.5-VL processors use.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

@@ -43,7 +43,7 @@ def check_golds(
 ) -> list[str | None]:
     """`check_gold` of many problems: plain numbers, letters and texts at once, LaTeX through the pool's processes."""
     reward = reward or RewardSection()
-    said = [_check_text(problem, reward) for problem in problems]
+    said = [_check_row(problem, reward) for problem in problems]
     if pool is None:
         return said
     asked = [
@@ -57,6 +57,14 @@ def check_golds(
         if verdict.score != 1.0:
             said[i] = f"the math answer {_short(problems[i].answer)} can not be graded: {verdict.reason}"
     return said
+
+
+def _check_row(problem: Problem, reward: RewardSection) -> str | None:
+    """What `_check_text` says, or that a row's values made it fail: one row must not end the reading of all."""
+    try:
+        return _check_text(problem, reward)
+    except Exception as error:
+        return f"the gold answer can not be checked ({type(error).__name__}: {str(error)[:200]})"
 
 
 def _check_text(problem: Problem, reward: RewardSection) -> str | None:
