@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from decimal import Decimal
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from infimmr_jax.data.markup import fold
 from infimmr_jax.data.records import DataError
 
+MAX_NUMBER = 1e308
 # What the value of `answer` may be beside a text, by type; a parquet column of objects has all keys in every row.
 FORMS: dict[str, tuple[type, ...]] = {
     "number": (int, float),
@@ -71,8 +71,8 @@ def _written(value: Any) -> str:
         return f"[{', '.join(map(_written, value))}]"
     if isinstance(value, str):
         return value.strip()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DataError(f"`answer` holds {value!r}, which is neither a text nor a finite number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -MAX_NUMBER < value < MAX_NUMBER:
+        raise DataError(f"`answer` holds {str(value)[:60]}, which is neither a text nor a finite number")
     return f"{Decimal(repr(value)):f}"
 
 

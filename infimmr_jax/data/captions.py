@@ -36,7 +36,8 @@ def caption_row(problem: Problem, text: str, maker: str, finished: bool = True) 
     A caption that is empty is stored too, with its flag: it is not asked for again, and the reader rejects the problem
     from caption phases.
     """
-    caption = re.sub(r"[ \t]+(?=\n|$)", "", text.replace(IMAGE_MARK, "").replace("\x00", "")).strip()
+    lines = text.replace(IMAGE_MARK, "").replace("\x00", "").split("\n")
+    caption = "\n".join(line.rstrip(" \t") for line in lines).strip()
     leaks = leaks_answer(dataclasses.replace(problem, caption=caption))
     found = (("empty", not caption), ("cut at the length limit", not finished), (LEAKS, leaks))
     return {"caption": caption, "maker": maker, "flags": [flag for flag, holds in found if holds]}

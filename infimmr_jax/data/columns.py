@@ -82,7 +82,7 @@ def plain_answer(value: Any, key: str) -> str:
         value = value[0]
     if isinstance(value, str):
         gold = gold_in(value, key)
-        return (value if gold is None else gold).strip()
+        return after_thinking(value) if gold is None else gold.strip()
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(_float(value)):
         return f"{Decimal(repr(value)):f}"
     several = "; several values need an `answer_type` of list or set" if isinstance(value, list) and value else ""
@@ -109,7 +109,7 @@ def known_type(value: Any) -> str | None:
 def level_of(value: Any) -> float | None:
     """Return a level: a finite number, or the first number of a text ("Level 4"); None where there is none."""
     if isinstance(value, str):
-        digits = re.search(r"\d{1,9}(?:\.\d{1,9})?", value[:40])
+        digits = re.search(r"(?<![\d.])\d{1,9}(?:\.\d{1,9})?(?![\d.]*\d)", value[:40])
         value = float(digits[0]) if digits else None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(_float(value)):
         return None

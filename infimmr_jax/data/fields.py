@@ -191,7 +191,7 @@ def _gold(record: Record, dialogue: Dialogue | None, kind: str | None) -> tuple[
             )
         column = ("turns", dialogue.turns[-1].text)
         said = gold_in(column[1], "messages")
-        return (after_thinking(column[1]) if said is None else said).strip(), "turns"
+        return after_thinking(column[1]) if said is None else said.strip(), "turns"
     key, value = column
     if kind in FORMS and kind is not None and not (isinstance(value, list) and len(value) == 1 and kind == "number"):
         return answer_text(value, kind), key
@@ -204,7 +204,7 @@ def _listed(text: str) -> Any:
     """MMMU writes several accepted answers as the text of a list of texts."""
     try:
         value = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError, IndexError):
         return text
     return value if isinstance(value, list) and all(isinstance(item, str) for item in value) else text
 

@@ -33,7 +33,7 @@ def split_options(question: str) -> tuple[str, tuple[str, ...]]:
     """Return the question without its options, and their texts in letter order; no options where there are none.
 
     Options count only when their letters run from A without a gap, all in the same form, the last run of the text,
-    and none is empty.
+    and none is empty. What stands in lines behind options of a line each goes to the end of the question.
     """
     for marker in _MARKERS:
         marks = list(marker.finditer(question))
@@ -49,7 +49,12 @@ def split_options(question: str) -> tuple[str, tuple[str, ...]]:
             question[match.end() : end].strip().rstrip(";,").strip() for match, end in zip(run, ends, strict=True)
         )
         if all(options):
-            return _HEADING.sub("", question[: run[0].start()].rstrip()).strip(), options
+            stem = _HEADING.sub("", question[: run[0].start()].rstrip()).strip()
+            last, line_end, behind = options[-1].partition("\n")
+            # Behind options of a line each stands an instruction, which is no part of the last one.
+            if line_end and not any("\n" in option for option in options[:-1]):
+                return f"{stem}\n{behind.strip()}".strip(), (*options[:-1], last.strip().rstrip(";,").strip())
+            return stem, options
     return question, ()
 
 
@@ -143,8 +148,9 @@ def _literal(text: str) -> Any:
         return text
     try:
         return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        raise DataError(f"the options {quoted(text)} can not be read as a list: {error}") from error
+    # Deep nesting raises one of the last three, by version.
+    except (ValueError, SyntaxError, MemoryError, RecursionError, IndexError) as error:
+        raise DataError(f"the options {quoted(text)} can not be read as a list: {type(error).__name__}") from error
 
 
 def _of_mapping(value: dict[Any, Any]) -> Any:

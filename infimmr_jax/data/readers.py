@@ -22,6 +22,7 @@ from infimmr_jax.data.sequences import Selected
 from infimmr_jax.data.synthetic import SyntheticSource
 from infimmr_jax.names import Modality
 
+MAX_REASON = 1_000  # characters: a reason may quote what the row has
 GOLDS_AT_ONCE = 512  # rows whose answers are checked together, so that all grader processes have work
 
 
@@ -38,7 +39,8 @@ class Rejected:
     def __post_init__(self) -> None:
         # Reports and terminals take no half of a surrogate pair, and files may hold ids and values of any length.
         object.__setattr__(self, "id", None if self.id is None else printable(self.id)[:MAX_ID])
-        object.__setattr__(self, "reason", printable(self.reason))
+        reason = printable(self.reason)
+        object.__setattr__(self, "reason", reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]} ..")
 
     def __str__(self) -> str:
         return f"{self.source}, row {self.row}{f' ({self.id})' if self.id else ''}: {self.reason}"
@@ -133,7 +135,7 @@ def below_root(name: str, data: DataSection, what: str = "path") -> Path:
         path = (root / name).resolve()
         exists = path.exists()
     except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"{what} {name[:200]!r} below `data.root` can not be followed: {error}") from error
+        raise DataError(f"{what} {name[:200]!r} below `data.root` can not be followed: {str(error)[:300]}") from error
     if not path.is_relative_to(root):
         raise DataError(f"{what} {name[:200]!r} leads outside `data.root` ({root})")
     if not exists:

@@ -24,7 +24,8 @@ def resolve_below(root: Path, name: str, what: str = "path") -> Path:
         path = (inside / name).resolve()
         outside, exists = not path.is_relative_to(inside), path.exists()
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of symbolic links; ValueError: a NUL
-        raise DataError(f"the {what} {name[:200]!r} can not be followed: {error}") from error
+        said = getattr(error, "strerror", None) or str(error)[:200]
+        raise DataError(f"the {what} {name[:200]!r} can not be followed: {said}") from error
     if outside:
         raise DataError(f"the {what} {name[:200]!r} leads outside {inside}")
     if not exists:
@@ -58,12 +59,11 @@ def open_resolved(path: str | Path) -> BinaryIO:
         raise DataError(f"there is no file {path}; correct the path or remove the row") from error
     except (OSError, ValueError, IndexError) as error:
         link = " (a symbolic link stands where none was)" if _is_linked(path) else ""
-        raise DataError(f"{path} can not be opened{link}: {error}") from error
-    file = os.fdopen(opened, "rb")
+        raise DataError(f"{path} can not be opened{link}: {getattr(error, 'strerror', None) or error}") from error
     if not stat.S_ISREG(os.fstat(opened).st_mode):
-        file.close()
+        os.close(opened)
         raise DataError(f"{path} is not a regular file")
-    return file
+    return os.fdopen(opened, "rb")
 
 
 def open_below(root: Path, name: str, what: str = "path") -> BinaryIO:
