@@ -71,6 +71,8 @@ def read_options(value: Any) -> tuple[str, ...]:
         value = _of_mapping({key: item for key, item in value.items() if item is not None})
     if not isinstance(value, list):
         raise DataError(f"the options are {quoted(value)}, not a list of texts")
+    if len(value) > len(CHOICE_LETTERS):
+        raise DataError(f"the row has {len(value)} options; more than {len(CHOICE_LETTERS)} have no letters here")
     if all(isinstance(item, dict) for item in value):
         value = [_of_object(item, place) for place, item in enumerate(value)]
     options = [_option(item) for item in value]

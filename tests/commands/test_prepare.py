@@ -181,3 +181,26 @@ def test_training_on_an_evaluation_source_is_an_error(root, tmp_path):
     )
     with pytest.raises(DataError, match="training and of evaluation at once"):
         prepare(twice, tmp_path / "out")
+
+
+def test_three_rows_of_a_source_are_shown_as_they_were_read(root, tmp_path):
+    image = {"image": "images/1.png", "level": [1]}
+    rows = [
+        image | {"id": f"q{n}", "question": f"<image>\n{story(n)}", "choices": ["cat", "dog"], "answer": n % 2}
+        for n in range(5)
+    ]
+    (root / "foreign.json").write_text(json.dumps(rows))
+    config = configuration(root, near_duplicate=None)
+    phase = config.phases[2].model_dump() | {"sources": [{"reader": "fields", "path": "foreign.json"}]}
+    lines = []
+    tree = {"data": config.data.model_dump(), "phases": [phase]}
+    (summary,) = prepare(parse_config(tree), tmp_path / "out", progress=lines.append)
+    assert [sample["id"] for sample in summary.samples] == ["q0", "q2", "q4"]
+    width, height = Image.open(root / "images" / "1.png").size
+    (middle,) = [line for line in lines if "(q2)" in line]
+    assert middle.startswith('  row 3 (q2): "<image> Person2 ')
+    assert middle.endswith(f'gold "A" (choice, of "cat, dog"), pictures {width} x {height}')
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert f"- {middle.strip()}" in page
+    assert "- 5 rows: the answer is the place of an option, counted from 0" in page
+    assert "- 5 rows: `level` is not that of the common layout and is left aside" in page

@@ -71,3 +71,61 @@ def test_a_file_without_any_conversation_is_an_error(read, tmp_path):
         read({"messages": []})
     with pytest.raises(DataError, match="there is no file"):
         read_conversations(tmp_path / "none.jsonl", 2, LIMITS)
+
+
+PART = {"type": "image", "image": "a.png"}
+IMAGE_URL = {"type": "image_url", "image_url": {"url": "a.png"}}
+TEXT = {"type": "text", "text": "How many?"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"image": "a.png", "messages": [USER, SAID]},
+        {"image": "a.png", "messages": [{"role": "user", "content": "<image>How many?"}, SAID]},
+        {"messages": [{"role": "user", "content": [PART, TEXT]}, SAID]},
+        {"messages": [{"role": "user", "content": [IMAGE_URL, TEXT]}, SAID]},
+        {"images": ["a.png"], "messages": [{"role": "user", "content": [{"type": "image"}, TEXT]}, SAID]},
+        {
+            "image": "a.png",
+            "conversations": [{"from": "human", "value": "<image>How many?"}, {"from": "gpt", "value": "4"}],
+        },
+        {"images": [{"path": "a.png", "bytes": None}], "messages": [USER, SAID]},
+        {"images": "a.png", "query": "How many?", "response": "4"},
+        {"image": "a.png", "instruction": "How many?", "input": "", "output": "4"},
+        {"image": "a.png", "prompt": [USER], "completion": [SAID]},
+    ],
+)
+def test_a_picture_is_shown_wherever_the_row_has_it(read, tmp_path, row):
+    ((conversation,), rejected) = read(row)
+    assert not rejected
+    assert conversation.images == (str(tmp_path / "a.png"),)
+    assert [turn.text for turn in conversation.turns] == ["<image>How many?", "4"]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"image": "b.png", "messages": [{"role": "user", "content": [PART, TEXT]}, SAID]}, "others in a column"),
+        ({"videos": ["a.mp4"], "messages": [USER, SAID]}, "has `videos`"),
+        ({"messages": [USER, SAID | {"loss": False}]}, "is not to be learnt"),
+        ({"messages": [USER, SAID], "chart": {"bytes": "x"}, "image": {"a": 1}}, "neither a path nor encoded bytes"),
+        ("[" * 100_000, "not a JSON object"),
+        (
+            '{"id": "a\\ud800", "messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}',
+            "`id`",
+        ),
+    ],
+)
+def test_rows_that_would_lose_something_are_refused(read, row, reason):
+    kept, rejected = read({"messages": [USER, SAID]}, row)
+    assert len(kept) == 1
+    assert reason in rejected[0].reason
+    str(rejected[0]).encode()
+
+
+def test_earlier_turns_and_a_system_text_of_llama_factory(read):
+    row = {"instruction": "And now?", "output": "5", "history": [["How many?", "4"]], "system": "Be brief."}
+    ((conversation,), _) = read(row)
+    assert [turn.role for turn in conversation.turns] == ["system", "user", "assistant", "user", "assistant"]
+    assert conversation.turns[-1].text == "5"

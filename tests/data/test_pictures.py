@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFile, ImageOps
 
 from infimmr_jax.config import ImageSection
-from infimmr_jax.data.pictures import image_size, open_image
+from infimmr_jax.data.pictures import check_image, decode_url, image_size, open_image
 from infimmr_jax.data.records import DataError
 
 SECTION = ImageSection()
@@ -177,3 +177,74 @@ def test_the_greatest_limit_of_a_file_is_pillows_own():
     assert ImageSection(max_file_pixels=greatest).max_file_pixels == greatest
     with pytest.raises(ValueError, match="less than or equal to 178956970"):
         ImageSection(max_file_pixels=greatest + 1)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 255, 65535])
+def test_orientations_that_do_not_exist_turn_nothing(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    source = _encoded(Image.fromarray(_noise(30, 20)), "JPEG", exif=exif)
+    assert _pixels(source).shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize("size", [(1, 64_000_000), (64_000_000, 1), (201, 1)])
+def test_a_header_longer_than_can_be_shown_is_refused_before_anything_is_decoded(size):
+    for read in (open_image, image_size, check_image):
+        with pytest.raises(DataError, match="longer than 200 times its width"):
+            read(_png_header(*size), SECTION)
+
+
+def _stored(chunks):
+    bodies = (struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(bodies)
+
+
+@pytest.mark.parametrize("rows", [10, 19, 20])
+def test_a_png_whose_pixels_stop_early_is_refused_where_rows_are_checked(rows):
+    header = struct.pack(">IIBBBBB", 30, 20, 8, 2, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + bytes(90) for _ in range(rows)))
+    source = _stored([(b"IHDR", header), (b"IDAT", data[:7]), (b"IDAT", data[7:]), (b"IEND", b"")])
+    if rows == 20:
+        check_image(source, SECTION)
+    else:
+        with pytest.raises(DataError, match=rf"stops early: it holds {91 * rows:,} bytes .* asks for 1,820"):
+            check_image(source, SECTION)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("size", [(1, 1), (7, 3), (30, 21)])
+def test_intact_pictures_of_every_kind_pass_the_check(mode, size):
+    image = Image.fromarray(_noise(*size))
+    image = Image.new("I;16", size, 700) if mode == "I;16" else image.convert(mode)
+    check_image(_encoded(image), SECTION)
+
+
+def test_an_interlaced_png_passes_the_check_and_half_of_it_does_not():
+    # Adam7 of 5 x 3 pixels of one byte: passes of 1, 1, 2 x 1, 2 x 1, .. columns and rows, a filter byte a row.
+    passes = [(1, 1), (1, 1), (0, 0), (1, 1), (3, 1), (2, 2), (5, 1)]
+    rows = b"".join((b"\0" + bytes(columns)) * count for columns, count in passes)
+    header = struct.pack(">IIBBBBB", 5, 3, 8, 0, 0, 0, 1)
+    for data, complete in ((rows, True), (rows[:-6], False)):
+        source = _stored([(b"IHDR", header), (b"IDAT", zlib.compress(data)), (b"IEND", b"")])
+        if complete:
+            check_image(source, SECTION)
+        else:
+            with pytest.raises(DataError, match="stops early"):
+                check_image(source, SECTION)
+
+
+def test_a_picture_swapped_for_a_link_after_the_check_is_not_opened(tmp_path):
+    (tmp_path / "a.png").write_bytes(_encoded(Image.fromarray(_noise(30, 20))))
+    (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
+    assert open_image(tmp_path / "b.png", SECTION).size == (30, 20), "a person may name a link"
+    with pytest.raises(DataError, match="a symbolic link stands where none was"):
+        open_image(str(tmp_path / "b.png"), SECTION)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("https://x.org/a.png", "on the web"), ("data:image/png,abc", "without base64"), ("data:x;base64,*", "no base64")],
+)
+def test_addresses_that_are_not_read(text, reason):
+    with pytest.raises(DataError, match=reason):
+        decode_url(text)

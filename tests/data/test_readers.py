@@ -285,6 +285,33 @@ def test_each_different_gold_is_parsed_once():
     assert len(check._known) == len({problem.answer for problem in made})
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"level": 10**400}, "`level` is 1000"),
+        ({"id": "bad\ud800id"}, "`id` holds half of a surrogate pair"),
+        ({"id": "x" * 501}, "`id` has 501 characters"),
+        ({"unit": "half \ud800"}, "half of a surrogate pair"),
+        ({"answer_type": []}, "`answer_type` is []"),
+        ({"answer_type": "number", "answer": 10**400}, "finite number"),
+        ({"answer_type": "number", "verify": {"tolerance": 10**400}}, "can not be checked"),
+    ],
+)
+def test_a_value_that_no_reader_foresees_is_a_rejection_with_its_row(tmp_path, change, reason):
+    problems, rejected = read(tmp_path, {**ROW, "id": "good"}, {**ROW, **change})
+    assert [problem.id for problem in problems] == ["good"]
+    assert (rejected[0].row, reason in rejected[0].reason) == (2, True)
+    str(rejected[0]).encode()
+
+
+@pytest.mark.parametrize("size", [5, [1], "ab", [[[]]], [{}], True, [10**400, 1]])
+def test_a_seen_size_that_is_none_is_a_rejection(tmp_path, size):
+    picture(tmp_path)
+    problems, rejected = read(tmp_path, boxed(seen_size=size), modality="image")
+    assert problems == []
+    assert "`seen_size` is" in rejected[0].reason
+
+
 def test_size_takes_the_first_good_rows(tmp_path):
     source, data = write(tmp_path, *[{**ROW, "id": str(n), "answer": "" if n == 1 else "2"} for n in range(9)])
     problems, rejected = read_source(source.model_copy(update={"size": 3}), "text", data, GoldCheck())

@@ -57,6 +57,16 @@ def test_pictures_are_found_beside_the_file_above_it_and_in_parquet(tmp_path):
         picture(None, file, "row 7")
 
 
+@pytest.mark.parametrize("name", ["../../../secret.png", "images/../../secret.png", "{root}/secret.png", "link.png"])
+def test_pictures_outside_the_folder_of_the_benchmark_are_not_read(tmp_path, name):
+    file = tmp_path / "a" / "b" / "c" / "test.jsonl"
+    secret = picture_file(tmp_path / "secret.png")
+    file.parent.mkdir(parents=True)
+    (file.parent / "link.png").symlink_to(secret)
+    with pytest.raises(DataError, match=r"leads outside|was not found"):
+        picture(name.format(root=tmp_path), file, "row 1")
+
+
 def test_ids_must_differ(tmp_path):
     with pytest.raises(DataError, match="'b' occurs twice"):
         unique_ids(["a", "b", "b"], tmp_path)
