@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from decimal import Decimal
-from typing import Any
 
 from infimmr_jax.data.markup import fold
 from infimmr_jax.data.records import DataError
@@ -26,7 +25,7 @@ FORMS: dict[str, tuple[type, ...]] = {
 _SEPARATORS = re.compile(r"[,;()\[\]{}\r\n]|(?<!\S)(?:and|or)(?!\S)", re.IGNORECASE)
 
 
-def answer_text(value: Any, answer_type: str) -> str:
+def answer_text(value: object, answer_type: str) -> str:
     """A gold answer of a type in FORMS as the text that graders read; a text stays as it is.
 
     Raises DataError for another kind of value, a number that is not finite, and an element of a list that a reader
@@ -44,14 +43,14 @@ def answer_text(value: Any, answer_type: str) -> str:
     return _written(value)
 
 
-def without_nulls(value: Any) -> Any:
+def without_nulls(value: object) -> object:
     """A JSON value without the keys whose value is null, which parquet adds to objects."""
     if isinstance(value, dict):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}
     return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
-def _listed(value: list[Any]) -> str:
+def _listed(value: list[object]) -> str:
     mixed = next((item for item in _flat(value) if not item or _SEPARATORS.search(item)), None)
     if mixed is not None:
         raise DataError(
@@ -61,11 +60,11 @@ def _listed(value: list[Any]) -> str:
     return _written(value)
 
 
-def _flat(value: Any) -> list[str]:
+def _flat(value: object) -> list[str]:
     return [text for item in value for text in _flat(item)] if isinstance(value, list) else [fold(_written(value))]
 
 
-def _written(value: Any) -> str:
+def _written(value: object) -> str:
     """`[1, [2.5, red]]`: numbers without exponents, texts without quotes."""
     if isinstance(value, list):
         return f"[{', '.join(map(_written, value))}]"

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
 
 from infimmr_jax.data.markup import last_boxed
 from infimmr_jax.data.question_options import is_letter, option_letter, split_options
@@ -73,7 +72,7 @@ def reasoning_in(text: str) -> str | None:
     return None if opening >= 0 or closing >= 0 or _TAGS.search(text) else text
 
 
-def plain_answer(value: Any, key: str) -> str:
+def plain_answer(value: object, key: str) -> str:
     """Return a gold answer as text: a text (its marked part), a number, or a list of one of them.
 
     Raises DataError, quoting it, for anything else.
@@ -101,12 +100,12 @@ def typed_answer(question: str, answer: str, choices: Sequence[str] = (), answer
     return {"question": question, "answer": answer, "answer_type": kind}
 
 
-def known_type(value: Any) -> str | None:
+def known_type(value: object) -> str | None:
     """Return a column's `answer_type` where it is one of ours."""
     return value if isinstance(value, str) and value in ANSWER_TYPES else None
 
 
-def level_of(value: Any) -> float | None:
+def level_of(value: object) -> float | None:
     """Return a level: a finite number, or the first number of a text ("Level 4"); None where there is none."""
     if isinstance(value, str):
         digits = re.search(r"(?<![\d.])\d{1,9}(?:\.\d{1,9})?(?![\d.]*\d)", value[:40])
@@ -116,19 +115,19 @@ def level_of(value: Any) -> float | None:
     return _float(value)
 
 
-def as_list(value: Any) -> list[Any]:
+def as_list(value: object) -> list[object]:
     """Return a list as it is, nothing as no items, anything else as its only item."""
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def first_text(value: Any) -> str | None:
+def first_text(value: object) -> str | None:
     """Return a text, or the first item of a list where that is one."""
     if isinstance(value, list):
         value = value[0] if value else None
     return value if isinstance(value, str) else None
 
 
-def first_given(record: Record, keys: Sequence[str]) -> tuple[str, Any] | None:
+def first_given(record: Record, keys: Sequence[str]) -> tuple[str, object] | None:
     """Return the first of some columns that holds a value, with its name."""
     return next(((key, record[key]) for key in keys if record.get(key) is not None), None)
 

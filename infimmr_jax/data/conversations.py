@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from infimmr_jax.config import ImageSection
 from infimmr_jax.data.layouts import unexpected
@@ -55,7 +54,7 @@ def read_conversations(
     return kept, rejected
 
 
-def _conversation(row: Any, identity: str, folder: Path, max_images: int, limits: ImageSection) -> Conversation:
+def _conversation(row: object, identity: str, folder: Path, max_images: int, limits: ImageSection) -> Conversation:
     if not isinstance(row, dict):
         said = f": {row}" if isinstance(row, DataError) else ""
         raise DataError(f"the row is not a JSON object{said}")

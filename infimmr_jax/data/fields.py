@@ -9,7 +9,6 @@ import ast
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from infimmr_jax.data.answer_forms import FORMS, answer_text
 from infimmr_jax.data.columns import (
@@ -167,7 +166,7 @@ def _with_context(texts: Sequence[str]) -> str:
     return "".join(earlier) + texts[-1]
 
 
-def _gold_column(record: Record) -> tuple[str, Any] | None:
+def _gold_column(record: Record) -> tuple[str, object] | None:
     """The column with the gold answer: of this name, or inside verl's `reward_model`, or a solution that marks it."""
     given = first_given(record, GOLD_KEYS)
     if given is not None:
@@ -200,7 +199,7 @@ def _gold(record: Record, dialogue: Dialogue | None, kind: str | None) -> tuple[
     return plain_answer(value, key), key
 
 
-def _listed(text: str) -> Any:
+def _listed(text: str) -> object:
     """MMMU writes several accepted answers as the text of a list of texts."""
     try:
         value = ast.literal_eval(text.strip())
@@ -253,22 +252,22 @@ def _own_columns(record: Record, notes: list[str]) -> tuple[Record, Record]:
     return own, foreign
 
 
-def _is_verify(value: Any) -> bool:
+def _is_verify(value: object) -> bool:
     return isinstance(value, dict) and {key for key, item in value.items() if item is not None} <= VERIFY_KEYS
 
 
-def _texts(values: list[Any]) -> int:
+def _texts(values: list[object]) -> int:
     return sum(isinstance(value, str) for value in values)
 
 
-def _is_size(value: Any) -> bool:
+def _is_size(value: object) -> bool:
     sides = value if isinstance(value, list) else []
     return len(sides) == 2 and all(
         isinstance(side, int | float) and not isinstance(side, bool) and 0 < side < math.inf for side in sides
     )
 
 
-_OURS: dict[str, Callable[[Any], bool]] = {
+_OURS: dict[str, Callable[[object], bool]] = {
     "answer_type": lambda value: known_type(value) is not None,
     "level": lambda value: level_of(value) is not None,
     "caption": lambda value: isinstance(value, str) or (isinstance(value, list) and len(value) == 1 == _texts(value)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from infimmr_jax.data.columns import (
@@ -45,7 +45,7 @@ class Layout:
     unique_ids: bool = False
 
 
-def layout_rows(layout: Layout, path: Path) -> Rows:
+def layout_rows(layout: Layout, path: Path) -> Iterator[tuple[int, Record | DataError]]:
     """Yield row number and row of the common layout for every question; one that can not be read is a DataError.
 
     Whatever a record makes a reader raise becomes the DataError of this record.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from infimmr_jax.data.records import DataError
 from infimmr_jax.data.rows import MAX_TEXT, quoted
@@ -58,7 +57,7 @@ def split_options(question: str) -> tuple[str, tuple[str, ...]]:
     return question, ()
 
 
-def read_options(value: Any) -> tuple[str, ...]:
+def read_options(value: object) -> tuple[str, ...]:
     """Return the texts of a column of options: a list, a list written as text, letters with texts, or objects of both.
 
     Labels "A. ", "(A) " are taken off where every option has its own. Raises DataError, quoting it, for what is none of
@@ -83,7 +82,7 @@ def read_options(value: Any) -> tuple[str, ...]:
     return tuple(options)
 
 
-def letter_columns(record: dict[str, Any]) -> tuple[str, ...]:
+def letter_columns(record: Mapping[str, object]) -> tuple[str, ...]:
     """Return the options of a table that has a column a letter (A, B, C, ..); none where it has no A and B."""
     columns = [record.get(letter) for letter in CHOICE_LETTERS]
     given = ["" if item is None or item != item else _option(item).strip() for item in columns]  # NaN is not itself
@@ -95,7 +94,7 @@ def letter_columns(record: dict[str, Any]) -> tuple[str, ...]:
     return tuple(given[: len(used)])
 
 
-def option_letter(answer: Any, options: Sequence[str]) -> tuple[str, bool]:
+def option_letter(answer: object, options: Sequence[str]) -> tuple[str, bool]:
     """Return the letter of the option that an answer names, and whether it named it by its place, counted from 0.
 
     An answer is a letter (`B`, `(b)`, `B.`, `Option B`), a letter with its option's text (`B. 20`), the text alone, or
@@ -144,7 +143,7 @@ def _folded(text: str) -> str:
     return " ".join(text.casefold().split()).rstrip(".")
 
 
-def _literal(text: str) -> Any:
+def _literal(text: str) -> object:
     """The list or object that a text writes in JSON or Python; the text itself where it writes none."""
     if len(text) > MAX_TEXT or text.strip()[:1] not in ("[", "{"):
         return text
@@ -155,7 +154,7 @@ def _literal(text: str) -> Any:
         raise DataError(f"the options {quoted(text)} can not be read as a list: {type(error).__name__}") from error
 
 
-def _of_mapping(value: dict[Any, Any]) -> Any:
+def _of_mapping(value: dict[object, object]) -> object:
     texts, labels = value.get("text"), value.get("label")
     if isinstance(texts, list) and isinstance(labels, list) and len(texts) == len(labels) and len(value) == 2:
         return [{"label": label, "text": text} for label, text in zip(labels, texts, strict=True)]
@@ -165,7 +164,7 @@ def _of_mapping(value: dict[Any, Any]) -> Any:
     return [item for _, item in sorted(value.items(), key=lambda pair: str(pair[0]).strip().upper())]
 
 
-def _of_object(item: dict[Any, Any], place: int) -> Any:
+def _of_object(item: dict[object, object], place: int) -> object:
     given = {key: value for key, value in item.items() if value is not None}
     texts, letters = [k for k in given if k in _TEXT_KEYS], [k for k in given if k in _LETTER_KEYS]
     if len(texts) != 1 or len(letters) > 1 or len(given) != len(texts) + len(letters):
@@ -176,7 +175,7 @@ def _of_object(item: dict[Any, Any], place: int) -> Any:
     return given[texts[0]]
 
 
-def _option(item: Any) -> str:
+def _option(item: object) -> str:
     if isinstance(item, bool) or not isinstance(item, str | int | float):
         raise DataError(f"the option {quoted(item)} is not a text")
     return str(item)

@@ -16,7 +16,7 @@ from infimmr_jax.data.records import DataError
 from infimmr_jax.data.roots import open_below, open_resolved
 
 Record = dict[str, Any]
-Rows = Iterator[tuple[int, Any | DataError]]
+Rows = Iterator[tuple[int, Any]]
 
 
 def raw_records(path: Path) -> Rows:
@@ -49,7 +49,7 @@ def folder_records(folder: Path, file_name: str) -> Rows:
         yield number, {**record, "_file": name} if isinstance(record, dict) else record
 
 
-def decode_below(folder: Path, name: str) -> Any:
+def decode_below(folder: Path, name: str) -> object:
     """Decode a JSON file below a folder; every DataError names it."""
     try:
         with open_below(folder, name, "file") as file:
@@ -116,7 +116,7 @@ def _parquet_rows(path: Path, file: BinaryIO) -> Rows:
                 yield next(numbers), record
 
 
-def _batches(file: BinaryIO) -> Iterator[list[Any]]:
+def _batches(file: BinaryIO) -> Iterator[list[object]]:
     with pyarrow.parquet.ParquetFile(file) as table:
         # Small batches: a row may carry several megabytes of pictures.
         for batch in table.iter_batches(batch_size=64):

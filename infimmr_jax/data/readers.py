@@ -7,7 +7,6 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from infimmr_jax.config import DataSection, SourceSection
 from infimmr_jax.data.annotation import Annotated, annotated, read_captions, read_pass_rates
@@ -222,7 +221,7 @@ def _annotations(source: SourceSection, data: DataSection) -> tuple[dict[str, st
     return captions, rates
 
 
-def _identity(row: Any) -> str | None:
+def _identity(row: object) -> str | None:
     value = row.get("id") if isinstance(row, dict) else None
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None

@@ -16,7 +16,8 @@ class Problem:
     """One verifiable problem.
 
     `question` may hold `<image>` marks, one an image, in order; without marks the images come before the text.
-    `images` are absolute paths, free of symbolic links, of files that were already checked, or encoded PNG/JPEG bytes (synthetic problems).
+    `images` are absolute paths, free of symbolic links, of files that were already checked, or encoded PNG/JPEG bytes
+    (synthetic problems).
     `answer` is always a string: the letter for `choice`, LaTeX or a plain number for `math`, literal text for `string`;
     the forms of the other types are in docs/data.md, "Answers". Coordinates refer to an image of `extra["image_size"]`
     ([width, height]), which the readers fill in from the image file where the row does not say.

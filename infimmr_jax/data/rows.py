@@ -7,7 +7,7 @@ import functools
 import json
 import math
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 from infimmr_jax.config import ImageSection
 from infimmr_jax.data.answer_forms import FORMS, answer_text
@@ -22,7 +22,7 @@ MAX_SIDE = 1e9  # of a picture that coordinates refer to
 KNOWN_KEYS = frozenset(field.name for field in dataclasses.fields(Problem)) - {"row"}
 
 
-def problem_from_row(row: Any, folder: Path, modality: Modality, max_images: int, limits: ImageSection) -> Problem:
+def problem_from_row(row: object, folder: Path, modality: Modality, max_images: int, limits: ImageSection) -> Problem:
     """Check one decoded row of the common layout and return its Problem; image paths become absolute.
 
     `folder` is the directory that image paths are relative to and that they may not leave; an image may also be its
@@ -66,7 +66,7 @@ def problem_from_row(row: Any, folder: Path, modality: Modality, max_images: int
     )
 
 
-def quoted(value: Any) -> str:
+def quoted(value: object) -> str:
     """Return a value as it stands in a row, at most 60 characters of it."""
     try:
         text = repr(value)
@@ -75,7 +75,7 @@ def quoted(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}.."
 
 
-def _identity(value: Any) -> str:
+def _identity(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise DataError(f"`id` is {quoted(value)}; it must be a text or a whole number" if value else "`id` is missing")
     text = _text({"id": str(value)}, "id", required=True)
@@ -84,7 +84,7 @@ def _identity(value: Any) -> str:
     return text
 
 
-def _check_extra(extra: dict[str, Any]) -> None:
+def _check_extra(extra: dict[str, object]) -> None:
     """Refuse keys and values that could not be written to a transcript."""
     try:
         json.dumps(extra, ensure_ascii=False, default=_plain).encode()
@@ -94,36 +94,38 @@ def _check_extra(extra: dict[str, Any]) -> None:
         raise DataError(f"the other keys can not be written as JSON: {error}") from error
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)
 
 
-def _check_size(size: Any, key: str) -> None:
-    fits = isinstance(size, list) and len(size) == 2 and not any(isinstance(side, bool) for side in size)
-    if not fits or not all(isinstance(side, int | float) and 0 < side < MAX_SIDE for side in size):
+def _check_size(size: object, key: str) -> None:
+    sides = size if isinstance(size, list) and len(size) == 2 else []
+    numbers = [side for side in sides if isinstance(side, int | float) and not isinstance(side, bool)]
+    if len(numbers) != 2 or not all(0 < side < MAX_SIDE for side in numbers):
         raise DataError(f"`{key}` is {quoted(size)}; it must be [width, height], two positive numbers")
 
 
-def _located(row: dict[str, Any], images: tuple[str | bytes, ...], limits: ImageSection) -> dict[str, Any]:
+def _located(row: dict[str, object], images: tuple[str | bytes, ...], limits: ImageSection) -> dict[str, object]:
     """`image_size`, which the gold coordinates refer to: the row's own, else the size of the image file."""
     if row.get("seen_size") is not None:
         _check_size(row["seen_size"], "seen_size")
-    number: Any = row.get("answer_image")
+    number = row.get("answer_image")
     if number is None and len(images) == 1:
         number = 1
-    if images and (isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= len(images)):
+    place = number if isinstance(number, int) and not isinstance(number, bool) else 0
+    if images and not 1 <= place <= len(images):
         raise DataError(
             f"`answer_image` is {quoted(number)}; it must be the number (1 to {len(images)}) of the image that the "
             "coordinates of the answer refer to"
         )
     size = row.get("image_size")
     if size is None:
-        return {"image_size": list(image_size(images[number - 1], limits))} if images else {}
+        return {"image_size": list(image_size(images[place - 1], limits))} if images else {}
     _check_size(size, "image_size")
     return {"image_size": size}
 
 
-def _text(row: dict[str, Any], key: str, required: bool = False) -> str:
+def _text(row: dict[str, object], key: str, required: bool = False) -> str:
     value = row.get(key)
     if value is None and not required:
         return ""
@@ -141,7 +143,7 @@ def _text(row: dict[str, Any], key: str, required: bool = False) -> str:
     return value
 
 
-def _texts(row: dict[str, Any], key: str) -> tuple[str, ...]:
+def _texts(row: dict[str, object], key: str) -> tuple[str, ...]:
     value = row.get(key)
     if value is None:
         return ()
@@ -150,7 +152,7 @@ def _texts(row: dict[str, Any], key: str) -> tuple[str, ...]:
     return tuple(_text({key: item}, key, required=True) for item in value)
 
 
-def _pictures(row: dict[str, Any]) -> tuple[str | bytes, ...]:
+def _pictures(row: dict[str, object]) -> tuple[str | bytes, ...]:
     value = row.get("images")
     if value is None:
         return ()
@@ -159,7 +161,7 @@ def _pictures(row: dict[str, Any]) -> tuple[str | bytes, ...]:
     return tuple(x if isinstance(x, bytes) else _text({"images": x}, "images", required=True) for x in value)
 
 
-def _level(value: Any) -> float | None:
+def _level(value: object) -> float | None:
     if value is None:
         return None
     try:

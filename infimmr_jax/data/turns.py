@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any, Literal
+from typing import Literal
 
 from infimmr_jax.data.pictures import decode_url
 from infimmr_jax.data.raw_records import Record, decode_json
@@ -76,7 +76,10 @@ def read_dialogue(record: Record) -> tuple[Dialogue | None, frozenset[str]]:
     if len(columns) > 1 and columns != ["messages", "prompt"]:
         raise DataError(f"the row has turns in {' and '.join(columns)}; one of them must go")
     if columns:
-        turns = list(_decoded(record[columns[0]], columns[0]))
+        decoded = _decoded(record[columns[0]], columns[0])
+        if not isinstance(decoded, list):
+            raise DataError(f"`{columns[0]}` is {quoted(decoded)}, not a list of turns")
+        turns = list(decoded)
         if columns[0] == "prompt" and record.get("completion"):
             ends = _decoded(record["completion"], "completion")
             turns += ends if isinstance(ends, list) else [{"role": "assistant", "content": ends}]
@@ -109,7 +112,7 @@ def read_dialogue(record: Record) -> tuple[Dialogue | None, frozenset[str]]:
     return dialogue, frozenset(columns)
 
 
-def read_picture(item: Any) -> str | bytes:
+def read_picture(item: object) -> str | bytes:
     """Return the path or the encoded bytes of a picture: a path, a `data:` address, or an object with either.
 
     Raises DataError for anything else, also for an address on the web: pictures are not fetched.
@@ -128,30 +131,28 @@ def read_picture(item: Any) -> str | bytes:
     return decode_url(item) if isinstance(item, str) and item else _refuse_picture(item)
 
 
-def _refuse_picture(item: Any) -> str | bytes:
+def _refuse_picture(item: object) -> str | bytes:
     raise DataError(f"the picture {quoted(item)} is neither a path nor encoded bytes")
 
 
-def _is_list(value: Any, key: str) -> bool:
+def _is_list(value: object, key: str) -> bool:
     """Whether a column holds turns: a list, or JSON text (which `message` and `prompt` need not be)."""
     if isinstance(value, str):
         return key not in ("message", "prompt") or value.lstrip()[:2] in ("[{", "[ ", "[\n")
     return isinstance(value, list)
 
 
-def _decoded(value: Any, key: str) -> Any:
+def _decoded(value: object, key: str) -> object:
     if not isinstance(value, str) or key == "completion":
         return value
     try:
         value = decode_json(value.encode("utf-8", "surrogatepass"))
     except DataError as error:
         raise DataError(f"`{key}` is a text, but {error}") from error
-    if not isinstance(value, list):
-        raise DataError(f"`{key}` is {quoted(value)}, not a list of turns")
     return value
 
 
-def _history(value: Any) -> list[Any]:
+def _history(value: object) -> list[object]:
     """LLaMA-Factory's and ms-swift's earlier turns: pairs of what was asked and answered."""
     if not value:
         return []
@@ -161,10 +162,10 @@ def _history(value: Any) -> list[Any]:
     return [{"role": role, "content": text} for pair in value for role, text in zip(roles, pair, strict=True)]
 
 
-def _turn(message: Any, where: str) -> tuple[Turn, list[str | bytes]]:
+def _turn(message: object, where: str) -> tuple[Turn, list[str | bytes]]:
     said = message.get("role", message.get("from")) if isinstance(message, dict) else None
     role = ROLES.get(said) if isinstance(said, str) else None
-    if role is None:
+    if role is None or not isinstance(message, dict):
         raise DataError(f"{where} is not an object whose `role` is one of {', '.join(ROLES)}: {quoted(message)}")
     more = [key for key, value in message.items() if key not in _TURN_KEYS and value not in (None, [], "", {})]
     if more:
@@ -194,7 +195,7 @@ def _turn(message: Any, where: str) -> tuple[Turn, list[str | bytes]]:
     return Turn(role, content), pictures
 
 
-def _part(part: Any, where: str) -> tuple[str, list[str | bytes] | None]:
+def _part(part: object, where: str) -> tuple[str, list[str | bytes] | None]:
     """The text of a part of a message, and its picture: None for a text, none where a column of the row has it."""
     if isinstance(part, str):
         return part, None
