@@ -33,7 +33,6 @@ class Rejected:
     row: int
     id: str | None
     reason: str
-    counts_from_one: bool = dataclasses.field(default=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # Reports and terminals take no half of a surrogate pair, and files may hold ids and values of any length.
@@ -43,6 +42,10 @@ class Rejected:
 
     def __str__(self) -> str:
         return f"{self.source}, row {self.row}{f' ({self.id})' if self.id else ''}: {self.reason}"
+
+
+class _CountsFromOne(Rejected):
+    """A row that shows its file to count options from 1."""
 
 
 def source_name(source: SourceSection) -> str:
@@ -116,7 +119,7 @@ def _without_guessed_places(kept: list[_Row], rejected: list[Rejected], name: st
 
     Such a file counts from 1, and the places, read from 0, are wrong.
     """
-    first = next((row for row in rejected if row.counts_from_one), None)
+    first = next((row for row in rejected if isinstance(row, _CountsFromOne)), None)
     guessed = [row for row in kept if row.by_place] if first is not None else []
     if not guessed or first is None:
         return kept, []
@@ -182,8 +185,10 @@ def _rows(source: SourceSection, modality: Modality, data: DataSection) -> Itera
             problem = annotated(dataclasses.replace(problem, row=number), {}, rates)
             notes = [*notes, *(["the answer is the place of an option, counted from 0"] if by_place else [])]
             yield _Row(number, problem, tuple(notes), by_place)
+        except CountedFromOneError as error:
+            yield _CountsFromOne(source_name(source), number, identity, str(error))
         except DataError as error:
-            yield Rejected(source_name(source), number, identity, str(error), isinstance(error, CountedFromOneError))
+            yield Rejected(source_name(source), number, identity, str(error))
         except Exception as error:
             yield Rejected(source_name(source), number, identity, str(unexpected(error)))
 

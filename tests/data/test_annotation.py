@@ -96,3 +96,20 @@ def test_a_pass_rate_outside_its_range_is_an_error(tmp_path, value):
     path.write_text(json.dumps({"id": "a", "pass_rate": value}) + "\n")
     with pytest.raises(DataError, match="not a number from 0 to 1"):
         read_pass_rates(path)
+
+
+def test_one_row_that_makes_a_filter_or_the_check_fail_is_rejected_alone(tmp_path):
+    rows = [{"id": p.id, "question": "?", "answer": "1", "answer_type": "math", "pass_rate": 0.5} for p in made(4)]
+    rows[1]["pass_rate"] = "half"
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def check(problem, modality):
+        return {}[problem.id] if problem.row == 3 else None
+
+    source, filters = SourceSection(reader="jsonl", path="t.jsonl"), FilterSection(max_pass_rate=0.9)
+    options = {"phase": "p", "filters": filters, "check": check, "golds": GoldCheck()}
+    kept, report = select_problems(source, "text", DataSection(root=tmp_path), **options)
+    assert [problem.row for problem in kept] == [1, 4]
+    assert [loss.row for loss in report.rejected] == [2, 3]
+    assert "can not be read (TypeError" in report.rejected[0].reason
+    assert "can not be read (KeyError" in report.rejected[1].reason
