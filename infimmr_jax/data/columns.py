@@ -11,7 +11,7 @@ from infimmr_jax.data.markup import last_boxed
 from infimmr_jax.data.question_options import is_letter, option_letter, split_options
 from infimmr_jax.data.raw_records import Record
 from infimmr_jax.data.records import DataError
-from infimmr_jax.data.rows import MAX_TEXT, quoted
+from infimmr_jax.data.rows import MAX_TEXT, describe_keys, quoted
 from infimmr_jax.names import ANSWER_TYPES
 
 # Keys of a converted row that its reader takes out again: what to say about it, and whether its answer was a place.
@@ -132,12 +132,6 @@ def first_given(record: Record, keys: Sequence[str]) -> tuple[str, object] | Non
     return next(((key, record[key]) for key in keys if record.get(key) is not None), None)
 
 
-def describe_keys(record: Record) -> str:
-    """Return the columns of a row that hold something, and of which kind, for a message."""
-    kinds = [f"{str(key)[:30]} ({type(value).__name__})" for key, value in record.items() if value is not None]
-    return ", ".join(kinds[:12]) + (f" and {len(kinds) - 12} more" if len(kinds) > 12 else "") if kinds else "no values"
-
-
 def _float(value: float) -> float:
     try:
         return float(value)
@@ -151,7 +145,6 @@ __all__ = [
     "after_thinking",
     "as_list",
     "check_length",
-    "describe_keys",
     "first_given",
     "first_text",
     "gold_in",

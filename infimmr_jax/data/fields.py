@@ -15,7 +15,6 @@ from infimmr_jax.data.columns import (
     NOTES,
     after_thinking,
     check_length,
-    describe_keys,
     first_given,
     first_text,
     gold_in,
@@ -28,7 +27,7 @@ from infimmr_jax.data.columns import (
 from infimmr_jax.data.question_options import letter_columns, read_options
 from infimmr_jax.data.raw_records import Record
 from infimmr_jax.data.records import DataError
-from infimmr_jax.data.rows import quoted
+from infimmr_jax.data.rows import describe_keys, quoted
 from infimmr_jax.data.turns import IMAGE_MARK, Dialogue, read_dialogue, row_pictures
 
 QUESTION_KEYS = ("question", "problem", "query", "prompt", "instruction")

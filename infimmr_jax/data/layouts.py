@@ -11,7 +11,6 @@ from infimmr_jax.data.columns import (
     NOTES,
     as_list,
     check_length,
-    describe_keys,
     first_given,
     first_text,
     gold_in,
@@ -25,7 +24,7 @@ from infimmr_jax.data.geometry_captions import describe_diagram
 from infimmr_jax.data.raw_records import Record, Rows, decode_below, folder_records, raw_records
 from infimmr_jax.data.records import DataError
 from infimmr_jax.data.roots import is_below
-from infimmr_jax.data.rows import quoted
+from infimmr_jax.data.rows import describe_keys, quoted
 from infimmr_jax.data.turns import read_picture
 from infimmr_jax.names import CHOICE_LETTERS
 

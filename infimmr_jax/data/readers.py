@@ -207,12 +207,17 @@ def _read_converted(source: SourceSection, modality: Modality, data: DataSection
     problems: Sequence[Problem] = Annotated(stored, *_annotations(source, data))
     kept: list[int] = []
     rejected: list[Rejected] = []
-    for index, problem in enumerate(problems):
-        complaint = wrong_modality(problem, modality, data.max_images)
-        if not complaint and problem.answer_type in FORMS:
-            complaint = golds([problem])[0] or ""
+    for index in range(len(problems)):
+        identity: str | None = None
+        try:
+            problem = problems[index]
+            identity, complaint = problem.id, wrong_modality(problem, modality, data.max_images)
+            if not complaint and problem.answer_type in FORMS:
+                complaint = golds([problem])[0] or ""
+        except Exception as error:
+            complaint = str(unexpected(error))
         if complaint:
-            rejected.append(Rejected(source_name(source), index + 1, problem.id, complaint))
+            rejected.append(Rejected(source_name(source), index + 1, identity, complaint))
         else:
             kept.append(index)
         if len(kept) == source.size:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast, get_args
 
@@ -34,7 +35,7 @@ def problem_from_row(row: object, folder: Path, modality: Modality, max_images: 
         raise ValueError(f"there is no modality {modality!r}; known: {', '.join(get_args(Modality))}")
     if not isinstance(row, dict):
         raise DataError(f"the row is a {type(row).__name__}, not an object with keys")
-    identity = _identity(row.get("id"))
+    identity = _identity(row)
     question = _text(row, "question", required=True)
     answer_type = row.get("answer_type")
     if not isinstance(answer_type, str) or answer_type not in ANSWER_TYPES:
@@ -75,9 +76,18 @@ def quoted(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}.."
 
 
-def _identity(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise DataError(f"`id` is {quoted(value)}; it must be a text or a whole number" if value else "`id` is missing")
+def describe_keys(record: Mapping[str, object]) -> str:
+    """Return the columns of a row that hold something, and of which kind, for a message."""
+    kinds = [f"{str(key)[:30]} ({type(value).__name__})" for key, value in record.items() if value is not None]
+    return ", ".join(kinds[:12]) + (f" and {len(kinds) - 12} more" if len(kinds) > 12 else "") if kinds else "no values"
+
+
+def _identity(row: Mapping[str, object]) -> str:
+    value = row.get("id")
+    if value is None or value == "":
+        raise DataError(f"`id` is missing; the row has {describe_keys(row)}")
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise DataError(f"`id` is {quoted(value)}; it must be a text or a whole number")
     text = _text({"id": str(value)}, "id", required=True)
     if len(text) > MAX_ID:
         raise DataError(f"`id` has {len(text):,} characters; the limit is {MAX_ID}")
@@ -130,8 +140,9 @@ def _text(row: dict[str, object], key: str, required: bool = False) -> str:
     if value is None and not required:
         return ""
     if not isinstance(value, str):
-        missing = key not in row or value is None
-        raise DataError(f"`{key}` is missing" if missing else f"`{key}` is a {type(value).__name__}, not a text")
+        if value is None:
+            raise DataError(f"`{key}` is missing; the row has {describe_keys(row)}")
+        raise DataError(f"`{key}` is a {type(value).__name__} ({quoted(value)}), not a text")
     if required and not value.strip():
         raise DataError(f"`{key}` is empty")
     if len(value) > MAX_TEXT:
@@ -148,7 +159,7 @@ def _texts(row: dict[str, object], key: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list):
-        raise DataError(f"`{key}` is a {type(value).__name__}, not a list of texts")
+        raise DataError(f"`{key}` is a {type(value).__name__} ({quoted(value)}), not a list of texts")
     return tuple(_text({key: item}, key, required=True) for item in value)
 
 
@@ -157,7 +168,7 @@ def _pictures(row: dict[str, object]) -> tuple[str | bytes, ...]:
     if value is None:
         return ()
     if not isinstance(value, list):
-        raise DataError(f"`images` is a {type(value).__name__}, not a list of paths")
+        raise DataError(f"`images` is a {type(value).__name__} ({quoted(value)}), not a list of paths")
     return tuple(x if isinstance(x, bytes) else _text({"images": x}, "images", required=True) for x in value)
 
 

@@ -97,7 +97,11 @@ class TfdsSource(Sequence[Problem]):
             raise DataError(f"{directory} holds no dataset_info.json: it is not the directory of a TFDS version")
         for file in directory.iterdir():  # TFDS opens them by name
             resolve_below(directory, file.name, "file")
-        builder = tfds.builder_from_directory(directory)
+        try:
+            builder = tfds.builder_from_directory(directory)
+        except Exception as error:  # of a damaged directory, whatever TFDS and protobuf raise
+            said = f"{type(error).__name__}: {str(error)[:200]}"
+            raise DataError(f"{directory} can not be read as a TFDS directory: {said}") from error
         if split not in builder.info.splits:
             raise DataError(f"{directory} has no split {split!r}; it has {', '.join(builder.info.splits)}")
         if set(builder.info.features) != set(FEATURES):

@@ -121,3 +121,17 @@ assert TfdsSource(write_tfds({{"train": lambda: made}}, Path({str(tmp_path)!r}),
 assert "tensorflow" not in sys.modules
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_damaged_directory_is_one_sentence(tmp_path):
+    directory = write_tfds({"train": lambda: [BARE]}, tmp_path, "one")
+    info = (directory / "dataset_info.json").read_text()
+    for content in (info[: len(info) // 2], "[]", "\x00"):
+        (directory / "dataset_info.json").write_text(content)
+        with pytest.raises(DataError, match="can not be read as a TFDS directory"):
+            TfdsSource(directory, "train")
+    (directory / "dataset_info.json").unlink()
+    (tmp_path / "elsewhere.json").write_text(info)
+    (directory / "dataset_info.json").symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(DataError, match="leads outside"):
+        TfdsSource(directory, "train")
