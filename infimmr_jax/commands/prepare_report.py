@@ -125,9 +125,9 @@ def _listed(title: str, lines: Sequence[str]) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """At most 100 characters of a text, on one line."""
+    """A text on one line, in quotes; of a long one both ends: what is asked often stands at the end."""
     text = " ".join(text.split())
-    return f'"{text if len(text) <= 100 else text[:97] + "..."}"'
+    return f'"{text if len(text) <= 120 else f"{text[:60]} .. {text[-56:]}"}"'
 
 
 def _cell(text: str) -> str:
