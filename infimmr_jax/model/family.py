@@ -20,7 +20,7 @@ from infimmr_jax.config import ConfigError
 from infimmr_jax.model import decoder, vision
 from infimmr_jax.model.config import ModelConfig, TokenIds, config_from_hf, read_tree, to_hf_config, vision_layout
 from infimmr_jax.model.hf_table import TABLE, HubTensor, Layout, hub_tensors
-from infimmr_jax.model.options import ModelOptions
+from infimmr_jax.model.options import PLAIN, ModelOptions
 from infimmr_jax.model.presets import PRESETS
 from infimmr_jax.model.trunk import BranchStart, LayerCache, LayerTrunk, Params, Trunk
 from infimmr_jax.parallel.sequence import lay
@@ -63,7 +63,7 @@ class Model:
     """One model without its numbers: architecture, how it is computed, and the family that it belongs to."""
 
     config: ModelConfig
-    options: ModelOptions = ModelOptions()
+    options: ModelOptions = PLAIN
     model_type: str = "qwen2_5_vl"
 
     @property
@@ -191,7 +191,7 @@ class Model:
         return jnp.einsum("...e,ev->...v", hidden, kernel, preferred_element_type=jnp.float32)
 
 
-def read_model(directory: Path, options: ModelOptions = ModelOptions()) -> Model:  # noqa: B008 - frozen
+def read_model(directory: Path, options: ModelOptions = PLAIN) -> Model:
     """Read the architecture of a Hugging Face directory from its config.json, of whichever family it is.
 
     Raises ConfigError when there is none, or when its `model_type` is not in FAMILIES.
@@ -208,7 +208,7 @@ def read_model(directory: Path, options: ModelOptions = ModelOptions()) -> Model
     return Model(FAMILIES[model_type].read(tree, path), options, model_type)
 
 
-def preset_model(name: str, options: ModelOptions = ModelOptions()) -> Model:  # noqa: B008 - frozen
+def preset_model(name: str, options: ModelOptions = PLAIN) -> Model:
     """The model of a published size; raises ConfigError, naming all, when there is none of that name."""
     for model_type, family in FAMILIES.items():
         if name in family.presets:

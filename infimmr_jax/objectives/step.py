@@ -128,7 +128,7 @@ def grpo_update(
     on policy: its ratio is 1 and needs no second forward; for the others the old log-probs are those the sampler
     recorded, or with `importance` those of one forward before the first step: the sampler's are what it corrects for.
     Advantages are computed once, over the whole batch. Micro-batches, devices and hosts do not change the
-    loss: every one divides by the denominators of the whole step. `executed` is how many rows times steps sampling took,
+    loss: every one divides by the denominators of the whole step. `executed`, rows times steps of sampling, is
     for the metrics. `scheduled` are the coefficients of this step.
     """
     P, G, R = rollouts.tokens.shape
