@@ -195,7 +195,7 @@ def branch_layers(
 def decode_inputs(
     params: Params, config: TextConfig, options: ModelOptions, trunk: Trunk
 ) -> tuple[Params, tuple[LayerTrunk, ...]]:
-    """Split what token loops read by layers: weights ("decoder", and a tuple of "layers"), and the trunk's keys, values.
+    """Split what token loops read by layers: weights ("decoder", and a tuple of "layers"), and the trunk's K and V.
 
     Sliced before a loop begins: inside it, XLA copies every layer's matrices again for every token. On a mesh the
     weights are gathered here, once and in the compute dtype, and not with every token.
