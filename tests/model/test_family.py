@@ -99,8 +99,10 @@ def test_visual_tokens_are_placed_alike_in_prompts_and_in_packed_rows():
 def test_nobody_outside_knows_what_a_model_is_made_of():
     for path in OUTSIDE:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("infimmr_jax.model"):
-                names = {node.module.rsplit(".", 1)[-1], *(alias.name for alias in node.names)}
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                modules = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+                of_model = any(module.startswith("infimmr_jax.model") for module in modules)
+                names = {module.rsplit(".", 1)[-1] for module in modules} if of_model else set()
                 assert not names & set(INSIDE), f"{path}:{node.lineno} imports {sorted(names)}; go through model.family"
 
 
