@@ -14,7 +14,7 @@ import numpy as np
 from infimmr_jax.config import DrawsSection, PhaseSection
 from infimmr_jax.data.curriculum import StepBatch
 from infimmr_jax.data.records import Problem
-from infimmr_jax.model.qwen2_5_vl import Params
+from infimmr_jax.model.trunk import Params
 from infimmr_jax.objectives.step import Rewards
 from infimmr_jax.parallel.hosts import host_rows, largest_over_hosts, leaders_rows, sum_over_hosts
 from infimmr_jax.preprocess.prompts import all_as_seen
