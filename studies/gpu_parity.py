@@ -34,21 +34,19 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from infimmr_jax.bench.counts import head_weights, prefill_flops
 from infimmr_jax.bench.timing import Timer, machine
 from infimmr_jax.bench.work import Size, Work, load_work
-from infimmr_jax.model import qwen2_5_vl as model
-from infimmr_jax.model.config import to_hf_config
-from infimmr_jax.model.hf_table import hub_tensors, leaf_paths, transformers_name
+from infimmr_jax.model.hf_table import leaf_paths, transformers_name
 
 
 def torch_twin(work: Work, device: torch.device, attention: str) -> Qwen2_5_VLForConditionalGeneration:
     """The torch model with our weights, in float32 on `device`; tensors go over one at a time."""
-    config = Qwen2_5_VLConfig.from_dict(to_hf_config(work.config))
+    config = Qwen2_5_VLConfig.from_dict(work.model.hf_config())
     config._attn_implementation = attention
     with device:
         twin = Qwen2_5_VLForConditionalGeneration(config).eval()
     leaves = dict(leaf_paths(work.params))
     own = dict(twin.named_parameters())
     with torch.no_grad():
-        for tensor in hub_tensors(work.config):
+        for tensor in work.model.tensors():
             leaf = leaves[tensor.path] if tensor.layer is None else leaves[tensor.path][tensor.layer]
             value = tensor.write(np.asarray(leaf.astype(jnp.float32)))
             own.pop(transformers_name(tensor.name)).copy_(torch.from_numpy(np.array(value)))
@@ -59,7 +57,7 @@ def torch_twin(work: Work, device: torch.device, attention: str) -> Qwen2_5_VLFo
 
 def torch_inputs(work: Work, device: torch.device) -> dict[str, torch.Tensor]:
     """The prompts without their last token (ours predicts that one in the branches); all have one length."""
-    layout = work.config.tokens
+    layout = work.model.tokens
     ids = np.stack([prompt.tokens[:-1] for prompt in work.prompts]).astype(np.int64)
     inputs = {
         "input_ids": ids,
@@ -111,10 +109,10 @@ def study(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def forward(params: Any, batch: Any) -> jax.Array:
-        return model.logits(params, work.config, model.prompt_hidden(params, work.config, work.options, batch)[0])
+        return work.model.logits(params, work.model.prompt_hidden(params, batch)[0])
 
     def prefill(params: Any, batch: Any) -> Any:
-        return model.trunk_forward(params, work.config, work.options, batch)
+        return work.model.trunk(params, batch)
 
     length = len(work.prompts[0].tokens) - 1
     if any(len(prompt.tokens) != length + 1 for prompt in work.prompts):
@@ -127,8 +125,8 @@ def study(
     theirs = torch_forward(twin, inputs)
 
     tokens = size.prompts * length
-    patches, windows = work.batch.patches.shape[2], work.batch.patches.shape[2] // work.config.vision.window_patches
-    flops = prefill_flops(work.config, size, patches, windows)
+    patches, windows = work.batch.patches.shape[2], work.batch.patches.shape[2] // work.model.layout.window_patches
+    flops = prefill_flops(work.model.config, size, patches, windows)
     timer = Timer(repeats)
     program = timer.compile(prefill, work.params, work.batch)
     timer.time("prefill", lambda: program(work.params, work.batch), program, flops)
@@ -140,7 +138,7 @@ def study(
             twin(**inputs, logits_to_keep=1)
 
     # Their forward also makes the last token's logits: counted for them.
-    torch_flops = flops + 2.0 * head_weights(work.config) * size.prompts
+    torch_flops = flops + 2.0 * head_weights(work.model.config) * size.prompts
     torch_seconds = seconds_of(torch_prefill, device, repeats)
     peak = None if peak_tflops is None else peak_tflops * 1e12
 
@@ -152,7 +150,7 @@ def study(
         "machine": machine() | {"torch": torch.__version__, "torch_device": str(device)},
         "shape": shape,
         "dtype": dtype,
-        "attention": {"ours": work.options.attention, "torch": attention},
+        "attention": {"ours": work.model.options.attention, "torch": attention},
         "prompts": size.prompts,
         "prompt_tokens": length,
         "patches": patches,

@@ -16,25 +16,23 @@ from jaxtyping import Float
 
 from infimmr_jax.bench.work import Size, Work, load_work
 from infimmr_jax.config import GrpoSection
-from infimmr_jax.model.decoder import head_kernel
 from infimmr_jax.model.logprobs import token_logprobs
-from infimmr_jax.model.qwen2_5_vl import branch_forward, trunk_forward
 from infimmr_jax.rollout.sampler import sample
 from infimmr_jax.rollout.state import SampleSettings
 
 
 def differences(work: Work) -> Float[np.ndarray, "N"]:
     """Sampled against recomputed log-probs of all tokens."""
-    size, config, options, allowed = work.size, work.config, work.options, jnp.asarray(work.allowed)
+    size, model, allowed = work.size, work.model, jnp.asarray(work.allowed)
     settings = SampleSettings(size.group, size.new_tokens)
-    chunk = GrpoSection().chunk_for(config.text.vocab_size)
+    chunk = GrpoSection().chunk_for(model.vocab_size)
 
     def again(params, batch, tokens):
-        hidden = branch_forward(params, config, options, trunk_forward(params, config, options, batch), tokens)
-        return token_logprobs(hidden, head_kernel(params["decoder"], config.text), tokens, allowed, 1.0, chunk)[0]
+        hidden = model.branch(params, model.trunk(params, batch), tokens)
+        return token_logprobs(hidden, model.head_kernel(params), tokens, allowed, 1.0, chunk)[0]
 
     def sampled(params, batch, key):
-        return sample(params, config, options, settings, batch, allowed, key)
+        return sample(params, model, settings, batch, allowed, key)[0]
 
     rollouts = jax.jit(sampled)(work.params, work.batch, jax.random.key(0))
     return np.abs(np.asarray(jax.jit(again)(work.params, work.batch, rollouts.tokens) - rollouts.logprobs)).ravel()

@@ -21,7 +21,6 @@ import jax
 import numpy as np
 
 from infimmr_jax.bench.work import Size, Work, load_work, lognormal_limits
-from infimmr_jax.model.qwen2_5_vl import trunk_forward
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.verdict import Question
 from infimmr_jax.rollout.sampler import begin_stages, initial_state, run_loop
@@ -34,15 +33,15 @@ LONGEST = 8.0
 
 def stages_of(work: Work, settings: SampleSettings, limits: np.ndarray) -> Callable[[], list[Rollouts]]:
     """A function that gives every token loop to the device at once and returns the rollouts after each."""
-    P, config, options = SIZE.prompts, work.config, work.options
+    P, model = SIZE.prompts, work.model
 
     def begin(params: Any, batch: Any, key: jax.Array) -> tuple:
-        trunk = trunk_forward(params, config, options, batch)
-        weights, stage = begin_stages(params, config, options, settings, trunk, key, limits)
-        return weights, stage, initial_state(config, options, settings, trunk, batch)
+        trunk = model.trunk(params, batch)
+        weights, stage = begin_stages(params, model, settings, trunk, key, limits)
+        return weights, stage, initial_state(model, settings, trunk.start, batch)
 
     def loop(state: Any, stage: Any, weights: Any, number: int) -> Any:
-        given = (state, stage, weights, work.allowed, None, config, options, settings)
+        given = (state, stage, weights, work.allowed, None, model, settings)
         return run_loop(*given, number=number, P=P, end=SIZE.new_tokens)
 
     def end(state: Any, stage: Any, whole: Any, number: int) -> tuple:

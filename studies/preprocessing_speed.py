@@ -45,7 +45,7 @@ def picture(kind: str, side: int, seed: int) -> bytes:
 
 def to_patches(source: bytes, section: ImageSection) -> np.ndarray:
     """What a training worker does with one image."""
-    return patchify(open_image(source, section), plan_grid(*image_size(source, section), section))
+    return patchify(open_image(source, section), plan_grid(*image_size(source, section), section, 14, 2), 14, 2, 2)
 
 
 def measure(files: list[bytes], section: ImageSection, threads: int, seconds: float) -> tuple[float, float]:

@@ -74,7 +74,7 @@ def main() -> None:
     programs, P = Programs(run), phase.prompts_per_step
     settings = programs.phase_settings(phase)
     staged, params = programs.staged(settings), programs.restore_target().params
-    batch = abstract_batch(P, static_shapes(config, run.model), mesh)
+    batch = abstract_batch(P, static_shapes(config, run.model), run.model.layout.patch_width, mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
     print("| program | arguments | temporaries | all |\n|---|---|---|---|")
     with jax.set_mesh(mesh):

@@ -18,9 +18,9 @@ from infimmr_jax.bench import parts
 from infimmr_jax.bench.timing import program_memory
 from infimmr_jax.bench.work import SMALL, Size, Work, bench_tokenizer, exact_prompts, token_ids
 from infimmr_jax.model.config import config_from_shape
+from infimmr_jax.model.family import Model
 from infimmr_jax.model.logprobs import log_distribution
 from infimmr_jax.model.options import ModelOptions
-from infimmr_jax.model.qwen2_5_vl import abstract_params
 from infimmr_jax.objectives import step
 from infimmr_jax.preprocess.batching import collate
 from infimmr_jax.rollout.state import Rollouts
@@ -37,12 +37,11 @@ def unchunked(hidden, kernel, targets, allowed, temperature, chunk):
 def temporaries(chunk: int | None) -> float:
     """MB of temporaries of the update's program."""
     tokenizer = bench_tokenizer(2048)
-    config = config_from_shape(SMALL, 151_936, token_ids(tokenizer))
-    options = ModelOptions(scan=False)
-    prompts = tuple(exact_prompts(SIZE, config, tokenizer))
-    batch = collate(prompts, 1, SIZE.prompt_tokens - 1, prompts[0].image_shape, 4, config.vision.patch_dim)
-    params, allowed = abstract_params(config, options), np.ones(config.text.vocab_size, bool)
-    work = Work(SIZE, params, config, options, tokenizer, prompts, batch, allowed)
+    model = Model(config_from_shape(SMALL, 151_936, token_ids(tokenizer)), ModelOptions(scan=False))
+    prompts = tuple(exact_prompts(SIZE, model, tokenizer))
+    batch = collate(prompts, 1, SIZE.prompt_tokens - 1, prompts[0].image_shape, model.layout)
+    params, allowed = model.abstract_params(), np.ones(model.vocab_size, bool)
+    work = Work(SIZE, params, model, tokenizer, prompts, batch, allowed)
     shape = (1, SIZE.group, SIZE.new_tokens)
     numbers = jnp.zeros(shape, jnp.float32)
     state = jax.eval_shape(lambda params: parts._state(dataclasses.replace(work, params=params)), params)
@@ -52,13 +51,12 @@ def temporaries(chunk: int | None) -> float:
         logprobs=numbers,
         behaviour=numbers,
         finished=jnp.zeros(shape[:2], bool),
-        executed=jnp.asarray(1, jnp.int32),
     )
     rewards = parts._rewards(np.zeros(shape[:2], np.float32))
     update = parts._update(work, parts.Ask(logprob_chunk=chunk or None))
     with mock.patch.object(step, "token_logprobs", unchunked if chunk is None else step.token_logprobs):
-        rest = (allowed, parts.LEARNING_RATE, parts._NOTHING, jax.random.key(0))
-        program = jax.jit(update, donate_argnums=0).lower(state, batch, rollouts, rewards, *rest).compile()
+        rest = (rewards, allowed, parts.LEARNING_RATE, parts._NOTHING, jax.random.key(0))
+        program = jax.jit(update, donate_argnums=0).lower(state, batch, rollouts, jnp.int32(1), *rest).compile()
     found = program_memory(program)
     print({None: "unchunked", 0: "default"}.get(chunk, chunk), found, flush=True)
     return sum(found.values()) - found["results"]  # The state is donated: results take its place.

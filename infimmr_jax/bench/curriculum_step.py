@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from infimmr_jax.bench.counts import token_flops
 from infimmr_jax.bench.timing import ceilings_of, machine, peak_memory
 from infimmr_jax.config import RunConfig, load_config
-from infimmr_jax.model.config import ModelConfig, read_config
+from infimmr_jax.model.config import ModelConfig
+from infimmr_jax.model.family import read_model
 
 # A run that is measured belongs to nobody: it must not touch the checkpoints or curves of one that is not.
 OWN = ("logging.tensorboard=false", "logging.wandb_project=null", "checkpoint.directory=null")
@@ -37,7 +38,7 @@ def bench_curriculum(config: Path, overrides: list[str]) -> dict[str, Any]:
             evaluations = train(settings)
         total = time.perf_counter() - began
         rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-        model = read_config(output / "model")
+        model = read_model(output / "model").config
     # Before the ceilings, which compile and allocate as well.
     compiled = {"count": compilations.count, "seconds": round(compilations.seconds, 2)}
     memory = peak_memory()

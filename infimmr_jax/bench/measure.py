@@ -39,7 +39,7 @@ def bench(
     limits: dict[str, float] = {}
     if ceilings:
         tokens = size.prompts * size.prompt_tokens + size.rows * size.new_tokens
-        limits = ceilings_of(work.config, work.options.compute_dtype, tokens, size.rows)
+        limits = ceilings_of(work.model.config, work.model.options.compute_dtype, tokens, size.rows)
     for measured in timer.parts.values():
         _add_shares(measured, limits)
     return {
@@ -47,7 +47,7 @@ def bench(
         "size": dataclasses.asdict(size),
         "asked": dataclasses.asdict(ask),
         "model": str(model or config or shape),
-        "dtype": work.options.compute_dtype.name,
+        "dtype": work.model.options.compute_dtype.name,
         **found,
         "parts": timer.parts,
         "compile": {"count": timer.compiled, "seconds": round(timer.compile_seconds, 2)},

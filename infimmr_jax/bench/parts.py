@@ -15,7 +15,7 @@ from infimmr_jax.bench import counts
 from infimmr_jax.bench.timing import Timer
 from infimmr_jax.bench.work import Size, Work, batch_of, encode, lognormal_limits, prompt_files
 from infimmr_jax.config import ConfigError, GrpoSection, OptimizerSection
-from infimmr_jax.model.qwen2_5_vl import Params, trunk_forward
+from infimmr_jax.model.trunk import Params
 from infimmr_jax.objectives.advantages import init_estimator_state
 from infimmr_jax.objectives.schedules import Coefficients
 from infimmr_jax.objectives.step import Rewards, UpdateSettings, grpo_update
@@ -25,6 +25,7 @@ from infimmr_jax.rollout.sampler import sample, sample_branches
 from infimmr_jax.rollout.state import Rollouts, SampleSettings
 from infimmr_jax.rollout.vocabulary import response_texts
 
+Sampled = tuple[Rollouts, jax.Array]
 LEARNING_RATE = np.float32(1e-6)
 
 
@@ -62,10 +63,8 @@ def check(size: Size, ask: Ask) -> None:
 
 def prefill(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
     """Vision and prompts, once each."""
-    program = timer.compile(
-        lambda params, batch: trunk_forward(params, work.config, work.options, batch), *_inputs(work)
-    )
-    flops = counts.prefill_flops(work.config, work.size, *_image(work))
+    program = timer.compile(work.model.trunk, *_inputs(work))
+    flops = counts.prefill_flops(work.model.config, work.size, *_image(work))
     timer.time("prefill", lambda: program(*_inputs(work)), program, flops)
     return {"tokens_per_second": _rate(work.size.prompts * work.size.prompt_tokens, timer, "prefill")}
 
@@ -73,20 +72,20 @@ def prefill(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
 def decode(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
     """The token loop over a trunk that is there already."""
     settings, lengths = _settings(work, ask), _lengths(work, ask)
-    trunk = jax.jit(lambda params, batch: trunk_forward(params, work.config, work.options, batch))(*_inputs(work))
+    trunk = jax.jit(work.model.trunk)(*_inputs(work))
 
-    def run(params: Params, trunk: Any, batch: PromptBatch, allowed: Any, limits: Any, key: jax.Array) -> Rollouts:
-        return sample_branches(params, work.config, work.options, settings, trunk, batch, allowed, key, limits)
+    def run(params: Params, trunk: Any, batch: PromptBatch, allowed: Any, limits: Any, key: jax.Array) -> Sampled:
+        return sample_branches(params, work.model, settings, trunk, batch, allowed, key, limits)
 
     args = (work.params, trunk, work.batch, work.allowed, _limits(work, ask), jax.random.key(ask.seed))
     program = timer.compile(run, *args)
-    flops = counts.branch_flops(work.config, work.size, lengths)
-    moved = counts.decode_bytes(work.config, work.size, lengths, _width(work))
-    rollouts = timer.time("decode", lambda: program(*args), program, flops, moved)
+    flops = counts.branch_flops(work.model.config, work.size, lengths)
+    moved = counts.decode_bytes(work.model.config, work.size, lengths, _width(work))
+    rollouts, executed = timer.time("decode", lambda: program(*args), program, flops, moved)
     return {
         "tokens_per_second": _rate(rollouts.mask.sum(), timer, "decode"),
         "milliseconds_per_token": round(1000 * timer.seconds(timer.parts["decode"]) / work.size.new_tokens, 3),
-        **_row_steps(rollouts),
+        **_row_steps(rollouts, executed),
     }
 
 
@@ -94,13 +93,13 @@ def rollout(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
     """Prefill and token loop in one program, with the tokens fetched to the host."""
     program, args = _sampler(work, ask, timer)
 
-    def call() -> Rollouts:
-        rollouts = program(*args)
+    def call() -> Sampled:
+        rollouts, executed = program(*args)
         jax.device_get((rollouts.tokens, rollouts.mask))
-        return rollouts
+        return rollouts, executed
 
-    rollouts = timer.time("rollout", call, program, *_rollout_counts(work, ask))
-    return {"tokens_per_second": _rate(rollouts.mask.sum(), timer, "rollout"), **_row_steps(rollouts)}
+    rollouts, executed = timer.time("rollout", call, program, *_rollout_counts(work, ask))
+    return {"tokens_per_second": _rate(rollouts.mask.sum(), timer, "rollout"), **_row_steps(rollouts, executed)}
 
 
 def update(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
@@ -119,11 +118,11 @@ def update(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
         logprobs=numbers,
         behaviour=numbers,
         finished=jnp.zeros(shape, bool),
-        executed=jnp.asarray(tokens.size, jnp.int32),
     )
+    executed = jnp.asarray(tokens.size, jnp.int32)
     rewards = _rewards(rng.random(shape).astype(np.float32))
     state = _state(work)
-    args = (state, batch, rollouts, rewards, work.allowed, LEARNING_RATE, _NOTHING, jax.random.key(0))
+    args = (state, batch, rollouts, executed, rewards, work.allowed, LEARNING_RATE, _NOTHING, jax.random.key(0))
     program = timer.compile(_update(work, ask), *args, donate=(0,))
 
     def call() -> Any:
@@ -131,7 +130,7 @@ def update(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
         state, metrics = program(state, *args[1:])
         return metrics
 
-    flops = counts.update_flops(work.config, size, _lengths(work, ask), *_image(work))
+    flops = counts.update_flops(work.model.config, size, _lengths(work, ask), *_image(work))
     timer.time("update", call, program, 0.0 if ask.repeated else flops)
     return {"tokens_per_second": _rate(size.rows * size.new_tokens, timer, "update"), "repeated_prompts": ask.repeated}
 
@@ -142,26 +141,26 @@ def step(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
     The reward is a fixed hash of the tokens; everything else a step needs is in it, as in the spans of other trainers.
     """
     sampler, args = _sampler(work, ask, timer)
-    rollouts, state = sampler(*args), _state(work)
-    rewards, files = _graded(work, rollouts), prompt_files(work.size, work.config, work.tokenizer)
+    (rollouts, executed), state = sampler(*args), _state(work)
+    rewards, files = _graded(work, rollouts), prompt_files(work.size, work.model, work.tokenizer)
     rest = (work.allowed, LEARNING_RATE, _NOTHING)
     updater = timer.compile(
-        _update(work, ask), state, work.batch, rollouts, rewards, *rest, jax.random.key(0), donate=(0,)
+        _update(work, ask), state, work.batch, rollouts, executed, rewards, *rest, jax.random.key(0), donate=(0,)
     )
     seen: dict[str, tuple[list[float], list[float]]] = {
         name: ([], []) for name in ("input", "rollout", "grade", "update", "step")
     }
     for number in range(ask.repeats + 1):
         marks = [_now()]
-        prompts = [encode(text, file, work.config, work.tokenizer) for text, file in files]
-        batch = batch_of(prompts, work.size, work.config)
+        prompts = [encode(text, file, work.model, work.tokenizer) for text, file in files]
+        batch = batch_of(prompts, work.size, work.model)
         marks.append(_now())
-        rollouts = sampler(state.params, batch, *args[2:-1], jax.random.key(number))
+        rollouts, executed = sampler(state.params, batch, *args[2:-1], jax.random.key(number))
         jax.device_get((rollouts.tokens, rollouts.mask))
         marks.append(_now())
         rewards = _graded(work, rollouts)
         marks.append(_now())
-        state, metrics = updater(state, batch, rollouts, rewards, *rest, jax.random.key(number))
+        state, metrics = updater(state, batch, rollouts, executed, rewards, *rest, jax.random.key(number))
         jax.block_until_ready((state, metrics))
         marks.append(_now())
         if number == 0:  # The warm-up.
@@ -170,7 +169,7 @@ def step(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
         for name, (first, last) in spans.items():
             for clock in (0, 1):
                 seen[name][clock].append(marks[last][clock] - marks[first][clock])
-    of_update = counts.update_flops(work.config, work.size, _lengths(work, ask), *_image(work))
+    of_update = counts.update_flops(work.model.config, work.size, _lengths(work, ask), *_image(work))
     of_rollout, moved = _rollout_counts(work, ask)
     counted: dict[str, tuple] = {
         "rollout": (sampler, of_rollout, moved),
@@ -179,7 +178,7 @@ def step(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
     }
     for name, (wall, processor) in seen.items():
         timer.record(name, wall, processor, *counted.get(name, ()))
-    return {"tokens_per_second": _rate(rollouts.mask.sum(), timer, "step"), **_row_steps(rollouts)}
+    return {"tokens_per_second": _rate(rollouts.mask.sum(), timer, "step"), **_row_steps(rollouts, executed)}
 
 
 def hash_rewards(tokens: np.ndarray) -> np.ndarray:
@@ -209,8 +208,8 @@ def _settings(work: Work, ask: Ask) -> SampleSettings:
 def _sampler(work: Work, ask: Ask, timer: Timer) -> tuple[Any, tuple]:
     settings = _settings(work, ask)
 
-    def run(params: Params, batch: PromptBatch, allowed: Any, limits: Any, key: jax.Array) -> Rollouts:
-        return sample(params, work.config, work.options, settings, batch, allowed, key, limits)
+    def run(params: Params, batch: PromptBatch, allowed: Any, limits: Any, key: jax.Array) -> Sampled:
+        return sample(params, work.model, settings, batch, allowed, key, limits)
 
     args = (work.params, work.batch, work.allowed, _limits(work, ask), jax.random.key(ask.seed))
     return timer.compile(run, *args), args
@@ -227,17 +226,17 @@ def _lengths(work: Work, ask: Ask) -> Int[np.ndarray, "P G"]:
 
 def _rollout_counts(work: Work, ask: Ask) -> tuple[float, float]:
     """Operations and bytes that prefill and decoding need."""
-    given, lengths, width = (work.config, work.size), _lengths(work, ask), _width(work)
+    given, lengths, width = (work.model.config, work.size), _lengths(work, ask), _width(work)
     flops = counts.prefill_flops(*given, *_image(work)) + counts.branch_flops(*given, lengths)
     return flops, counts.prefill_bytes(*given, width) + counts.decode_bytes(*given, lengths, width)
 
 
-def _row_steps(rollouts: Rollouts) -> dict[str, Any]:
-    useful, executed = int(rollouts.mask.sum()), int(rollouts.executed)
+def _row_steps(rollouts: Rollouts, executed: jax.Array) -> dict[str, Any]:
+    useful, computed = int(rollouts.mask.sum()), int(executed)
     return {
         "useful_row_steps": useful,
-        "executed_row_steps": executed,
-        "efficiency": round(useful / executed, 4),
+        "executed_row_steps": computed,
+        "efficiency": round(useful / computed, 4),
     }
 
 
@@ -249,12 +248,12 @@ def _graded(work: Work, rollouts: Rollouts) -> Rewards:
 
 
 def _width(work: Work) -> int:
-    return work.options.compute_dtype.itemsize
+    return work.model.options.compute_dtype.itemsize
 
 
 def _update(work: Work, ask: Ask) -> Any:
     grpo = GrpoSection(micro_batches=ask.micro_batches, logprob_chunk=ask.logprob_chunk)
-    settings = UpdateSettings(work.config, work.options, grpo, (("hash", 1.0),), ask.temperature, ("math",))
+    settings = UpdateSettings(work.model, grpo, (("hash", 1.0),), ask.temperature, ("math",))
     optimizer = make_optimizer(OptimizerSection())
 
     def run(*args: Any) -> Any:

@@ -16,11 +16,12 @@ from PIL import Image
 
 from infimmr_jax.config import ConfigError, DataSection, ImageSection, MeshSection, ModelSection, load_config
 from infimmr_jax.config.model import ModelShape, VisionShape
-from infimmr_jax.model.config import ModelConfig, TokenIds, config_from_shape, read_config, vision_layout
+from infimmr_jax.model.config import TokenIds, config_from_shape
+from infimmr_jax.model.family import Model, preset_model, read_model
 from infimmr_jax.model.hf import load_params
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.presets import PRESETS
-from infimmr_jax.model.qwen2_5_vl import Params, init_params
+from infimmr_jax.model.trunk import Params
 from infimmr_jax.parallel.mesh import make_mesh
 from infimmr_jax.preprocess import tokenizer as tokenizers
 from infimmr_jax.preprocess.batching import PromptBatch, collate
@@ -71,8 +72,7 @@ class Work:
 
     size: Size
     params: Params
-    config: ModelConfig
-    options: ModelOptions
+    model: Model
     tokenizer: Any
     prompts: tuple[EncodedPrompt, ...]
     batch: PromptBatch
@@ -100,36 +100,34 @@ def load_work(
     size_name = section.preset if config is not None else f"qwen2.5-vl-{shape}" if shape != "small" else None
     if size_name is not None and size_name not in PRESETS:
         raise ConfigError(f"shape {shape!r} is unknown; choose one of small, {', '.join(PUBLISHED)}")
-    preset = PRESETS[size_name] if size_name is not None else None
     chosen, vocabulary = (section.shape, section.vocab_size) if config is not None else (SMALL, SMALL_VOCABULARY)
     given = section.compute_dtype if config is not None and dtype is None else dtype
     kind = jnp.dtype(given or ("float32" if jax.default_backend() == "cpu" else "bfloat16"))
-    known = read_config(section.path) if section.path is not None else preset
-    layers = known.text.num_layers if known is not None else chosen.num_layers
-    options = ModelOptions(
-        compute_dtype=kind,
-        param_dtype=kind if config is None else jnp.dtype(section.param_dtype),
-        scan=layers > 8,
-        remat=section.remat if config is not None else remat,
-        attention=section.attention,
-    )
     if section.path is not None:
-        architecture, tokenizer = read_config(section.path), tokenizers.load_tokenizer(section.path)
+        policy, tokenizer = read_model(section.path), tokenizers.load_tokenizer(section.path)
     else:
         tokenizer = bench_tokenizer(min(vocabulary, SMALL_VOCABULARY))
         tokens = token_ids(tokenizer)
-        made = config_from_shape(chosen, vocabulary, tokens)
-        architecture = dataclasses.replace(preset, tokens=tokens) if preset is not None else made
+        made = Model(config_from_shape(chosen, vocabulary, tokens)) if size_name is None else preset_model(size_name)
+        policy = dataclasses.replace(made, config=dataclasses.replace(made.config, tokens=tokens))
+    options = ModelOptions(
+        compute_dtype=kind,
+        param_dtype=kind if config is None else jnp.dtype(section.param_dtype),
+        scan=policy.config.text.num_layers > 8,
+        remat=section.remat if config is not None else remat,
+        attention=section.attention,
+    )
+    policy = dataclasses.replace(policy, options=options)
     # Before the weights: of a published size they take long, and a wrong size of the prompts is said at once.
-    prompts = exact_prompts(size, architecture, tokenizer)
+    prompts = exact_prompts(size, policy, tokenizer)
     if section.path is not None:
-        params = load_params(section.path, architecture, options, make_mesh(MeshSection(), jax.devices()[:1]))
+        params = load_params(section.path, policy, make_mesh(MeshSection(), jax.devices()[:1]))
     else:
-        params = jax.jit(lambda key: init_params(key, architecture, options))(jax.random.key(0))
-    allowed = allowed_tokens(tokenizer, architecture)
-    allowed[architecture.tokens.eos] = False
-    batch = batch_of(prompts, size, architecture)
-    return Work(size, params, architecture, options, tokenizer, tuple(prompts), batch, allowed)
+        params = jax.jit(policy.init)(jax.random.key(0))
+    allowed = allowed_tokens(tokenizer, policy)
+    allowed[policy.tokens.eos] = False
+    batch = batch_of(prompts, size, policy)
+    return Work(size, params, policy, tokenizer, tuple(prompts), batch, allowed)
 
 
 def bench_tokenizer(vocabulary: int) -> Any:
@@ -154,12 +152,12 @@ def token_ids(tokenizer: Any) -> TokenIds:
     )
 
 
-def prompt_texts(size: Size, config: ModelConfig, tokenizer: Any) -> list[tuple[str, Image.Image | None]]:
+def prompt_texts(size: Size, model: Model, tokenizer: Any) -> list[tuple[str, Image.Image | None]]:
     """Questions padded with digits (one token each) to exactly `prompt_tokens` tokens, and their pictures of noise.
 
     Raises ConfigError when chat template and picture alone are longer, or the picture would be shown in another size.
     """
-    _check_picture(size, config)
+    _check_picture(size, model)
     rng = np.random.default_rng(10 + size.prompt_tokens)
     found = []
     for _ in range(size.prompts):
@@ -168,9 +166,9 @@ def prompt_texts(size: Size, config: ModelConfig, tokenizer: Any) -> list[tuple[
             pixels = rng.integers(0, 256, (size.image_size, size.image_size, 3), np.uint8)
             picture = Image.fromarray(pixels)
         body = QUESTION
-        if _length(body, picture, config, tokenizer) > size.prompt_tokens:
+        if _length(body, picture, model, tokenizer) > size.prompt_tokens:
             body = "Question:"
-        missing = size.prompt_tokens - _length(body, picture, config, tokenizer)
+        missing = size.prompt_tokens - _length(body, picture, model, tokenizer)
         if missing < 0:
             raise ConfigError(
                 f"a prompt with a picture of {size.image_size} pixels has at least {size.prompt_tokens - missing} "
@@ -181,21 +179,20 @@ def prompt_texts(size: Size, config: ModelConfig, tokenizer: Any) -> list[tuple[
     return found
 
 
-def exact_prompts(size: Size, config: ModelConfig, tokenizer: Any) -> list[EncodedPrompt]:
+def exact_prompts(size: Size, model: Model, tokenizer: Any) -> list[EncodedPrompt]:
     """`prompt_texts`, encoded."""
-    return [encode(text, file, config, tokenizer) for text, file in prompt_files(size, config, tokenizer)]
+    return [encode(text, file, model, tokenizer) for text, file in prompt_files(size, model, tokenizer)]
 
 
-def prompt_files(size: Size, config: ModelConfig, tokenizer: Any) -> list[tuple[str, bytes | None]]:
+def prompt_files(size: Size, model: Model, tokenizer: Any) -> list[tuple[str, bytes | None]]:
     """`prompt_texts` as a data source gives them: pictures as PNG files."""
-    return [(text, _png(picture)) for text, picture in prompt_texts(size, config, tokenizer)]
+    return [(text, _png(picture)) for text, picture in prompt_texts(size, model, tokenizer)]
 
 
-def batch_of(prompts: Sequence[EncodedPrompt], size: Size, config: ModelConfig) -> PromptBatch:
+def batch_of(prompts: Sequence[EncodedPrompt], size: Size, model: Model) -> PromptBatch:
     """Encoded prompts as one batch on the device, without a slot of padding."""
-    vision = config.vision
     rows, bucket = size.prompt_tokens - 1, prompts[0].image_shape
-    return jax.device_put(collate(prompts, size.prompts, rows, bucket, vision.merge_unit, vision.patch_dim))
+    return jax.device_put(collate(prompts, size.prompts, rows, bucket, model.layout))
 
 
 def lognormal_limits(size: Size, longest: float, seed: int = 0) -> Int[np.ndarray, "P G"]:
@@ -216,13 +213,13 @@ def lognormal_limits(size: Size, longest: float, seed: int = 0) -> Int[np.ndarra
     return np.maximum(1, np.round(lengths)).astype(np.int32)
 
 
-def _length(text: str, picture: Image.Image | None, config: ModelConfig, tokenizer: Any) -> int:
-    return len(encode(text, _png(picture), config, tokenizer).tokens)
+def _length(text: str, picture: Image.Image | None, model: Model, tokenizer: Any) -> int:
+    return len(encode(text, _png(picture), model, tokenizer).tokens)
 
 
-def encode(text: str, picture: bytes | None, config: ModelConfig, tokenizer: Any) -> EncodedPrompt:
+def encode(text: str, picture: bytes | None, model: Model, tokenizer: Any) -> EncodedPrompt:
     """A question and its picture file as training encodes them: decoded, resized, tokenised."""
-    layout, data = vision_layout(config), DataSection(image=ImageSection())
+    layout, data = model.layout, DataSection(image=ImageSection())
     if picture is None:
         return encode_plan(plan_text(text, [], tokenizer, layout), layout, data)
     shown = plan_picture(picture, data.image, layout)
@@ -237,10 +234,10 @@ def _png(picture: Image.Image | None) -> bytes | None:
     return file.getvalue()
 
 
-def _check_picture(size: Size, config: ModelConfig) -> None:
+def _check_picture(size: Size, model: Model) -> None:
     if not size.image_size:
         return
-    layout, side = vision_layout(config), size.image_size
+    layout, side = model.layout, size.image_size
     _, rows, columns = plan_grid(side, side, ImageSection(), layout.patch_size, layout.merge_size)
     shown = rows * layout.patch_size, columns * layout.patch_size
     if shown != (side, side):

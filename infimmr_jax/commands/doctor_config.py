@@ -10,7 +10,7 @@ from pathlib import Path
 from infimmr_jax.config import ConfigError, PhaseSection, RunConfig, SftPhaseSection, SourceSection
 from infimmr_jax.data.conversations import read_conversations
 from infimmr_jax.data.readers import below_root, read_source, source_name
-from infimmr_jax.model.config import read_config
+from infimmr_jax.model.family import read_model
 from infimmr_jax.model.hf import check_tensors, open_tensors
 from infimmr_jax.model.presets import check_preset
 from infimmr_jax.names import Modality
@@ -43,9 +43,9 @@ def _model(config: RunConfig) -> str:
     path = config.model.path
     if path is None:
         return "made from scratch"
-    model = read_config(path)
+    model = read_model(path)
     if config.model.preset is not None:
-        check_preset(model, config.model.preset, str(path))
+        check_preset(model.config, config.model.preset, str(path))
     with open_tensors(path) as stored:
         check_tensors(stored, model, path)
         tensors = len(stored)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +16,10 @@ from infimmr_jax.config import ConfigError, RunConfig
 from infimmr_jax.data.curation import Embed
 from infimmr_jax.data.image_similarity import trimmed
 from infimmr_jax.data.pictures import open_image
-from infimmr_jax.model.config import read_config, vision_layout
+from infimmr_jax.model.family import read_model
 from infimmr_jax.model.hf import load_params
 from infimmr_jax.model.options import model_options
-from infimmr_jax.model.vision import vision_forward
+from infimmr_jax.model.trunk import Params
 from infimmr_jax.parallel.hosts import row_share
 from infimmr_jax.parallel.mesh import batch_divisor, make_mesh, replicated, shard_batch
 from infimmr_jax.preprocess.images import patchify
@@ -42,11 +41,9 @@ def vision_embedder(config: RunConfig, directory: Path | None = None) -> Embed:
         raise ConfigError(
             "data.curation.image_cosine needs a trained vision tower: set model.path to a model directory"
         )
-    model = read_config(directory)
-    layout, vision = vision_layout(model), model.vision
-    options = model_options(config.model.model_copy(update={"path": directory}))
-    mesh = make_mesh(config.mesh)
-    params = load_params(directory, model, options, mesh, only="visual")["visual"]
+    model = read_model(directory, model_options(config.model.model_copy(update={"path": directory})))
+    layout, mesh = model.layout, make_mesh(config.mesh)
+    params = load_params(directory, model, mesh, only="visual")
     side = -(-SIDE // layout.window_size) * layout.window_size
     grid = (side // layout.patch_size,) * 2
     windows = window_layout(grid, layout.window_size, layout.patch_size, layout.merge_size)
@@ -54,11 +51,11 @@ def vision_embedder(config: RunConfig, directory: Path | None = None) -> Embed:
     rows = -(-BATCH // batch_divisor(mesh)) * batch_divisor(mesh)
 
     @functools.partial(jax.jit, out_shardings=replicated(mesh))
-    def tower(params: Any, patches: Float[Array, "B N X"]) -> Float[Array, "B D"]:
+    def tower(params: Params, patches: Float[Array, "B N X"]) -> Float[Array, "B D"]:
         B, N, _ = patches.shape
         places = jnp.zeros((N, 2), jnp.int32).at[windows.slot_of_patch].set(windows.positions)
         places, mask = jnp.broadcast_to(places, (B, N, 2)), jnp.ones((B, N), bool)
-        tokens = vision_forward(params, vision, options, patches, places, mask).astype(jnp.float32)
+        tokens = model.embed_images(params, patches, places, mask).astype(jnp.float32)
         tokens = tokens[:, windows.visual_slot].reshape(B, merged, merged, -1)
         part = merged // CELLS
         tokens = tokens.reshape(B, CELLS, part, CELLS, part, -1).mean((2, 4))

@@ -152,17 +152,19 @@ def vision_layout(config: ModelConfig) -> VisionLayout:
     )
 
 
-def read_config(directory: Path) -> ModelConfig:
-    """Read `config.json` of a Hugging Face directory, in the old flat or the new nested layout."""
+def read_tree(directory: Path) -> dict[str, Any]:
+    """Read `config.json` of a Hugging Face directory; raises ConfigError when there is none."""
     path = directory / "config.json"
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{directory} is not a model directory: it has no config.json") from None
     except ValueError as error:
         raise ConfigError(f"{path} is not valid JSON: {error}") from error
-    if tree.get("model_type") != "qwen2_5_vl":
-        raise ConfigError(f"{path} says model_type {tree.get('model_type')!r}; only 'qwen2_5_vl' is supported")
+
+
+def config_from_hf(tree: dict[str, Any], path: Path) -> ModelConfig:
+    """Read the architecture from the tree of a config.json, in the old flat or the new nested layout."""
     try:
         return _from_hf(tree)
     except KeyError as error:

@@ -8,7 +8,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from infimmr_jax.model.attention import branch_attention, choose_attention, decode_attention, trunk_attention
@@ -16,29 +15,9 @@ from infimmr_jax.model.config import TextConfig
 from infimmr_jax.model.layers import RESIDUAL_INIT, Dense, RMSNorm, SwiGLU, apply
 from infimmr_jax.model.options import ModelOptions, layer_slice, run_layers
 from infimmr_jax.model.rope import Rope, decoder_rope, rotate
-from infimmr_jax.parallel.sequence import lay, with_copies
-
-
-@struct.dataclass
-class Trunk:
-    """What branches need of their P prompts: keys and values of every layer, and where the branches start."""
-
-    k: Float[Array, "L P K S D"]
-    v: Float[Array, "L P K S D"]
-    mask: Bool[Array, "P S"]
-    bridge: Int[Array, "P"]
-    next_position: Int[Array, "P"]
-
-    def dealt(self, parts: int) -> Trunk:
-        """The trunks of groups that are dealt out in `parts`: P * parts of them."""
-        k, v = (with_copies(x, parts, axis=1) for x in (self.k, self.v))
-        rows = (with_copies(x, parts) for x in (self.mask, self.bridge, self.next_position))
-        return Trunk(k, v, *rows)
-
-
-LayerCache = tuple[Float[Array, "P G K R D"], Float[Array, "P G K R D"]]
-# Parameters of every layer, and the keys and values [P, K, S, D] that its trunk has.
-LayerInputs = tuple[tuple[dict, Array, Array], ...]
+from infimmr_jax.model.trunk import BranchStart, LayerCache, LayerTrunk, Params, Trunk
+from infimmr_jax.parallel.gather import whole_parameters
+from infimmr_jax.parallel.sequence import lay
 
 
 class DecoderLayer(nn.Module):
@@ -118,7 +97,7 @@ class DecoderLayer(nn.Module):
         return self._finish(x, mixed), (keys, values)
 
 
-def init_decoder(key: Array, config: TextConfig, options: ModelOptions) -> dict:
+def init_decoder(key: Array, config: TextConfig, options: ModelOptions) -> Params:
     """Random parameters of the decoder; the layers are stacked on axis 0."""
     keys = jax.random.split(key, config.num_layers + 2)
     layer = DecoderLayer(config, options)
@@ -126,7 +105,7 @@ def init_decoder(key: Array, config: TextConfig, options: ModelOptions) -> dict:
     rope = decoder_rope(jnp.zeros((1, 1, 3), jnp.int32), config)
     mask = jnp.ones((1, 1), bool)
 
-    def init_layer(key: Array) -> dict:
+    def init_layer(key: Array) -> Params:
         return layer.init(key, x, rope, mask, method=DecoderLayer.trunk)["params"]
 
     # Unit-variance logits at the start: the final norm gives rows of length sqrt(E).
@@ -141,24 +120,24 @@ def init_decoder(key: Array, config: TextConfig, options: ModelOptions) -> dict:
     return params
 
 
-def embed_tokens(params: dict, tokens: Int[Array, "*lead"], options: ModelOptions) -> Float[Array, "*lead E"]:
+def embed_tokens(params: Params, tokens: Int[Array, "*lead"], options: ModelOptions) -> Float[Array, "*lead E"]:
     """Rows of the embedding table in the compute dtype."""
     return params["embed"]["embedding"][tokens].astype(options.compute_dtype)
 
 
-def head_kernel(params: dict, config: TextConfig) -> Float[Array, "E V"]:
+def head_kernel(params: Params, config: TextConfig) -> Float[Array, "E V"]:
     """The matrix that turns final hidden states into logits."""
     return params["embed"]["embedding"].T if config.tie_word_embeddings else params["lm_head"]["kernel"]
 
 
-def final_norm(params: dict, x: Float[Array, "*lead E"], config: TextConfig) -> Float[Array, "*lead E"]:
+def final_norm(params: Params, x: Float[Array, "*lead E"], config: TextConfig) -> Float[Array, "*lead E"]:
     """The last normalisation, before the head."""
     return apply(RMSNorm(config.rms_norm_eps), params["norm"], x)
 
 
 @jax.named_scope("trunk")
 def trunk_layers(
-    params: dict,
+    params: Params,
     config: TextConfig,
     options: ModelOptions,
     x: Float[Array, "P S E"],
@@ -169,7 +148,7 @@ def trunk_layers(
     rope = decoder_rope(positions, config)
     layer = DecoderLayer(config, options)
 
-    def step(x: Array, layer_params: dict, _: Array, __: None) -> tuple[Array, tuple[Array, Array]]:
+    def step(x: Array, layer_params: Params, _: Array, __: None) -> tuple[Array, tuple[Array, Array]]:
         return apply(layer, layer_params, x, rope, mask, method=DecoderLayer.trunk)
 
     x, (k, v) = run_layers(step, x, params["layers"], np.zeros(config.num_layers, bool), options)
@@ -177,7 +156,7 @@ def trunk_layers(
 
 
 def packed_layers(
-    params: dict,
+    params: Params,
     config: TextConfig,
     options: ModelOptions,
     x: Float[Array, "B T E"],
@@ -188,7 +167,7 @@ def packed_layers(
     rope = decoder_rope(positions, config)
     layer = DecoderLayer(config, options)
 
-    def step(x: Array, layer_params: dict, _: Array, __: None) -> tuple[Array, None]:
+    def step(x: Array, layer_params: Params, _: Array, __: None) -> tuple[Array, None]:
         return apply(layer, layer_params, x, rope, segments > 0, segments, method=DecoderLayer.trunk)[0], None
 
     x, _ = run_layers(step, x, params["layers"], np.zeros(config.num_layers, bool), options)
@@ -197,14 +176,14 @@ def packed_layers(
 
 @jax.named_scope("branch")
 def branch_layers(
-    params: dict, config: TextConfig, options: ModelOptions, trunk: Trunk, inputs: Int[Array, "P G R"]
+    params: Params, config: TextConfig, options: ModelOptions, trunk: Trunk, inputs: Int[Array, "P G R"]
 ) -> Float[Array, "P G R E"]:
     """Final hidden states (after the norm) of whole branches; `inputs` begin with the bridge token."""
-    rope = decoder_rope(branch_positions(trunk, jnp.arange(inputs.shape[-1])), config)
+    rope = decoder_rope(branch_positions(trunk.start, jnp.arange(inputs.shape[-1])), config)
     layer = DecoderLayer(config, options)
 
-    def step(x: Array, layer_params: dict, _: Array, kv: tuple[Array, Array]) -> tuple[Array, None]:
-        args = (x, rope, *kv, trunk.mask)
+    def step(x: Array, layer_params: Params, _: Array, kv: tuple[Array, Array]) -> tuple[Array, None]:
+        args = (x, rope, *kv, trunk.start.mask)
         return apply(layer, layer_params, *args, method=DecoderLayer.branch), None
 
     x = embed_tokens(params, inputs, options)
@@ -213,43 +192,49 @@ def branch_layers(
     return final_norm(params, x, config)
 
 
-def layer_inputs(params: dict, config: TextConfig, trunk: Trunk) -> LayerInputs:
-    """Parameters, keys and values of single layers, for `decode_layers`.
+def decode_inputs(
+    params: Params, config: TextConfig, options: ModelOptions, trunk: Trunk
+) -> tuple[Params, tuple[LayerTrunk, ...]]:
+    """Split what token loops read by layers: weights ("decoder", and a tuple of "layers"), and the trunk's K and V.
 
-    Sliced before a token loop begins: inside it, XLA copies every layer's matrices again for every token.
+    Sliced before a loop begins: inside it, XLA copies every layer's matrices again for every token. On a mesh the
+    weights are gathered here, once and in the compute dtype, and not with every token.
     """
-    return tuple(layer_slice((params["layers"], trunk.k, trunk.v), index) for index in range(config.num_layers))
+    slices = [layer_slice((params["layers"], trunk.k, trunk.v), index) for index in range(config.num_layers)]
+    layers = tuple(whole_parameters(layer, "layers", options.compute_dtype) for layer, _, _ in slices)
+    ends = {name: part for name, part in params.items() if name != "layers"}
+    weights = {"decoder": whole_parameters(ends, "decoder", options.compute_dtype), "layers": layers}
+    return weights, tuple((k, v) for _, k, v in slices)
 
 
 @jax.named_scope("decode")
 def decode_layers(
-    params: dict,
+    weights: Params,
     config: TextConfig,
     options: ModelOptions,
-    trunk: Trunk,
-    layers: LayerInputs,
+    start: BranchStart,
+    kv: tuple[LayerTrunk, ...],
     tokens: Int[Array, "P G"],
     slot: Int[Array, ""],
     caches: tuple[LayerCache, ...],
 ) -> tuple[Float[Array, "P G E"], tuple[LayerCache, ...]]:
-    """Final hidden states of one token of every branch, and the caches with it.
+    """Final hidden states of one token of every branch, and the caches with it; `weights`, `kv` from `decode_inputs`.
 
-    The layers are unrolled: a scan inside the token loop copies caches. Of `trunk` only mask and position are read;
-    keys and values come in `layers`.
+    The layers are unrolled: a scan inside the token loop copies caches.
     """
-    rope = decoder_rope(branch_positions(trunk, slot[None])[:, :, 0], config)
+    rope = decoder_rope(branch_positions(start, slot[None])[:, :, 0], config)
     layer = DecoderLayer(config, options)
-    x = embed_tokens(params, tokens, options)
+    x = embed_tokens(weights["decoder"], tokens, options)
     updated = []
-    for (layer_params, k, v), cache in zip(layers, caches, strict=True):
-        x, new = apply(layer, layer_params, x, rope, k, v, trunk.mask, cache, slot, method=DecoderLayer.decode)
+    for layer_params, (k, v), cache in zip(weights["layers"], kv, caches, strict=True):
+        x, new = apply(layer, layer_params, x, rope, k, v, start.mask, cache, slot, method=DecoderLayer.decode)
         updated.append(new)
-    return final_norm(params, x, config), tuple(updated)
+    return final_norm(weights["decoder"], x, config), tuple(updated)
 
 
-def branch_positions(trunk: Trunk, slots: Int[Array, "R"]) -> Int[Array, "P 1 R 3"]:
+def branch_positions(start: BranchStart, slots: Int[Array, "R"]) -> Int[Array, "P 1 R 3"]:
     """mRoPE positions of branch slots: text, so the three axes are equal, and the same for all branches of a prompt."""
-    positions = trunk.next_position[:, None, None] + slots
+    positions = start.next_position[:, None, None] + slots
     return jnp.broadcast_to(positions[..., None], (*positions.shape, 3))
 
 

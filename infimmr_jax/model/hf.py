@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from transformers import PreTrainedTokenizerBase
 
 from infimmr_jax.config import ConfigError, ImageSection
-from infimmr_jax.model.config import ModelConfig, read_config, to_hf_config
+from infimmr_jax.model.family import Model, read_model
 from infimmr_jax.model.hf_table import (
     EMBEDDING,
     HEAD,
@@ -30,12 +30,10 @@ from infimmr_jax.model.hf_table import (
     Names,
     build_tree,
     hub_name,
-    hub_tensors,
     leaf_paths,
     transformers_name,
 )
-from infimmr_jax.model.options import ModelOptions
-from infimmr_jax.model.qwen2_5_vl import Params, abstract_params
+from infimmr_jax.model.trunk import Params
 from infimmr_jax.parallel.mesh import parameter_shardings
 from infimmr_jax.preprocess.images import MEAN, STD
 from infimmr_jax.preprocess.tokenizer import save_tokenizer
@@ -61,22 +59,20 @@ class Stored(NamedTuple):
     dtype: str
 
 
-def load_params(
-    directory: Path, config: ModelConfig, options: ModelOptions, mesh: Mesh, only: str | None = None
-) -> Params:
-    """Read the safetensors of a Hugging Face directory into parameters sharded over `mesh`, in `options.param_dtype`.
+def load_params(directory: Path, model: Model, mesh: Mesh, only: str | None = None) -> Params:
+    """Read the safetensors of a Hugging Face directory into parameters of a model, sharded over `mesh`.
 
     Tensors may carry the hub's names or those of today's transformers. They are read layer by layer and in blocks of
     rows, every process reading for its own devices: the host never holds more than about one layer. `only` names one
     part of the tree ("visual"), which then is all that is loaded.
     Raises ConfigError, naming every missing, unexpected, mis-shaped and unreadable tensor at once.
     """
-    abstract = abstract_params(config, options)
+    abstract = model.abstract_params()
     abstract = abstract if only is None else {only: abstract[only]}
     shardings = dict(leaf_paths(parameter_shardings(abstract, mesh)))
     loaded: dict[tuple[str, ...], jax.Array] = {}
     with open_tensors(directory) as stored:
-        tensors = check_tensors(stored, config, directory)
+        tensors = check_tensors(stored, model, directory)
         groups: dict[tuple[str, ...], list[HubTensor]] = {}
         for tensor in tensors:
             groups.setdefault(tensor.path, []).append(tensor)
@@ -87,7 +83,7 @@ def load_params(
 
 def save_params(
     params: Params,
-    config: ModelConfig,
+    model: Model,
     directory: Path,
     tokenizer: PreTrainedTokenizerBase | None = None,
     dtype: str = "bfloat16",
@@ -102,15 +98,15 @@ def save_params(
     """
     _check_dtype(dtype)
     leaves = dict(leaf_paths(params))
-    tensors = hub_tensors(config)
+    tensors = model.tensors()
 
     def value(tensor: HubTensor) -> np.ndarray:
         return tensor.write(_on_host(leaves[tensor.path], tensor.layer).astype(DTYPES[dtype]))
 
     with _replacing(directory, "config.json") as target:
-        _write_json(target, "config.json", to_hf_config(config, dtype))
-        _write_json(target, "generation_config.json", _generation_config(config))
-        _write_json(target, "preprocessor_config.json", _preprocessor_config(config, image or ImageSection()))
+        _write_json(target, "config.json", model.hf_config(dtype))
+        _write_json(target, "generation_config.json", _generation_config(model))
+        _write_json(target, "preprocessor_config.json", _preprocessor_config(model, image or ImageSection()))
         if tokenizer is not None and target is not None:
             save_tokenizer(tokenizer, target)
         sizes = [int(np.prod(tensor.shape)) * DTYPES[dtype].itemsize for tensor in tensors]
@@ -127,11 +123,11 @@ def convert(
     """
     if dtype is not None:
         _check_dtype(dtype)
-    config = read_config(source)
+    model = read_model(source)
     with open_tensors(source) as stored, _replacing(target, "config.json") as directory:
         if directory is None:
             return
-        tensors = check_tensors(stored, config, source)
+        tensors = check_tensors(stored, model, source)
         wanted = {t.name: DTYPES[dtype or _STORED_DTYPES[stored[t.name].dtype]] for t in tensors}
         for path in sorted(source.iterdir()):
             if path.suffix in _COPIED_SUFFIXES and path.name not in (_INDEX, "config.json"):
@@ -169,12 +165,12 @@ def open_tensors(directory: Path) -> Iterator[dict[str, Stored]]:
         yield found
 
 
-def check_tensors(stored: dict[str, Stored], config: ModelConfig, directory: Path) -> list[HubTensor]:
-    """The tensors that `config` asks for; raises one ConfigError that names everything that does not fit."""
-    tensors = hub_tensors(config)
+def check_tensors(stored: dict[str, Stored], model: Model, directory: Path) -> list[HubTensor]:
+    """The tensors that the model asks for; raises one ConfigError that names everything that does not fit."""
+    tensors = model.tensors()
     wanted = {tensor.name: tensor.shape for tensor in tensors}
     unexpected = sorted(set(stored) - set(wanted))
-    if config.text.tie_word_embeddings and HEAD in unexpected and _same(stored, HEAD, EMBEDDING):
+    if model.config.text.tie_word_embeddings and HEAD in unexpected and _same(stored, HEAD, EMBEDDING):
         unexpected.remove(HEAD)  # Some trainers store the tied head a second time.
     faults = {
         "missing": sorted(set(wanted) - set(stored)),
@@ -376,14 +372,14 @@ def _check_dtype(dtype: str) -> None:
         raise ConfigError(f"weights can not be written as {dtype!r}; choose one of {', '.join(DTYPES)}")
 
 
-def _generation_config(config: ModelConfig) -> dict[str, Any]:
-    tokens = config.tokens
+def _generation_config(model: Model) -> dict[str, Any]:
+    tokens = model.tokens
     ends = [tokens.eos] if tokens.pad == tokens.eos else [tokens.eos, tokens.pad]
     return {"bos_token_id": tokens.pad, "pad_token_id": tokens.pad, "eos_token_id": ends, "do_sample": True}
 
 
-def _preprocessor_config(config: ModelConfig, image: ImageSection) -> dict[str, Any]:
-    vision = config.vision
+def _preprocessor_config(model: Model, image: ImageSection) -> dict[str, Any]:
+    layout = model.layout
     return {
         "image_processor_type": "Qwen2VLImageProcessor",
         "processor_class": "Qwen2_5_VLProcessor",
@@ -391,7 +387,7 @@ def _preprocessor_config(config: ModelConfig, image: ImageSection) -> dict[str, 
         "image_std": list(STD),
         "min_pixels": image.min_pixels,
         "max_pixels": image.max_pixels,
-        "patch_size": vision.patch_size,
-        "temporal_patch_size": vision.temporal_patch_size,
-        "merge_size": vision.spatial_merge_size,
+        "patch_size": layout.patch_size,
+        "temporal_patch_size": layout.temporal_patch_size,
+        "merge_size": layout.merge_size,
     }

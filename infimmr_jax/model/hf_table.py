@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from infimmr_jax.model.config import ModelConfig
-from infimmr_jax.model.options import ModelOptions
-from infimmr_jax.model.qwen2_5_vl import abstract_params
+from infimmr_jax.model.trunk import Params
 
 Layout = Literal["same", "transposed", "patches"]
 Names = Literal["hub", "transformers"]
@@ -92,13 +91,13 @@ class HubTensor:
         return np.ascontiguousarray(value if self.layout == "same" else value.T).reshape(self.shape)
 
 
-def hub_tensors(config: ModelConfig) -> list[HubTensor]:
-    """Every tensor of a directory that holds this architecture, layer by layer in the order of `TABLE`."""
-    found = {path: leaf.shape for path, leaf in leaf_paths(abstract_params(config, ModelOptions()))}
+def hub_tensors(table: Sequence[tuple[str, str, Layout]], params: Params, config: ModelConfig) -> list[HubTensor]:
+    """Every tensor of a directory that holds parameters of these shapes, layer by layer in the order of `table`."""
+    found = {path: leaf.shape for path, leaf in leaf_paths(params)}
     vision = config.vision
     conv = (vision.in_channels, vision.temporal_patch_size, vision.patch_size, vision.patch_size)
     tensors = []
-    for path, name, layout in TABLE:
+    for path, name, layout in table:
         parts = tuple(path.split("/"))
         if parts not in found:
             continue  # A tied head has no parameter of its own.

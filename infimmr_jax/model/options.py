@@ -35,6 +35,9 @@ class ModelOptions:
     attention: str = "auto"
 
 
+PLAIN = ModelOptions()
+
+
 def model_options(section: ModelSection) -> ModelOptions:
     """How the configuration wants the model computed; few layers are faster unrolled, many compile faster scanned."""
     layers = section.shape.num_layers if section.path is None and section.preset is None else None

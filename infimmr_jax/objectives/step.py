@@ -16,11 +16,9 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from infimmr_jax.config import GrpoSection, KlSection, TrainableSection
-from infimmr_jax.model.config import ModelConfig
-from infimmr_jax.model.decoder import head_kernel
+from infimmr_jax.model.family import Model
 from infimmr_jax.model.logprobs import token_logprobs
-from infimmr_jax.model.options import ModelOptions
-from infimmr_jax.model.qwen2_5_vl import Params, branch_forward, trunk_forward
+from infimmr_jax.model.trunk import Params
 from infimmr_jax.objectives.advantages import advantages, has_signal
 from infimmr_jax.objectives.group_weights import weigh_advantages
 from infimmr_jax.objectives.kl import kl_sample_weights, penalty_to_go
@@ -39,13 +37,12 @@ from infimmr_jax.rollout.state import Rollouts
 
 @dataclasses.dataclass(frozen=True)
 class UpdateSettings:
-    """Static settings of the update: architecture, how it is computed, the GRPO section, and names of tasks.
+    """Static settings of the update: the model, the GRPO section, and names of tasks.
 
     Of the scheduled coefficients only whether they are 0 matters here: their values are given with every step.
     """
 
-    model: ModelConfig
-    options: ModelOptions
+    model: Model
     grpo: GrpoSection
     reward_weights: tuple[tuple[str, float], ...]
     temperature: float
@@ -102,10 +99,10 @@ def response_logprobs(
 ) -> tuple[Float[Array, "P G R"], Float[Array, "P G R"]]:
     """Log-probs and entropies of responses under the policy at the sampling temperature: one trunk, G branches."""
     parts = shares_of(tokens.shape[1])
-    trunk = trunk_forward(params, settings.model, settings.options, batch).dealt(parts)
+    model = settings.model
+    trunk = model.trunk(params, batch).dealt(parts)
     tokens = dealt(tokens, parts)
-    hidden = branch_forward(params, settings.model, settings.options, trunk, tokens)
-    kernel = head_kernel(params["decoder"], settings.model.text)
+    hidden, kernel = model.branch(params, trunk, tokens), model.head_kernel(params)
     chunk = settings.grpo.chunk_for(allowed.shape[0])
     found = token_logprobs(hidden, kernel, tokens, allowed, settings.temperature or 1.0, chunk)
     return collected(found, parts)
@@ -115,6 +112,7 @@ def grpo_update(
     state: TrainState,
     batch: PromptBatch,
     rollouts: Rollouts,
+    executed: Int[Array, ""],
     rewards: Rewards,
     allowed: Bool[Array, "V"],
     learning_rate: Float[Array, ""],
@@ -130,7 +128,8 @@ def grpo_update(
     on policy: its ratio is 1 and needs no second forward; for the others the old log-probs are those the sampler
     recorded, or with `importance` those of one forward before the first step: the sampler's are what it corrects for.
     Advantages are computed once, over the whole batch. Micro-batches, devices and hosts do not change the
-    loss: every one divides by the denominators of the whole step. `scheduled` are the coefficients of this step.
+    loss: every one divides by the denominators of the whole step. `executed`, rows times steps of sampling, is
+    for the metrics. `scheduled` are the coefficients of this step.
     """
     P, G, R = rollouts.tokens.shape
     parts = micro_batches(settings.grpo, P // settings.grpo.minibatches, batch.tokens.shape[1], G, R)
@@ -193,7 +192,7 @@ def grpo_update(
     if state.reference is not None and grpo.kl.coefficient and grpo.kl.reference == "ema":
         state = dataclasses.replace(state, reference=averaged(state.reference, state.params, grpo.kl))
     report["policy/advantage_std"] = jnp.std(values)
-    return state, {**report, **_batch_metrics(batch, rollouts, rewards)}
+    return state, {**report, **_batch_metrics(batch, rollouts, executed, rewards)}
 
 
 def _over_updates(name: str, first: Array, later: Float[Array, "U"]) -> Array:
@@ -228,7 +227,9 @@ def _gradient_of(function: Callable) -> Callable:
     return jax.value_and_grad(function, has_aux=True)
 
 
-def _batch_metrics(batch: PromptBatch, rollouts: Rollouts, rewards: Rewards) -> dict[str, Array]:
+def _batch_metrics(
+    batch: PromptBatch, rollouts: Rollouts, executed: Int[Array, ""], rewards: Rewards
+) -> dict[str, Array]:
     """Means over the real prompts of the whole batch, whatever the number of hosts; of rewards over usable groups."""
     rows = batch.row_mask[:, None]
     count = jnp.maximum(jnp.sum(batch.row_mask), 1)
@@ -245,7 +246,7 @@ def _batch_metrics(batch: PromptBatch, rollouts: Rollouts, rewards: Rewards) -> 
         "response/length": mean(rollouts.lengths),
         "response/truncated": mean(~rollouts.finished),
         "response/signal_groups": jnp.sum(has_signal(rewards.total) & rated) / count,
-        "rollout/efficiency": tokens / rollouts.executed,
+        "rollout/efficiency": tokens / executed,
         "rollout/tokens": tokens.astype(jnp.float32),
     }
 

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int32
 
 from infimmr_jax.config import TrainableSection
-from infimmr_jax.model.config import ModelConfig
-from infimmr_jax.model.decoder import head_kernel
+from infimmr_jax.model.family import Model
 from infimmr_jax.model.logprobs import token_logprobs
-from infimmr_jax.model.options import ModelOptions
-from infimmr_jax.model.qwen2_5_vl import branch_forward, trunk_forward
+from infimmr_jax.model.trunk import Params
 from infimmr_jax.objectives.packed import packed_loss
 from infimmr_jax.objectives.train_state import TrainState, apply_gradient
 from infimmr_jax.objectives.trainable import EVERYTHING, frozen_stopped, learning_factors
-from infimmr_jax.preprocess.batching import PromptBatch
+from infimmr_jax.preprocess.batching import Numbers, PromptBatch
 from infimmr_jax.preprocess.packing import PackedBatch
 
 
 @struct.dataclass
 class SftBatch:
-    """Prompts with one demonstrated response each, int32 [P, 1, R]; `mask` is True on its tokens and end token."""
+    """Prompts with one demonstrated response each; `mask` is True on its tokens and end token."""
 
     prompts: PromptBatch
-    responses: Int[Array | np.ndarray, "P 1 R"]
-    mask: Bool[Array | np.ndarray, "P 1 R"]
+    responses: Int32[Numbers, "P 1 R"]
+    mask: Bool[Numbers, "P 1 R"]
 
 
 def sft_step(
@@ -38,8 +33,7 @@ def sft_step(
     batch: SftBatch | PackedBatch,
     allowed: Bool[Array, "V"],
     learning_rate: Float[Array, ""],
-    config: ModelConfig,
-    options: ModelOptions,
+    model: Model,
     optimizer: optax.GradientTransformation,
     chunk: int,
     trainable: TrainableSection = EVERYTHING,
@@ -47,15 +41,12 @@ def sft_step(
     """One step on the mean negative log-probability of the response tokens, for what `trainable` lets move."""
     factors = learning_factors(state.params, trainable)
 
-    def loss_of(params: dict) -> Array:
+    def loss_of(params: Params) -> Array:
         params = frozen_stopped(params, factors)
         if isinstance(batch, PackedBatch):
-            return packed_loss(params, batch, allowed, config, options, chunk)
-        trunk = trunk_forward(params, config, options, batch.prompts)
-        responses = cast(Array, batch.responses)
-        hidden = branch_forward(params, config, options, trunk, responses)
-        kernel = head_kernel(params["decoder"], config.text)
-        log_probs, _ = token_logprobs(hidden, kernel, responses, allowed, 1.0, chunk)
+            return packed_loss(params, batch, allowed, model, chunk)
+        hidden = model.branch(params, model.trunk(params, batch.prompts), batch.responses)
+        log_probs, _ = token_logprobs(hidden, model.head_kernel(params), batch.responses, allowed, 1.0, chunk)
         return -jnp.sum(jnp.where(batch.mask, log_probs, 0.0)) / jnp.sum(batch.mask)
 
     loss, gradient = jax.value_and_grad(loss_of)(state.params)

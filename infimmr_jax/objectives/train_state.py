@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int
 
 from infimmr_jax.config import OptimizerSection
-from infimmr_jax.model.qwen2_5_vl import Params
+from infimmr_jax.model.trunk import Params
 from infimmr_jax.objectives.advantages import EstimatorState
 from infimmr_jax.objectives.trainable import Factors, moved_moments, moved_only
 from infimmr_jax.parallel.mesh import parameter_shardings, parameter_spec, path_of, replicated, work_spec

@@ -10,7 +10,7 @@ import numpy as np
 from jax.lax import stop_gradient
 
 from infimmr_jax.config import ConfigError, TrainableSection
-from infimmr_jax.model.qwen2_5_vl import Params
+from infimmr_jax.model.trunk import Params
 
 Factors = Any  # a tree like the parameters; leaves are floats, or float32 [L, 1, ..] for stacked layers
 EVERYTHING = TrainableSection()

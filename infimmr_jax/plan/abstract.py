@@ -12,13 +12,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from infimmr_jax.config import ConfigError, PhaseSection, RunConfig
-from infimmr_jax.model.config import ModelConfig, TokenIds, config_from_shape, read_config
-from infimmr_jax.model.options import ModelOptions, model_options
+from infimmr_jax.model.config import TokenIds, config_from_shape
+from infimmr_jax.model.family import Model, preset_model, read_model
+from infimmr_jax.model.options import model_options
 from infimmr_jax.model.presets import PRESETS
 from infimmr_jax.objectives.schedules import Clock, coefficients
 from infimmr_jax.objectives.step import Rewards
 from infimmr_jax.parallel.mesh import batch_divisor, batch_sharding, replicated
-from infimmr_jax.preprocess.batching import PATCH_WIDTH, PromptBatch
+from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.rollout.state import Rollouts
 from infimmr_jax.training.programs import Programs
 
@@ -29,13 +30,12 @@ class PlannedRun:
 
     config: RunConfig
     mesh: Mesh
-    model: ModelConfig
-    options: ModelOptions
+    model: Model
 
     @property
     def allowed(self) -> np.ndarray:
         """Every token: which ones are not allowed does not change a program."""
-        return np.ones(self.model.text.vocab_size, bool)
+        return np.ones(self.model.vocab_size, bool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,44 +47,45 @@ class StaticShapes:
     patches: int
 
 
-def planned_model(config: RunConfig) -> ModelConfig:
-    """The architecture of a configuration: of its directory when that is here, else of its preset or shape."""
-    section = config.model
+def planned_model(config: RunConfig) -> Model:
+    """The model of a configuration: of its directory when that is here, else of its preset or shape."""
+    section, options = config.model, model_options(config.model)
     if section.path is not None and (section.path / "config.json").is_file():
-        return read_config(section.path)
+        return read_model(section.path, options)
     if section.preset is not None:
-        return PRESETS[section.preset]
+        return preset_model(section.preset, options)
     if section.path is not None:
         raise ConfigError(
             f"model.path: {section.path} is not here; to plan without the weights, name the size with model.preset "
             f"({', '.join(PRESETS)})"
         )
     # The tokenizer that a run trains has this many entries, in multiples of 16.
-    return config_from_shape(section.shape, -(-section.vocab_size // 16) * 16, TokenIds(0, 1, 2, 3, 4, 5))
+    vocabulary = -(-section.vocab_size // 16) * 16
+    return Model(config_from_shape(section.shape, vocabulary, TokenIds(0, 1, 2, 3, 4, 5)), options)
 
 
-def static_shapes(config: RunConfig, model: ModelConfig) -> StaticShapes:
+def static_shapes(config: RunConfig, model: Model) -> StaticShapes:
     """The largest buckets of the configuration; where it leaves them to the data, the largest that it allows."""
-    data, vision = config.data, model.vision
+    data, layout = config.data, model.layout
     prompt = max(data.prompt_buckets, default=data.max_prompt)
     if data.image_buckets:
         return StaticShapes(prompt, *max(data.image_buckets, key=lambda size: size[0] * size[1]))
     if all(phase.modality == "text" for phase in config.grpo_phases):
         return StaticShapes(prompt, 0, 0)
     # A picture of the most pixels; windows cut by its edges fill up to a quarter more slots on a square one.
-    window = vision.window_size
+    window = layout.window_size
     side = math.sqrt(data.image.max_pixels)
     windows = math.ceil(side / window) * math.ceil(data.image.max_pixels / side / window)
-    return StaticShapes(prompt, data.max_images, windows * vision.window_patches)
+    return StaticShapes(prompt, data.max_images, windows * layout.window_patches)
 
 
 def planned_run(config: RunConfig, mesh: Mesh, attention: str) -> PlannedRun:
     """A run on a mesh of (described) devices; `attention` is what `auto` means on them."""
     check_divides(config, mesh)
-    options = model_options(config.model)
-    if options.attention == "auto":
-        options = dataclasses.replace(options, attention=attention)
-    return PlannedRun(config, mesh, planned_model(config), options)
+    model = planned_model(config)
+    if model.options.attention == "auto":
+        model = dataclasses.replace(model, options=dataclasses.replace(model.options, attention=attention))
+    return PlannedRun(config, mesh, model)
 
 
 def check_divides(config: RunConfig, mesh: Any) -> None:
@@ -100,12 +101,12 @@ def check_divides(config: RunConfig, mesh: Any) -> None:
             )
 
 
-def abstract_batch(P: int, shapes: StaticShapes, mesh: Mesh) -> PromptBatch:
+def abstract_batch(P: int, shapes: StaticShapes, patch_width: int, mesh: Mesh) -> PromptBatch:
     """A batch of P prompts as the trainer puts it on the devices."""
     S, images, patches = shapes.prompt, shapes.images, shapes.patches
     rows = batch_sharding(mesh)
 
-    def array(*shape: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+    def array(*shape: int, dtype: Any = jnp.int32) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=rows)
 
     return PromptBatch(
@@ -115,15 +116,15 @@ def abstract_batch(P: int, shapes: StaticShapes, mesh: Mesh) -> PromptBatch:
         positions=array(P, 3, S),
         next_position=array(P),
         image_index=array(P, S),
-        patches=array(P, images, patches, PATCH_WIDTH, dtype=jnp.float32),
+        patches=array(P, images, patches, patch_width, dtype=jnp.float32),
         patch_positions=array(P, images, patches, 2),
         patch_mask=array(P, images, patches, dtype=jnp.bool_),
         row_mask=array(P, dtype=jnp.bool_),
     )
 
 
-def abstract_rollouts(run: PlannedRun, phase: PhaseSection) -> tuple[Rollouts, Rewards]:
-    """Sampled responses and their rewards as the update takes them."""
+def abstract_rollouts(run: PlannedRun, phase: PhaseSection) -> tuple[Rollouts, jax.Array, Rewards]:
+    """Sampled responses, the number of executed rows and the rewards, as the update takes them."""
     P, G, R = phase.prompts_per_step, phase.group_size, phase.max_response
     rows, everywhere = batch_sharding(run.mesh), replicated(run.mesh)
 
@@ -136,16 +137,16 @@ def abstract_rollouts(run: PlannedRun, phase: PhaseSection) -> tuple[Rollouts, R
         logprobs=array(P, G, R),
         behaviour=array(P, G, R),
         finished=array(P, G, dtype=jnp.bool_),
-        executed=array(dtype=jnp.int32, sharding=everywhere),
     )
     components = {name: array(P, G) for name in phase.reward.weights}
-    return rollouts, Rewards(array(P, G), components, array(P, dtype=jnp.int32), array(P, dtype=jnp.bool_))
+    rewards = Rewards(array(P, G), components, array(P, dtype=jnp.int32), array(P, dtype=jnp.bool_))
+    return rollouts, array(dtype=jnp.int32, sharding=everywhere), rewards
 
 
 def lower_sampler(run: PlannedRun, phase: PhaseSection) -> Any:
     """The lowered sampler of a phase."""
     programs = Programs(run)
-    batch = abstract_batch(phase.prompts_per_step, static_shapes(run.config, run.model), run.mesh)
+    batch = _abstract_batch(run, phase)
     params = programs.restore_target().params
     program: Any = programs.sampler(programs.phase_settings(phase))
     with jax.set_mesh(run.mesh):
@@ -155,13 +156,18 @@ def lower_sampler(run: PlannedRun, phase: PhaseSection) -> Any:
 def lower_update(run: PlannedRun, phase: PhaseSection) -> Any:
     """The lowered update of a phase."""
     programs = Programs(run)
-    batch = abstract_batch(phase.prompts_per_step, static_shapes(run.config, run.model), run.mesh)
+    batch = _abstract_batch(run, phase)
     allowed, key = _common(run)
     scheduled = jax.tree.map(np.float32, coefficients(phase.grpo, Clock(0, 1, 0, 1)))
     state, rollouts = programs.restore_target(), abstract_rollouts(run, phase)
     program: Any = programs.updater(phase)
     with jax.set_mesh(run.mesh):
         return program.lower(state, batch, *rollouts, allowed, np.float32(0), scheduled, key)
+
+
+def _abstract_batch(run: PlannedRun, phase: PhaseSection) -> PromptBatch:
+    shapes = static_shapes(run.config, run.model)
+    return abstract_batch(phase.prompts_per_step, shapes, run.model.layout.patch_width, run.mesh)
 
 
 def _common(run: PlannedRun) -> tuple[Any, Any]:

@@ -12,8 +12,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from infimmr_jax.config import GrpoSection, PhaseSection
 from infimmr_jax.model.config import ModelConfig
-from infimmr_jax.model.options import ModelOptions
-from infimmr_jax.model.qwen2_5_vl import abstract_params
+from infimmr_jax.model.family import Model
 from infimmr_jax.objectives.micro import micro_batches
 from infimmr_jax.objectives.step import needs_reference
 from infimmr_jax.parallel.mesh import AXES, axis_size, mesh_sizes
@@ -102,7 +101,7 @@ def work_of(run: PlannedRun, phase: PhaseSection) -> Work:
     of_a_step = int(prompts) // grpo.minibatches
     micros = micro_batches(grpo, of_a_step, shapes.prompt, phase.group_size, phase.max_response)
     return Work(
-        model=run.model,
+        model=run.model.config,
         shapes=shapes,
         prompts=prompts,
         group=phase.group_size,
@@ -114,7 +113,7 @@ def work_of(run: PlannedRun, phase: PhaseSection) -> Work:
         micros=micros * grpo.minibatches,
         steps=grpo.minibatches,
         passes=grpo.updates_per_batch,
-        width=2 if run.options.compute_dtype == jax.numpy.bfloat16 else 4,
+        width=2 if run.model.options.compute_dtype == jax.numpy.bfloat16 else 4,
         forwards=forwards_of(grpo),
     )
 
@@ -139,7 +138,7 @@ def state_memory(run: PlannedRun) -> tuple[float, float, float]:
     """Bytes of parameters, optimiser moments and the reference policy on one chip, from the trainer's own shardings."""
     config = run.config
     key = (
-        *(run.model, str(run.options.param_dtype), tuple(run.mesh.shape.items())),
+        *(run.model.config, str(run.model.options.param_dtype), tuple(run.mesh.shape.items())),
         *(config.optimizer.model_dump_json(), keeps_reference(run)),
     )
     if key not in _STATES:
@@ -265,14 +264,14 @@ def sampler_parts(work: Work) -> list[Part]:
 
 def update_memory(run: PlannedRun, phase: PhaseSection) -> Memory:
     """Bytes that the update holds at its peak."""
-    work, text = work_of(run, phase), run.model.text
+    work, text = work_of(run, phase), run.model.config.text
     parameters, moments, reference = state_memory(run)
     prompts = work.prompts / work.micros
     responses = prompts * work.group / work.sequence * work.response
     tokens = prompts * work.shapes.prompt / work.sequence + responses
     width = work.width
     kept = text.num_layers * text.hidden_size * width * tokens
-    if run.options.remat != "full":
+    if run.model.options.remat != "full":
         kept += text.num_layers * (8 * text.hidden_size + 3 * text.intermediate_size) / work.tensor * width * tokens
     # One layer at work, the chunk of logits (four float32 copies), the output matrix and its gradient.
     layer = (12 * text.hidden_size + 6 * text.intermediate_size / work.tensor) * width * tokens
@@ -280,7 +279,7 @@ def update_memory(run: PlannedRun, phase: PhaseSection) -> Memory:
     head = 4 * 4 * chunk * text.vocab_size / work.tensor
     head += text.hidden_size * text.vocab_size / work.tensor * (width + 4)
     trunk = 2 * prompts * work.shapes.prompt * work.cache_token
-    vision = run.model.vision.depth * run.model.vision.hidden_size * width * prompts
+    vision = work.model.vision.depth * work.model.vision.hidden_size * width * prompts
     kept += vision * work.shapes.images * work.shapes.patches + trunk
     kept *= work.forwards.trained
     copies = parameters * width / 4
@@ -314,7 +313,7 @@ def _tied(work: Work) -> bool:
 @functools.lru_cache(maxsize=16)
 def parameter_count(model: ModelConfig) -> int:
     """Numbers in all parameters."""
-    return sum(math.prod(x.shape) for x in jax.tree.leaves(abstract_params(model, ModelOptions())))
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(Model(model).abstract_params()))
 
 
 def keeps_reference(run: PlannedRun) -> bool:

@@ -80,7 +80,7 @@ def _compiled(name: str, lowered: Any, run: PlannedRun, expected: Memory) -> tup
 def read_costs(text: str, run: PlannedRun) -> tuple[tuple[Part, ...], dict[str, tuple[float, float]]]:
     """The parts of a compiled program with what each costs, and its collectives by kind (times, bytes sent)."""
     module = hlo.parse_module(text)
-    vision = run.model.vision
+    vision = run.model.config.vision
     full = len(vision.fullatt_block_indexes) / vision.depth
     parts = []
     kinds: dict[str, list[float]] = collections.defaultdict(lambda: [0.0, 0.0])

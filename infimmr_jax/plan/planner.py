@@ -110,7 +110,7 @@ def _measure(config: RunConfig, topology: Topology, compiled: bool) -> Plan:
         mesh=dict(mesh.shape),
         phase=phase.name,
         shapes=described,
-        parameters=arithmetic.parameter_count(run.model),
+        parameters=arithmetic.parameter_count(run.model.config),
         compiled=compiled,
         programs=tuple(programs),
         failures=failures,
@@ -124,7 +124,7 @@ def estimated(name: str, run: PlannedRun, phase: PhaseSection) -> ProgramCost:
     if name == "sampler":
         parts, memory = arithmetic.sampler_parts(work), arithmetic.sampler_memory(run, phase)
     else:
-        parts = arithmetic.update_parts(work, run.options.remat == "full")
+        parts = arithmetic.update_parts(work, run.model.options.remat == "full")
         memory = arithmetic.update_memory(run, phase)
     return ProgramCost(name, tuple(parts), memory, memory.total, {})
 
@@ -151,7 +151,7 @@ def changed(config: RunConfig, changes: dict[str, object]) -> RunConfig:
 def candidates(config: RunConfig, chips: int) -> Iterator[dict[str, object]]:
     """Changes that may save memory, as dotted keys: other meshes, more micro-batches, smaller chunks, more remat."""
     phase = largest_phase(config)
-    heads = planned_model(config).text.num_kv_heads
+    heads = planned_model(config).config.text.num_kv_heads
     split = chips // config.mesh.sequence
     meshes = [
         {"mesh.data": split // (fsdp * tensor), "mesh.fsdp": fsdp, "mesh.tensor": tensor}

@@ -7,39 +7,40 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from flax import struct
+from jaxtyping import Bool, Float32, Int32
 
 from infimmr_jax.data.records import DataError
+from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.prompts import EncodedPrompt, PromptPlan
 
-PATCH_WIDTH = 1176
+Numbers = Any  # An array on the host or on the devices, or its shape and dtype alone; jaxtyping checks those.
 
 
 @struct.dataclass
 class PromptBatch:
-    """P prompts in static shapes: S trunk tokens, I image slots of N patch slots each (host or device arrays).
+    """P prompts in static shapes: S trunk tokens, I image slots of N patch slots of X numbers each.
 
-    tokens        int32 [P, S]        the prompt without its last token, right-padded
-    lengths       int32 [P]           number of real trunk tokens
-    bridge        int32 [P]           the last prompt token: the first input token of every branch
-    positions     int32 [P, 3, S]     multimodal rotary positions (time, row, column)
-    next_position int32 [P]           position of the bridge token; branch token t sits at next_position + t
-    image_index   int32 [P, S]        index into the row's visual tokens [I * N / 4], -1 where the token is text
-    patches       float32 [P, I, N, 1176]  normalised patches in window order, windows padded to their full size
-    patch_positions int32 [P, I, N, 2]     row and column of each patch, 0 in padding
-    patch_mask    bool [P, I, N]
-    row_mask      bool [P]            False for filler rows
+    tokens          the prompt without its last token, right-padded
+    lengths         number of real trunk tokens
+    bridge          the last prompt token: the first input token of every branch
+    positions       multimodal rotary positions (time, row, column)
+    next_position   position of the bridge token; branch token t sits at next_position + t
+    image_index     index into the row's visual tokens [I * N / merge unit], -1 where the token is text
+    patches         normalised patches in window order, windows padded to their full size
+    patch_positions row and column of each patch, 0 in padding
+    row_mask        False for filler rows
     """
 
-    tokens: Any
-    lengths: Any
-    bridge: Any
-    positions: Any
-    next_position: Any
-    image_index: Any
-    patches: Any
-    patch_positions: Any
-    patch_mask: Any
-    row_mask: Any
+    tokens: Int32[Numbers, "P S"]
+    lengths: Int32[Numbers, "P"]
+    bridge: Int32[Numbers, "P"]
+    positions: Int32[Numbers, "P 3 S"]
+    next_position: Int32[Numbers, "P"]
+    image_index: Int32[Numbers, "P S"]
+    patches: Float32[Numbers, "P I N X"]
+    patch_positions: Int32[Numbers, "P I N 2"]
+    patch_mask: Bool[Numbers, "P I N"]
+    row_mask: Bool[Numbers, "P"]
 
 
 class Buckets(NamedTuple):
@@ -83,8 +84,7 @@ def collate(
     rows: int,
     prompt_bucket: int,
     image_bucket: tuple[int, int],
-    merge_unit: int = 4,
-    patch_width: int = PATCH_WIDTH,
+    layout: VisionLayout,
 ) -> PromptBatch:
     """Pad `encoded` to the bucket's static shapes; rows that are left repeat the last prompt with `row_mask` False.
 
@@ -101,7 +101,7 @@ def collate(
     positions = np.zeros((rows, 3, prompt_bucket), np.int32)
     next_position = np.zeros(rows, np.int32)
     image_index = np.full((rows, prompt_bucket), -1, np.int32)
-    patches = np.zeros((rows, slots, patch_slots, patch_width), np.float32)
+    patches = np.zeros((rows, slots, patch_slots, layout.patch_width), np.float32)
     patch_positions = np.zeros((rows, slots, patch_slots, 2), np.int32)
     patch_mask = np.zeros((rows, slots, patch_slots), bool)
 
@@ -114,9 +114,8 @@ def collate(
         positions[row, :, :length] = prompt.positions[:, :-1]
         next_position[row] = prompt.positions[0, -1]
         slot = prompt.token_slot[:-1]
-        image_index[row, :length] = np.where(
-            slot >= 0, slot * (patch_slots // merge_unit) + prompt.token_visual[:-1], -1
-        )
+        index = slot * (patch_slots // layout.merge_unit) + prompt.token_visual[:-1]
+        image_index[row, :length] = np.where(slot >= 0, index, -1)
         for number, (window, values) in enumerate(zip(prompt.slots, prompt.patches, strict=True)):
             patches[row, number, window.slot_of_patch] = values
             patch_positions[row, number, window.slot_of_patch] = window.positions

@@ -19,9 +19,7 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def plan_grid(
-    width: int, height: int, section: ImageSection, patch_size: int = 14, merge_size: int = 2
-) -> tuple[int, int, int]:
+def plan_grid(width: int, height: int, section: ImageSection, patch_size: int, merge_size: int) -> tuple[int, int, int]:
     """Grid (time = 1, rows, columns) of patches that an image of this size in pixels is resized to.
 
     Qwen2-VL's `smart_resize`: sides rounded (half to even) to multiples of patch_size x merge_size, then scaled so
@@ -51,9 +49,9 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
 def patchify(
     image: Image.Image,
     grid: tuple[int, int, int],
-    patch_size: int = 14,
-    merge_size: int = 2,
-    temporal_patch_size: int = 2,
+    patch_size: int,
+    merge_size: int,
+    temporal_patch_size: int,
 ) -> Float32[np.ndarray, "patches features"]:
     """Resize an RGB image to `grid` (bicubic) and cut it into normalised flat patches, in processor order.
 

@@ -9,7 +9,7 @@ CHANNELS = 3
 
 @dataclasses.dataclass(frozen=True)
 class VisionLayout:
-    """Patch geometry (pixels, patches) and special token ids of one model; defaults as in the published models.
+    """Patch geometry (pixels, patches) and special token ids of one model.
 
     `tokens_per_second` is the temporal position step of one second of video.
     Raises ValueError when the attention window is not a whole number of merge units.
@@ -19,11 +19,11 @@ class VisionLayout:
     video_token_id: int
     vision_start_token_id: int
     vision_end_token_id: int
-    patch_size: int = 14
-    merge_size: int = 2
-    temporal_patch_size: int = 2
-    window_size: int = 112
-    tokens_per_second: int | float = 2
+    patch_size: int
+    merge_size: int
+    temporal_patch_size: int
+    window_size: int
+    tokens_per_second: int | float
 
     def __post_init__(self) -> None:
         if self.window_size % self.factor:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from flax import struct
+from jaxtyping import Bool, Float32, Int32
 
 from infimmr_jax.data.records import DataError
 from infimmr_jax.parallel.hosts import RowShare
-from infimmr_jax.preprocess.batching import PATCH_WIDTH
+from infimmr_jax.preprocess.batching import Numbers
 from infimmr_jax.preprocess.demonstrations import DemonstrationPlan
+from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.prompts import EncodedPrompt, PromptPlan
 
 
@@ -20,28 +21,24 @@ from infimmr_jax.preprocess.prompts import EncodedPrompt, PromptPlan
 class PackedBatch:
     """B rows of T tokens that hold several demonstrations each, and the I image slots of them all, of N patches.
 
-    tokens          int32 [B, T]      inputs; a demonstration's last token is only predicted
-    segments        int32 [B, T]      1, 2, .. number of the demonstration in its row, 0 in padding
-    positions       int32 [B, 3, T]   multimodal rotary positions, from 0 in every demonstration
-    image_index     int32 [B, T]      index into the visual tokens of the whole batch [I * N / 4], -1 where it is text
-    patches         float32 [I, N, 1176]  as in PromptBatch, but slots belong to the batch and not to a row
-    patch_positions int32 [I, N, 2]
-    patch_mask      bool [I, N]
-    places          int32 [B, M]      where the taught tokens are predicted
-    targets         int32 [B, M]      the taught tokens
-    mask            bool [B, M]       False in padding
+    tokens       inputs; a demonstration's last token is only predicted
+    segments     1, 2, .. number of the demonstration in its row, 0 in padding
+    positions    multimodal rotary positions, from 0 in every demonstration
+    image_index  index into the visual tokens of the whole batch [I * N / merge unit], -1 where it is text
+    patches      as in PromptBatch, but slots belong to the batch and not to a row
+    places       where the M taught tokens of a row are predicted, `targets` they themselves, `mask` False in padding
     """
 
-    tokens: Any
-    segments: Any
-    positions: Any
-    image_index: Any
-    patches: Any
-    patch_positions: Any
-    patch_mask: Any
-    places: Any
-    targets: Any
-    mask: Any
+    tokens: Int32[Numbers, "B T"]
+    segments: Int32[Numbers, "B T"]
+    positions: Int32[Numbers, "B 3 T"]
+    image_index: Int32[Numbers, "B T"]
+    patches: Float32[Numbers, "I N X"]
+    patch_positions: Int32[Numbers, "I N 2"]
+    patch_mask: Bool[Numbers, "I N"]
+    places: Int32[Numbers, "B M"]
+    targets: Int32[Numbers, "B M"]
+    mask: Bool[Numbers, "B M"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +112,7 @@ def collate_packed(
     pixels: Callable[[PromptPlan], EncodedPrompt],
     shape: PackedShape,
     share: RowShare,
-    merge_unit: int = 4,
+    layout: VisionLayout,
 ) -> PackedBatch:
     """This process's part of the arrays of packed rows; rows that are left stay empty.
 
@@ -128,7 +125,7 @@ def collate_packed(
     positions = np.zeros((B, 3, T), np.int32)
     image_index = np.full((B, T), -1, np.int32)
     places, targets, mask = np.zeros((B, M), np.int32), np.zeros((B, M), np.int32), np.zeros((B, M), bool)
-    patches = np.zeros((len(slots), N, PATCH_WIDTH), np.float32)
+    patches = np.zeros((len(slots), N, layout.patch_width), np.float32)
     patch_positions = np.zeros((len(slots), N, 2), np.int32)
     patch_mask = np.zeros((len(slots), N), bool)
     first_slot = 0
@@ -150,7 +147,7 @@ def collate_packed(
                 segments[row, span] = segment
                 positions[row, :, span] = plan.positions[:, :-1]
                 slot = plan.token_slot[:-1]
-                index = (first_slot + slot) * (N // merge_unit) + plan.token_visual[:-1]
+                index = (first_slot + slot) * (N // layout.merge_unit) + plan.token_visual[:-1]
                 image_index[row, span] = np.where(slot >= 0, index, -1)
                 predicted = np.flatnonzero(demonstration.learnt[1:])
                 into = slice(taught, taught + len(predicted))

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
+from infimmr_jax.preprocess.layout import VisionLayout
+
 Grid = tuple[int, int, int]
 
 
@@ -20,14 +22,10 @@ class RopePositions(NamedTuple):
 
 def mrope_positions(
     tokens: Int32[np.ndarray, "tokens"],
+    layout: VisionLayout,
     image_grids: Sequence[Grid] = (),
     video_grids: Sequence[Grid] = (),
     seconds_per_grid: Sequence[int | float] = (),
-    *,
-    image_token_id: int,
-    video_token_id: int,
-    merge_size: int = 2,
-    tokens_per_second: int | float = 2,
 ) -> RopePositions:
     """Positions as `Qwen2_5_VLModel.get_rope_index` of transformers gives them.
 
@@ -39,7 +37,7 @@ def mrope_positions(
     """
     if len(seconds_per_grid) != len(video_grids):
         raise ValueError(f"{len(video_grids)} videos need as many seconds_per_grid, got {len(seconds_per_grid)}")
-    kinds = np.where(tokens == image_token_id, 1, np.where(tokens == video_token_id, 2, 0))
+    kinds = np.where(tokens == layout.image_token_id, 1, np.where(tokens == layout.video_token_id, 2, 0))
     edges = np.flatnonzero(np.diff(kinds)) + 1
     starts = np.concatenate([[0], edges]) if len(tokens) else np.empty(0, np.int64)
     ends = np.concatenate([edges, [len(tokens)]])
@@ -60,11 +58,11 @@ def mrope_positions(
             grid, seconds = next(videos, (None, None))
         if grid is None:
             raise ValueError(f"the visual tokens at {start} have no grid: more runs than images or videos")
-        time, rows, columns = grid[0], grid[1] // merge_size, grid[2] // merge_size
+        time, rows, columns = grid[0], grid[1] // layout.merge_size, grid[2] // layout.merge_size
         if time * rows * columns != length:
             raise ValueError(f"a grid of {grid} patches needs {time * rows * columns} tokens, the run has {length}")
         # float32, as torch multiplies an integer range by a float: the rounding decides the integer below.
-        step = np.float32(1) if seconds is None else np.float32(tokens_per_second) * np.float32(seconds)
+        step = np.float32(1) if seconds is None else np.float32(layout.tokens_per_second) * np.float32(seconds)
         times = (np.arange(time, dtype=np.float32) * step).astype(np.int64)
         axes = np.meshgrid(times, np.arange(rows), np.arange(columns), indexing="ij")
         positions[:, start:end] = np.stack(axes).reshape(3, -1) + current

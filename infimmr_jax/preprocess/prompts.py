@@ -262,13 +262,10 @@ def lay_out(
         token_visual[shown] = np.concatenate([slot.visual_slot for slot in slots])
     positions = mrope_positions(
         tokens,
+        layout,
         image_grids=[visual.grid for visual in visuals if isinstance(visual, Picture)],
         video_grids=[video.grid for video in videos],
         seconds_per_grid=[video.seconds_per_grid for video in videos],
-        image_token_id=layout.image_token_id,
-        video_token_id=layout.video_token_id,
-        merge_size=layout.merge_size,
-        tokens_per_second=layout.tokens_per_second,
     ).positions
     return PromptPlan(
         name=name,

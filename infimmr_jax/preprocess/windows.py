@@ -19,9 +19,7 @@ class WindowLayout(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4096)
-def window_layout(
-    grid_hw: tuple[int, int], window_size: int = 112, patch_size: int = 14, merge_size: int = 2
-) -> WindowLayout:
+def window_layout(grid_hw: tuple[int, int], window_size: int, patch_size: int, merge_size: int) -> WindowLayout:
     """Slots of an image of `grid_hw` = (rows, columns) patches, both multiples of `merge_size`.
 
     Patches come in processor order (merge units in raster order, their patches in raster order inside).

@@ -14,11 +14,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from infimmr_jax.config import ConfigError, DataSection, MeshSection, VideoSection
-from infimmr_jax.model.config import ModelConfig, read_config, vision_layout
-from infimmr_jax.model.decoder import Trunk, layer_inputs
+from infimmr_jax.model.family import Model, read_model
 from infimmr_jax.model.hf import load_params
 from infimmr_jax.model.options import ModelOptions
-from infimmr_jax.model.qwen2_5_vl import Params, trunk_forward
+from infimmr_jax.model.trunk import Params, Trunk
 from infimmr_jax.parallel.mesh import make_mesh
 from infimmr_jax.preprocess.batching import PromptBatch, collate
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, PromptPlan, Visual, encode_plan, plan_picture, plan_text
@@ -36,8 +35,7 @@ class Generator:
     """A loaded model and all that is fixed between questions; `stops` are the ids that end an answer."""
 
     params: Params
-    config: ModelConfig
-    options: ModelOptions
+    model: Model
     tokenizer: Any
     stops: frozenset[int]
     data: DataSection
@@ -55,14 +53,13 @@ def load_generator(
     `data` and `video` bound the pixels of images and the frames of videos.
     Raises ConfigError when the directory does not hold a whole Qwen2.5-VL with its tokenizer.
     """
-    config, tokenizer = read_config(directory), load_tokenizer(directory)
     device = jax.devices()[0]
     kind = jnp.dtype(dtype or ("float32" if device.platform == "cpu" else "bfloat16"))
-    options = ModelOptions(compute_dtype=kind, param_dtype=kind)
-    params = load_params(directory, config, options, make_mesh(MeshSection(), [device]))
-    return Generator(
-        params, config, options, tokenizer, _stops(directory, config), data or DataSection(), video or VideoSection()
-    )
+    model = read_model(directory, ModelOptions(compute_dtype=kind, param_dtype=kind))
+    tokenizer = load_tokenizer(directory)
+    params = load_params(directory, model, make_mesh(MeshSection(), [device]))
+    stops = _stops(directory, model)
+    return Generator(params, model, tokenizer, stops, data or DataSection(), video or VideoSection())
 
 
 def generate(
@@ -99,7 +96,7 @@ def generate(
             f"min_p {min_p} must lie in [0, 1), repetition_penalty {repetition_penalty} above 0, and no stop be empty"
         )
     plan = plan_question(generator, question, images, videos, system)
-    longest = generator.config.text.max_position_embeddings
+    longest = generator.model.config.text.max_position_embeddings
     if plan.length + 1 + max_new_tokens > longest:
         raise ConfigError(
             f"a prompt of {plan.length + 1} tokens and an answer of {max_new_tokens} are more than the model's "
@@ -118,7 +115,7 @@ def plan_question(
     generator: Generator, question: str, images: Sequence[Path], videos: Sequence[Path], system: str | None = None
 ) -> PromptPlan:
     """The prompt of one question, with shapes known and no pixel decoded."""
-    layout, data = vision_layout(generator.config), generator.data
+    layout, data = generator.model.layout, generator.data
     visuals: list[Visual] = [plan_picture(path, data.image, layout) for path in images]
     visuals += [plan_video(path, generator.video, data.image, layout) for path in videos]
     text = question if IMAGE_MARK in question else IMAGE_MARK * len(visuals) + question
@@ -127,12 +124,12 @@ def plan_question(
 
 def bucket_batch(generator: Generator, plan: PromptPlan) -> PromptBatch:
     """The question in a bucket of a fixed ladder: 1 or 1.5 times a power of two tokens, slots and windows."""
-    vision = generator.config.vision
+    layout = generator.model.layout
     slots, patches = plan.image_shape
-    windows = round_up(patches // vision.window_patches, 1) if slots else 0
-    bucket = round_up(slots, 1) if slots else 0, windows * vision.window_patches
-    encoded = encode_plan(plan, vision_layout(generator.config), generator.data)
-    return collate([encoded], 1, round_up(plan.length, SMALLEST_TRUNK), bucket, vision.merge_unit, vision.patch_dim)
+    windows = round_up(patches // layout.window_patches, 1) if slots else 0
+    bucket = round_up(slots, 1) if slots else 0, windows * layout.window_patches
+    encoded = encode_plan(plan, layout, generator.data)
+    return collate([encoded], 1, round_up(plan.length, SMALLEST_TRUNK), bucket, layout)
 
 
 def stream_tokens(
@@ -142,14 +139,14 @@ def stream_tokens(
 
     With the same settings and seed these are the ids that `sampler.sample` gives.
     """
-    config, options = generator.config, generator.options
-    allowed = allowed_tokens(generator.tokenizer, config)
+    model = generator.model
+    allowed = allowed_tokens(generator.tokenizer, model)
     allowed[[stop for stop in generator.stops if stop < len(allowed)]] = True
-    trunk, state = _start(generator.params, config, options, settings, batch)
+    trunk, state = _start(generator.params, model, settings, batch)
     keys = jax.random.fold_in(jax.random.key(seed), 0).reshape(1, 1)
     coming: list[Array] = []
     for _ in range(limit):
-        state, token = _step(generator.params, config, options, settings, trunk, allowed, keys, state)
+        state, token = _step(generator.params, model, settings, trunk, allowed, keys, state)
         coming.append(token)
         # One step ahead of the reader: the device does not wait while the text is written.
         if len(coming) == 2:
@@ -172,28 +169,24 @@ def round_up(size: int, least: int) -> int:
     return step
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _start(
-    params: Params, config: ModelConfig, options: ModelOptions, settings: SampleSettings, batch: PromptBatch
-) -> tuple[Trunk, SamplerState]:
-    trunk = trunk_forward(params, config, options, batch)
-    return trunk, initial_state(config, options, settings, trunk, batch)
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _start(params: Params, model: Model, settings: SampleSettings, batch: PromptBatch) -> tuple[Trunk, SamplerState]:
+    trunk = model.trunk(params, batch)
+    return trunk, initial_state(model, settings, trunk.start, batch)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2, 3), donate_argnums=7)
+@functools.partial(jax.jit, static_argnums=(1, 2), donate_argnums=6)
 def _step(
     params: Params,
-    config: ModelConfig,
-    options: ModelOptions,
+    model: Model,
     settings: SampleSettings,
     trunk: Trunk,
     allowed: Bool[Array, "V"],
     keys: Array,
     state: SamplerState,
 ) -> tuple[SamplerState, Array]:
-    layers = layer_inputs(params["decoder"], config.text, trunk)
-    inputs = RowInputs(keys, None)
-    state = sample_step(params, config, options, settings, trunk, layers, allowed, inputs, None, state)
+    weights, kv = model.decode_inputs(params, trunk)
+    state = sample_step(weights, model, settings, trunk.start, kv, allowed, RowInputs(keys, None), None, state)
     # A copy of its own: the state is donated to the next step before this token is read.
     return state, state.last[0, 0] + 0
 
@@ -219,13 +212,13 @@ def _until(pieces: Iterator[str], stops: tuple[str, ...]) -> Iterator[str]:
         tail = tail[max(0, len(tail) - longest) :]
 
 
-def _stops(directory: Path, config: ModelConfig) -> frozenset[int]:
+def _stops(directory: Path, model: Model) -> frozenset[int]:
     """The end token of the configuration and those of generation_config.json."""
     path = directory / "generation_config.json"
     if not path.exists():
-        return frozenset({config.tokens.eos})
+        return frozenset({model.tokens.eos})
     try:
         given = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id", [])
     except ValueError as error:
         raise ConfigError(f"{path} is not valid JSON: {error}") from error
-    return frozenset({config.tokens.eos, *(given if isinstance(given, list) else [given])})
+    return frozenset({model.tokens.eos, *(given if isinstance(given, list) else [given])})

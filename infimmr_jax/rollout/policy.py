@@ -16,10 +16,10 @@ from jaxtyping import Bool, Int
 
 from infimmr_jax.config import ConfigError, PolicyConfig, RunConfig
 from infimmr_jax.data.records import Problem
-from infimmr_jax.model.config import ModelConfig, read_config, vision_layout
+from infimmr_jax.model.family import Model, read_model
 from infimmr_jax.model.hf import load_params
-from infimmr_jax.model.options import ModelOptions, model_options
-from infimmr_jax.model.qwen2_5_vl import Params
+from infimmr_jax.model.options import model_options
+from infimmr_jax.model.trunk import Params
 from infimmr_jax.names import LOCATED, Modality
 from infimmr_jax.parallel.hosts import row_share
 from infimmr_jax.parallel.mesh import batch_divisor, make_mesh, replicated, shard_batch
@@ -29,7 +29,7 @@ from infimmr_jax.preprocess.prompts import PromptPlan, as_seen, encode_plan, pla
 from infimmr_jax.preprocess.tokenizer import load_tokenizer
 from infimmr_jax.rollout.generate import SMALLEST_TRUNK, round_up
 from infimmr_jax.rollout.sampler import sample
-from infimmr_jax.rollout.state import SampleSettings
+from infimmr_jax.rollout.state import Rollouts, SampleSettings
 from infimmr_jax.rollout.vocabulary import allowed_tokens, response_texts
 
 
@@ -40,15 +40,14 @@ class Policy:
     name: str
     config: RunConfig | PolicyConfig
     params: Params
-    model: ModelConfig
-    options: ModelOptions
+    model: Model
     tokenizer: Any
     mesh: Mesh
 
     @property
     def layout(self) -> VisionLayout:
         """What preprocessing must know of the model."""
-        return vision_layout(self.model)
+        return self.model.layout
 
     def rows(self, wanted: int) -> int:
         """The smallest batch of at least `wanted` prompts that the devices divide."""
@@ -73,10 +72,9 @@ def load_policy(config: RunConfig | PolicyConfig, directory: Path | None = None)
     directory = directory or config.model.path
     if directory is None:
         raise ConfigError("model.path is null: name a model directory with --model, such as RUN/model of a trained run")
-    model, tokenizer = read_config(directory), load_tokenizer(directory)
-    mesh = make_mesh(config.mesh)
-    options = model_options(config.model.model_copy(update={"path": directory}))
-    return Policy(str(directory), config, load_params(directory, model, options, mesh), model, options, tokenizer, mesh)
+    model = read_model(directory, model_options(config.model.model_copy(update={"path": directory})))
+    tokenizer, mesh = load_tokenizer(directory), make_mesh(config.mesh)
+    return Policy(str(directory), config, load_params(directory, model, mesh), model, tokenizer, mesh)
 
 
 def plan(policy: Policy, modality: Modality, problem: Problem) -> PromptPlan:
@@ -101,7 +99,7 @@ def answer(policy: Policy, plans: Sequence[PromptPlan], settings: SampleSettings
     batch = _batch(policy, plans, rows)
     key = jax.random.key(seed)
     with jax.set_mesh(policy.mesh):
-        drawn = _sampler(policy.model, policy.options, settings, policy.mesh)(
+        drawn = _sampler(policy.model, settings, policy.mesh)(
             policy.params, shard_batch(batch, policy.mesh), _allowed(policy), key
         )
     tokens, mask, finished = (np.asarray(x)[: len(plans)] for x in (drawn.tokens, drawn.mask, drawn.finished))
@@ -119,7 +117,7 @@ def _batch(policy: Policy, plans: Sequence[PromptPlan], rows: int) -> PromptBatc
     # Rows beyond the last prompt repeat it; collate marks them as fillers where a process has any of its own.
     mine = [plans[row] for row in share.rows(rows) if row < len(plans)] or [plans[-1]]
     encoded = [encode_plan(plan, layout, policy.config.data) for plan in mine]
-    return collate(encoded, rows // share.count, length, bucket, layout.merge_unit, layout.patch_width)
+    return collate(encoded, rows // share.count, length, bucket, layout)
 
 
 def _allowed(policy: Policy) -> jax.Array:
@@ -127,9 +125,9 @@ def _allowed(policy: Policy) -> jax.Array:
 
 
 @functools.lru_cache(maxsize=64)
-def _sampler(model: ModelConfig, options: ModelOptions, settings: SampleSettings, mesh: Mesh) -> Any:
-    def run(params: Params, batch: PromptBatch, allowed: Any, key: jax.Array) -> Any:
-        return sample(params, model, options, settings, batch, allowed, key)
+def _sampler(model: Model, settings: SampleSettings, mesh: Mesh) -> Any:
+    def run(params: Params, batch: PromptBatch, allowed: Any, key: jax.Array) -> Rollouts:
+        return sample(params, model, settings, batch, allowed, key)[0]
 
     # Answers go to every device: any process may read all of them.
     return jax.jit(run, out_shardings=replicated(mesh))

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, cast
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from infimmr_jax.model import decoder
-from infimmr_jax.model.config import ModelConfig
-from infimmr_jax.model.decoder import LayerInputs, Trunk
+from infimmr_jax.model.family import Model
 from infimmr_jax.model.logprobs import log_distribution, scaled_logits
-from infimmr_jax.model.options import ModelOptions
-from infimmr_jax.model.qwen2_5_vl import Params, trunk_forward
-from infimmr_jax.parallel.gather import whole_parameters
+from infimmr_jax.model.trunk import BranchStart, LayerTrunk, Params, Trunk
 from infimmr_jax.parallel.sequence import collected, dealt, shares_of, with_copies
 from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.rollout.choosing import draw, entropy_of, penalise, top_gap, truncate
 from infimmr_jax.rollout.compaction import compacted_shapes, first_places, fits
 from infimmr_jax.rollout.stages import cache_lengths, end_stage, grown, stage_count
-from infimmr_jax.rollout.state import Rollouts, RowInputs, SamplerState, SampleSettings, Stage, Weights
+from infimmr_jax.rollout.state import Rollouts, RowInputs, SamplerState, SampleSettings, Stage
 
 
 def sample(
     params: Params,
-    config: ModelConfig,
-    options: ModelOptions,
+    model: Model,
     settings: SampleSettings,
     batch: PromptBatch,
     allowed: Bool[Array, "V"],
@@ -36,30 +31,30 @@ def sample(
     limits: Int[Array, "P G"] | None = None,
     stops: Int[Array, "N T V"] | None = None,
     shards: int = 1,
-) -> Rollouts:
+) -> tuple[Rollouts, Int[Array, ""]]:
     """Sample a group of responses for every prompt of the batch.
 
     Every row has its own stream of random numbers, by its place in the batch and the token's place in the response:
     what a row samples does not depend on which other rows are still running, nor on where it is computed. `limits`
     are lengths that rows may not exceed (at most R). `stops` are automata that end a response
     (`vocabulary.stop_tables`). `shards` is the number of devices that P is spread over: each compacts its own rows.
+    Also returns how many rows times steps were computed.
     """
     parts = shares_of(settings.group_size)
-    trunk = trunk_forward(params, config, options, batch).dealt(parts)
+    trunk = model.trunk(params, batch).dealt(parts)
     if parts > 1:
         settings = dataclasses.replace(settings, group_size=settings.group_size // parts)
         rows = {name: with_copies(getattr(batch, name), parts) for name in ("tokens", "row_mask")}
         batch = dataclasses.replace(batch, **rows)
         limits = None if limits is None else dealt(limits, parts)
     shards *= parts
-    found = sample_branches(params, config, options, settings, trunk, batch, allowed, key, limits, stops, shards)
+    found = sample_branches(params, model, settings, trunk, batch, allowed, key, limits, stops, shards)
     return collected(found, parts)
 
 
 def sample_branches(
     params: Params,
-    config: ModelConfig,
-    options: ModelOptions,
+    model: Model,
     settings: SampleSettings,
     trunk: Trunk,
     batch: PromptBatch,
@@ -68,58 +63,45 @@ def sample_branches(
     limits: Int[Array, "P G"] | None = None,
     stops: Int[Array, "N T V"] | None = None,
     shards: int = 1,
-) -> Rollouts:
+) -> tuple[Rollouts, Int[Array, ""]]:
     """`sample` after its prefill: the token loops over a trunk that was computed from `batch`."""
-    weights, stage = begin_stages(params, config, options, settings, trunk, key, limits, shards)
-    state = initial_state(config, options, settings, trunk, batch, stops)
+    weights, stage = begin_stages(params, model, settings, trunk, key, limits, shards)
+    state = initial_state(model, settings, trunk.start, batch, stops)
     P, G = state.done.shape
     *early, R = cache_lengths(settings)
-    loop = functools.partial(run_loop, allowed=allowed, stops=stops, config=config, options=options, settings=settings)
+    loop = functools.partial(run_loop, allowed=allowed, stops=stops, model=model, settings=settings)
     whole = None
     for number in range(stage_count(P, G, settings, shards)):
         for end, length in zip(early, [*early, R][1:], strict=True) if number == 0 else ():
             state = grown(loop(state, stage, weights, number=number, P=P, end=end, shards=shards), length)
         state = loop(state, stage, weights, number=number, P=P, end=R, shards=shards)
         whole, stage, state = end_stage(state, stage, whole, settings, number, P, shards)
-    return cast(Rollouts, whole)
+    return cast(Rollouts, whole), state.executed
 
 
 def begin_stages(
     params: Params,
-    config: ModelConfig,
-    options: ModelOptions,
+    model: Model,
     settings: SampleSettings,
     trunk: Trunk,
     key: Array,
     limits: Int[Array, "P G"] | None = None,
     shards: int = 1,
-) -> tuple[Weights, Stage]:
+) -> tuple[Params, Stage]:
     """What the first token loop needs beside its state: the decoder's weights as loops read them, and its rows."""
-    P, G = trunk.bridge.shape[0], settings.group_size
+    P, G = trunk.start.bridge.shape[0], settings.group_size
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(P * G)).reshape(P, G)
-    # On a mesh the weights are gathered here, once and in the compute dtype, and not with every token.
-    ends = {name: part for name, part in params["decoder"].items() if name != "layers"}
-    inputs = decoder.layer_inputs(params["decoder"], config.text, trunk)
-    layers = tuple(whole_parameters(layer, "layers", options.compute_dtype) for layer, _, _ in inputs)
-    weights = {"decoder": whole_parameters(ends, "decoder", options.compute_dtype), "layers": layers}
-    nothing: Any = None
-    stage = Stage(
-        places=first_places(P // shards, G, shards),
-        inputs=RowInputs(keys, limits),
-        trunk=dataclasses.replace(trunk, k=nothing, v=nothing),
-        kv=tuple((k, v) for _, k, v in inputs),
-    )
-    return weights, stage
+    weights, kv = model.decode_inputs(params, trunk)
+    return weights, Stage(first_places(P // shards, G, shards), RowInputs(keys, limits), trunk.start, kv)
 
 
 def run_loop(
     state: SamplerState,
     stage: Stage,
-    weights: Weights,
+    weights: Params,
     allowed: Bool[Array, "V"],
     stops: Int[Array, "N T V"] | None,
-    config: ModelConfig,
-    options: ModelOptions,
+    model: Model,
     settings: SampleSettings,
     *,
     number: int,
@@ -130,7 +112,6 @@ def run_loop(
     """The token loop of stage `number` of P prompts: until slot `end`, or until its rows fit into the next shape."""
     prompts = P // shards
     shapes = compacted_shapes(prompts, settings.group_size, settings.compactions)
-    layers = tuple((layer, k, v) for layer, (k, v) in zip(weights["layers"], stage.kv, strict=True))
 
     def unfinished(state: SamplerState) -> Array:
         more = (state.slot < end) & ~jnp.all(state.done)
@@ -139,72 +120,67 @@ def run_loop(
         return more & ~fits(state.done, stage.places, prompts, shapes[number], shards)
 
     def step(state: SamplerState) -> SamplerState:
-        inputs, trunk = stage.inputs, stage.trunk
-        return sample_step(weights, config, options, settings, trunk, layers, allowed, inputs, stops, state)
+        return sample_step(weights, model, settings, stage.start, stage.kv, allowed, stage.inputs, stops, state)
 
     return jax.lax.while_loop(unfinished, step, state)
 
 
 def initial_state(
-    config: ModelConfig,
-    options: ModelOptions,
+    model: Model,
     settings: SampleSettings,
-    trunk: Trunk,
+    start: BranchStart,
     batch: PromptBatch,
     stops: Int[Array, "N T V"] | None = None,
 ) -> SamplerState:
     """The state before the first token; rows of filler prompts count as done."""
-    P, G, R = trunk.bridge.shape[0], settings.group_size, settings.max_response
+    P, G, R = start.bridge.shape[0], settings.group_size, settings.max_response
     done = jnp.broadcast_to(~batch.row_mask[:, None], (P, G))
 
     def zeros() -> Array:
         return jnp.zeros((P, G, R), jnp.float32)
 
     rollouts = Rollouts(
-        tokens=jnp.full((P, G, R), config.tokens.pad, jnp.int32),
+        tokens=jnp.full((P, G, R), model.tokens.pad, jnp.int32),
         mask=jnp.zeros((P, G, R), bool),
         logprobs=zeros(),
         behaviour=zeros(),
         finished=jnp.zeros((P, G), bool),
-        executed=jnp.zeros((), jnp.int32),
         entropies=zeros() if settings.entropies else None,
         gaps=zeros() if settings.gaps else None,
     )
     seen = None
     if settings.repetition_penalty != 1.0:
-        in_prompt = jnp.where(trunk.mask, batch.tokens, config.text.vocab_size)
+        in_prompt = jnp.where(start.mask, batch.tokens, model.vocab_size)
         rows = jnp.arange(P)[:, None]
-        of_prompt = jnp.zeros((P, config.text.vocab_size), bool).at[rows, in_prompt].set(True, mode="drop")
-        of_prompt = of_prompt.at[jnp.arange(P), trunk.bridge].set(True)
-        seen = jnp.broadcast_to(of_prompt[:, None], (P, G, config.text.vocab_size))
+        of_prompt = jnp.zeros((P, model.vocab_size), bool).at[rows, in_prompt].set(True, mode="drop")
+        of_prompt = of_prompt.at[jnp.arange(P), start.bridge].set(True)
+        seen = jnp.broadcast_to(of_prompt[:, None], (P, G, model.vocab_size))
     return SamplerState(
         slot=jnp.zeros((), jnp.int32),
-        last=jnp.broadcast_to(trunk.bridge[:, None], (P, G)).astype(jnp.int32),
+        last=jnp.broadcast_to(start.bridge[:, None], (P, G)).astype(jnp.int32),
         done=done,
         rollouts=rollouts,
-        caches=decoder.empty_caches(config.text, P, G, cache_lengths(settings)[0], options.compute_dtype),
+        executed=jnp.zeros((), jnp.int32),
+        caches=model.empty_caches(P, G, cache_lengths(settings)[0]),
         stops=None if stops is None else jnp.zeros((P, G, stops.shape[0]), jnp.int32),
         seen=seen,
     )
 
 
 def sample_step(
-    params: Params,
-    config: ModelConfig,
-    options: ModelOptions,
+    weights: Params,
+    model: Model,
     settings: SampleSettings,
-    trunk: Trunk,
-    layers: LayerInputs,
+    start: BranchStart,
+    kv: tuple[LayerTrunk, ...],
     allowed: Bool[Array, "V"],
     inputs: RowInputs,
     stops: Int[Array, "N T V"] | None,
     state: SamplerState,
 ) -> SamplerState:
     """Decode one token of every branch and record it where the branch was not done."""
-    hidden, caches = decoder.decode_layers(
-        params["decoder"], config.text, options, trunk, layers, state.last, state.slot, state.caches
-    )
-    kernel = decoder.head_kernel(params["decoder"], config.text)
+    hidden, caches = model.decode(weights, start, kv, state.last, state.slot, state.caches)
+    kernel = model.head_kernel(weights)
     temperature = settings.temperature or 1.0
     log_probs = log_distribution(hidden, kernel, allowed, temperature)
     drawn_from = log_probs
@@ -217,8 +193,8 @@ def sample_step(
     else:
         token = draw(inputs.keys, state.slot, drawn_from)
     alive = ~state.done
-    token = jnp.where(alive, token, config.tokens.pad)
-    ended = alive & (token == config.tokens.eos)
+    token = jnp.where(alive, token, model.tokens.pad)
+    ended = alive & (token == model.tokens.eos)
     states = None
     if stops is not None and state.stops is not None:
         states = stops[jnp.arange(stops.shape[0]), state.stops, token[..., None]].astype(jnp.int32)
@@ -240,7 +216,6 @@ def sample_step(
         logprobs=record(old.logprobs, of_token(log_probs)),
         behaviour=record(old.behaviour, of_token(drawn_from)),
         finished=old.finished | ended,
-        executed=old.executed + token.size,
         entropies=None if old.entropies is None else record(old.entropies, alive * entropy_of(log_probs)),
         gaps=None if old.gaps is None else record(old.gaps, alive * top_gap(log_probs)),
     )
@@ -248,4 +223,5 @@ def sample_step(
     if state.seen is not None:
         P, G = jnp.indices(token.shape)
         seen = state.seen.at[P, G, token].max(alive)
-    return SamplerState(state.slot + 1, token, done, rollouts, caches, states, seen)
+    executed = state.executed + token.size
+    return SamplerState(state.slot + 1, token, done, rollouts, executed, caches, states, seen)

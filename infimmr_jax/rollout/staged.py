@@ -10,10 +10,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from infimmr_jax.model.config import ModelConfig
-from infimmr_jax.model.decoder import LayerCache
-from infimmr_jax.model.options import ModelOptions
-from infimmr_jax.model.qwen2_5_vl import Params, trunk_forward
+from infimmr_jax.model.family import Model
+from infimmr_jax.model.trunk import LayerCache, Params
 from infimmr_jax.parallel.mesh import BATCH, batch_divisor
 from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.rollout.compaction import Moves, moved_bundles, moved_rows
@@ -42,22 +40,22 @@ class StagedSampler:
 
 
 def staged_sampler(
-    config: ModelConfig, options: ModelOptions, settings: SampleSettings, stops: Any, mesh: Mesh, rollouts: Any
+    model: Model, settings: SampleSettings, stops: Any, mesh: Mesh, rollouts: NamedSharding
 ) -> StagedSampler:
-    """The programs of a sampler on a mesh; `rollouts` are the shardings of Rollouts."""
+    """The programs of a sampler on a mesh; `rollouts` is the sharding of all arrays of Rollouts."""
     shards = batch_divisor(mesh)
 
     def begin(params: Params, batch: PromptBatch, key: jax.Array) -> tuple:
-        trunk = trunk_forward(params, config, options, batch)
-        weights, stage = begin_stages(params, config, options, settings, trunk, key, None, shards)
+        trunk = model.trunk(params, batch)
+        weights, stage = begin_stages(params, model, settings, trunk, key, None, shards)
         return weights, _by_rows(stage, mesh)
 
     # Not made by the prefill: empty caches beside its temporaries would be the most memory that sampling ever takes.
     def empty(stage: Stage, batch: PromptBatch) -> SamplerState:
-        return _laid(initial_state(config, options, settings, stage.trunk, batch, stops), mesh)
+        return _laid(initial_state(model, settings, stage.start, batch, stops), mesh)
 
     def loop(state: SamplerState, stage: Stage, weights: Any, allowed: Any, number: int, P: int, end: int) -> Any:
-        given = (state, stage, weights, allowed, stops, config, options, settings)
+        given = (state, stage, weights, allowed, stops, model, settings)
         return _laid(run_loop(*given, number=number, P=P, end=end, shards=shards), mesh)
 
     def end(state: SamplerState, stage: Stage, whole: Rollouts | None, number: int, P: int) -> tuple:
@@ -88,8 +86,8 @@ def staged_sampler(
 
 def sample_staged(
     sampler: StagedSampler, params: Params, batch: PromptBatch, allowed: Any, key: jax.Array, shards: int
-) -> list[Rollouts]:
-    """Give all programs to the devices at once; returns the rollouts as they are after every token loop."""
+) -> tuple[list[Rollouts], jax.Array]:
+    """Give all programs to the devices at once; returns the rollouts after every token loop, and the executed rows."""
     settings, P = sampler.settings, batch.row_mask.shape[0]
     lengths = cache_lengths(settings)
     weights, stage = sampler.begin(params, batch, key)
@@ -108,7 +106,7 @@ def sample_staged(
         if moves is not None:
             state = dataclasses.replace(state, caches=_layer_by_layer(caches, sampler.move_rows, moves))
             stage = dataclasses.replace(stage, kv=_layer_by_layer(kv, sampler.move_bundles, moves))
-    return found
+    return found, state.executed
 
 
 def _layer_by_layer(layers: list, move: Callable, how: Any) -> tuple:

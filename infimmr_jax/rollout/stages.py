@@ -60,21 +60,16 @@ def next_stage(
     """
     prompts, G = P // shards, settings.group_size
     shapes = compacted_shapes(prompts, G, settings.compactions)
-    here, executed = _rows_of(state.rollouts), state.rollouts.executed
-    if whole is None:
-        whole = state.rollouts
-    else:
-        rows_so_far = put_back(_rows_of(whole), here, stage.places.home, shards)
-        whole = dataclasses.replace(whole, **rows_so_far, executed=executed)
+    here = state.rollouts
+    whole = here if whole is None else put_back(whole, here, stage.places.home, shards)
     stage, state = dataclasses.replace(stage, kv=()), dataclasses.replace(state, caches=())
     if number == len(shapes):
         return whole, stage, state, None
     places, done, moves = next_places(state.done, stage.places, prompts, prompts * G, shapes[number], shards)
     rows = (state.last, here, state.stops, state.seen, stage.inputs)
     last, here, states, seen, inputs = moved_rows(rows, moves)
-    rollouts = Rollouts(**here, executed=executed)
-    state = SamplerState(state.slot, last, done, rollouts, (), states, seen)
-    return whole, Stage(places, inputs, moved_bundles(stage.trunk, moves), ()), state, moves
+    state = SamplerState(state.slot, last, done, here, state.executed, (), states, seen)
+    return whole, Stage(places, inputs, moved_bundles(stage.start, moves), ()), state, moves
 
 
 def cache_lengths(settings: SampleSettings) -> tuple[int, ...]:
@@ -91,8 +86,3 @@ def grown(state: SamplerState, length: int) -> SamplerState:
 def longer(caches: Any, length: int) -> Any:
     """A tree of caches [P, G, K, R, D] with room for `length` tokens."""
     return jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * 3 + [(0, length - x.shape[3]), (0, 0)]), caches)
-
-
-def _rows_of(rollouts: Rollouts) -> dict[str, Any]:
-    """The arrays of rollouts that have a row a response."""
-    return {name: value for name, value in vars(rollouts).items() if name != "executed"}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from infimmr_jax.model.decoder import LayerCache, Trunk
+from infimmr_jax.model.trunk import BranchStart, LayerCache, LayerTrunk
 from infimmr_jax.rollout.compaction import Places
 
 
@@ -45,8 +44,7 @@ class Rollouts:
     `mask` is True on sampled tokens, the end token included. `logprobs` are of the policy at the sampling temperature
     over allowed tokens (what the trainer computes again); `behaviour` are of the distribution really drawn from (after
     the repetition penalty, top-k, top-p and min-p). `finished` responses ended by themselves, the others were cut.
-    `executed` counts rows times steps that the loop computed. `entropies` and `gaps` are of the distribution that
-    `logprobs` are of.
+    `entropies` and `gaps` are of the distribution that `logprobs` are of.
     """
 
     tokens: Int[Array, "P G R"]
@@ -54,7 +52,6 @@ class Rollouts:
     logprobs: Float[Array, "P G R"]
     behaviour: Float[Array, "P G R"]
     finished: Bool[Array, "P G"]
-    executed: Int[Array, ""]
     entropies: Float[Array, "P G R"] | None = None
     gaps: Float[Array, "P G R"] | None = None
 
@@ -73,31 +70,33 @@ class RowInputs:
 
 @struct.dataclass
 class SamplerState:
-    """Carry of the token loop. `stops` are states of the stop automata, `seen` the tokens a penalty falls on."""
+    """Carry of the token loop.
+
+    `executed` counts rows times steps that the loop computed; `stops` are states of the stop automata, `seen` the
+    tokens a penalty falls on.
+    """
 
     slot: Int[Array, ""]
     last: Int[Array, "P G"]
     done: Bool[Array, "P G"]
     rollouts: Rollouts
+    executed: Int[Array, ""]
     caches: tuple[LayerCache, ...]
     stops: Int[Array, "P G N"] | None = None
     seen: Bool[Array, "P G V"] | None = None
-
-
-Weights = dict[str, Any]  # "decoder" without its layers, and "layers": the parameters of each
 
 
 @struct.dataclass
 class Stage:
     """What does not change while a token loop runs: where its rows belong, what they keep, and their prompts.
 
-    `kv` has every layer's keys and values of the prompts, [P, K, S, D]; the trunk is without its own.
+    `start` and `kv` are the prompts' trunk, its keys and values layer by layer.
     """
 
     places: Places
     inputs: RowInputs
-    trunk: Trunk
-    kv: tuple[tuple[Array, Array], ...]
+    start: BranchStart
+    kv: tuple[LayerTrunk, ...]
 
 
 def finish_reasons(rollouts: Rollouts, eos: int) -> np.ndarray:

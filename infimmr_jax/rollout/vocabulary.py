@@ -11,15 +11,15 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from infimmr_jax.config import ConfigError
-from infimmr_jax.model.config import ModelConfig
+from infimmr_jax.model.family import Model
 
 
-def allowed_tokens(tokenizer: Any, model: ModelConfig) -> Bool[np.ndarray, "V"]:
+def allowed_tokens(tokenizer: Any, model: Model) -> Bool[np.ndarray, "V"]:
     """Which ids a response may hold: ordinary tokens and the end token, never vision or chat marks.
 
     A sampled image token would be read as an image that is not there; ids beyond the tokenizer have no text.
     """
-    allowed = np.arange(model.text.vocab_size) < len(tokenizer)
+    allowed = np.arange(model.vocab_size) < len(tokenizer)
     special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     allowed[sorted(special | set(tokenizer.all_special_ids))] = False
     allowed[model.tokens.eos] = True

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from infimmr_jax.config import PhaseSection, RunConfig
-from infimmr_jax.model.config import vision_layout
 from infimmr_jax.parallel.hosts import host_rows, largest_over_hosts
 from infimmr_jax.preprocess.batching import PromptBatch, collate
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, EncodedPrompt, PromptPlan, encode_plan, plan_picture, plan_text
@@ -58,21 +57,22 @@ def policy_generate(setup: Setup, programs: Programs, params: Any) -> Generate:
 def _batch(setup: Setup, prompts: Sequence[SecondPrompt], rows: int) -> tuple[PromptBatch, int]:
     """A batch in the shape that holds every process's prompts, and the length limit of its responses."""
     encoded = [_encode(setup, prompt) for prompt in prompts or [SecondPrompt("-")]]
-    window = setup.model.vision.window_patches
+    layout = setup.model.layout
+    window = layout.window_patches
     slots = max(prompt.image_shape[0] for prompt in encoded)
     windows = max(prompt.image_shape[1] for prompt in encoded) // window
     length = max(prompt.length for prompt in encoded)
     limit = max((prompt.max_response for prompt in prompts), default=1)
     slots, windows, length, limit = largest_over_hosts(np.asarray([slots, windows, length, limit])).tolist()
     images = (round_up(slots, 1), round_up(windows, 1) * window) if slots else (0, 0)
-    batch = collate(encoded, rows, round_up(length, SMALLEST_PROMPT), images)
+    batch = collate(encoded, rows, round_up(length, SMALLEST_PROMPT), images, layout)
     if not prompts:
         batch = dataclasses.replace(batch, row_mask=np.zeros_like(batch.row_mask))
     return batch, round_up(limit, SMALLEST_RESPONSE)
 
 
 def _encode(setup: Setup, prompt: SecondPrompt) -> EncodedPrompt:
-    layout, data = vision_layout(setup.model), setup.config.data
+    layout, data = setup.model.layout, setup.config.data
     pictures = [plan_picture(image, data.image, layout) for image in prompt.images]
     text = IMAGE_MARK * len(pictures) + _harmless(prompt.text, setup).replace(IMAGE_MARK, "")
     plan = plan_text(text, pictures, setup.tokenizer, layout, setup.config.prompt.system, name="second pass")

@@ -95,6 +95,7 @@ class DemonstrationBatcher:
     pixels: Callable[[PromptPlan], EncodedPrompt]
     collate: Callable[..., PromptBatch]
     pad: int
+    layout: VisionLayout
     seed: int
     share: RowShare
     stream: tuple[int, ...] = (7,)
@@ -147,7 +148,8 @@ class DemonstrationBatcher:
     def _packed(self, drawn: Sequence[Drawn], shape: PackedShape) -> PackedBatch:
         """Several demonstrations a row. Every process packs them all and decodes its share of the images."""
         rows = self.packed_rows(drawn, shape.tokens)
-        return collate_packed(rows, self.pixels, shape.grown(needed_shape(rows, shape.tokens)), self.share)
+        shape = shape.grown(needed_shape(rows, shape.tokens))
+        return collate_packed(rows, self.pixels, shape, self.share, self.layout)
 
     def packed_rows(self, drawn: Sequence[Drawn], tokens: int) -> list[list[DemonstrationPlan]]:
         """The demonstrations of a step, planned and put into rows of `tokens`."""

@@ -81,7 +81,7 @@ def _evaluate(
         if not real:
             continue
         finished, lengths = rollouts.finished[:real], rollouts.lengths[:real]
-        seen = all_as_seen(chunk, prompts, setup.model.vision.patch_size)
+        seen = all_as_seen(chunk, prompts, setup.model.layout.patch_size)
         scores = score_groups(seen, texts, finished, lengths, reward, config.prompt.format, pool)
         components = scores.components
         sums += [

@@ -14,7 +14,7 @@ import numpy as np
 from infimmr_jax.config import DrawsSection, PhaseSection
 from infimmr_jax.data.curriculum import StepBatch
 from infimmr_jax.data.records import Problem
-from infimmr_jax.model.qwen2_5_vl import Params
+from infimmr_jax.model.trunk import Params
 from infimmr_jax.objectives.step import Rewards
 from infimmr_jax.parallel.hosts import host_rows, largest_over_hosts, leaders_rows, sum_over_hosts
 from infimmr_jax.preprocess.prompts import all_as_seen
@@ -33,6 +33,7 @@ from infimmr_jax.training.stage import StageInputs
 class Groups:
     """Groups of one batch. `rollouts` are the global ones where a sampler made them; all else are this host's rows.
 
+    `executed` is how many rows times steps sampling them took.
     `bad` are sentences about rewards that are no numbers or far too large.
     """
 
@@ -40,6 +41,7 @@ class Groups:
     texts: list[list[str]]
     scores: Scores
     rollouts: Rollouts
+    executed: jax.Array | np.ndarray
     local: Rollouts
     rewards: Rewards
     bad: list[Finding]
@@ -61,6 +63,7 @@ class _Sampling:
 
     step: StepBatch
     stages: list[Rollouts]
+    executed: jax.Array
     input_seconds: float
     began: float
 
@@ -202,7 +205,7 @@ def assemble(setup: Setup, drawn: Sequence[Groups], chosen: Sequence[tuple[int, 
         return jax.tree.map(lambda *leaves: np.stack([leaves[d][row] for d, row in chosen]), *trees)
 
     local = picked(*(groups.local for groups in drawn))
-    executed: Any = np.int32(sum(int(groups.rollouts.executed) for groups in drawn))
+    executed = np.asarray(sum(int(groups.executed) for groups in drawn), np.int32)
     counters: Counter[str] = Counter()
     for groups in drawn:
         counters.update(groups.scores.counters)
@@ -219,7 +222,8 @@ def assemble(setup: Setup, drawn: Sequence[Groups], chosen: Sequence[tuple[int, 
             codes=[scores[d].codes[row] for d, row in chosen],
             counters=dict(counters),
         ),
-        rollouts=dataclasses.replace(local, executed=executed),
+        rollouts=local,
+        executed=executed,
         local=local,
         rewards=picked(*(groups.rewards for groups in drawn)),
         bad=[sentence for groups in drawn for sentence in groups.bad],
@@ -240,12 +244,12 @@ def _sample(
     began = time.monotonic()
     drawn = next(batches)
     waited = time.monotonic() - began
-    problems = all_as_seen(drawn.problems, drawn.prompts, inputs.setup.model.vision.patch_size)
+    problems = all_as_seen(drawn.problems, drawn.prompts, inputs.setup.model.layout.patch_size)
     drawn = dataclasses.replace(drawn, step=step, problems=problems)
     programs = inputs.programs
-    stages = programs.sample_in_stages(params, drawn.batch, programs.phase_settings(phase), key)
+    stages, executed = programs.sample_in_stages(params, drawn.batch, programs.phase_settings(phase), key)
     # Waiting for input while the devices still compute the step before is no time of this one.
-    return _Sampling(drawn, stages, waited, max(began, meanwhile()))
+    return _Sampling(drawn, stages, executed, waited, max(began, meanwhile()))
 
 
 def _grade(inputs: StageInputs, params: Params, sampling: _Sampling, phase: PhaseSection) -> Groups:
@@ -285,13 +289,13 @@ def _grade(inputs: StageInputs, params: Params, sampling: _Sampling, phase: Phas
     inputs.agree()
     rewards = Rewards(rated.pop("total"), rated, tasks_of(drawn.problems, inputs.programs.task_names), usable)
     seconds = Seconds(sampling.began, sampling.input_seconds, sampled - began, time.monotonic() - sampled)
-    return Groups(drawn, texts, scores, sampling.stages[-1], local, rewards, bad, seconds)
+    rollouts = sampling.stages[-1], sampling.executed, local
+    return Groups(drawn, texts, scores, *rollouts, rewards, bad, seconds)
 
 
 def _finished_texts(inputs: StageInputs, sampling: _Sampling, phase: PhaseSection) -> tuple[Rollouts, list[list[str]]]:
     """This host's rows of the finished rollouts, and their texts; the graders already have what was finished early."""
     setup, problems = inputs.setup, sampling.step.problems
-    nothing: Any = None  # the step counter is no row
     texts: dict[tuple[int, int], str] = {}
 
     def read(tokens: np.ndarray, mask: np.ndarray, ready: np.ndarray) -> list[tuple[Problem, str]]:
@@ -305,7 +309,7 @@ def _finished_texts(inputs: StageInputs, sampling: _Sampling, phase: PhaseSectio
     for stage in early:
         finished = read(*host_rows((stage.tokens, stage.mask, stage.finished)))
         grade_ahead(finished, phase.reward, setup.config.prompt.format, inputs.pool)
-    local: Rollouts = host_rows(dataclasses.replace(last, executed=nothing))
+    local: Rollouts = host_rows(last)
     read(np.asarray(local.tokens), np.asarray(local.mask), np.ones(local.finished.shape, bool))
     P, G = local.finished.shape
     return local, [[texts[row, column] for column in range(G)] for row in range(P)]

@@ -128,7 +128,7 @@ def _open(
         record_run(setup)
         save_tokenizer(setup.tokenizer, run_dir / "tokenizer")
     guard = stack.enter_context(StallGuard(config.guards, run_dir, jax.process_index()))
-    checkpoints = stack.enter_context(Checkpoints(config, setup.model))
+    checkpoints = stack.enter_context(Checkpoints(config, setup.model.config))
     compilations = Compilations()
     programs = Programs(setup)
     progress = stack.enter_context(Progress())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,8 @@ import optax
 from jax.sharding import Mesh
 
 from infimmr_jax.config import OptimizerSection, PhaseSection, RunConfig, SftPhaseSection, TrainableSection
-from infimmr_jax.model.config import ModelConfig
+from infimmr_jax.model.family import Model
 from infimmr_jax.model.hf import load_params
-from infimmr_jax.model.options import ModelOptions
-from infimmr_jax.model.qwen2_5_vl import abstract_params, init_params
 from infimmr_jax.names import ANSWER_TYPES
 from infimmr_jax.objectives.advantages import init_estimator_state
 from infimmr_jax.objectives.schedules import Clock, coefficients, without_rates, without_schedules
@@ -58,9 +56,7 @@ class Recipe(Protocol):
     @property
     def mesh(self) -> Mesh: ...
     @property
-    def model(self) -> ModelConfig: ...
-    @property
-    def options(self) -> ModelOptions: ...
+    def model(self) -> Model: ...
     @property
     def allowed(self) -> np.ndarray: ...
 
@@ -98,7 +94,7 @@ class Programs:
     @functools.cached_property
     def _ever_moving(self) -> Any:
         """Whether each parameter moves at any time of the run; the others need no moments."""
-        config, params = self.setup.config, abstract_params(self.setup.model, self.setup.options)
+        config, params = self.setup.config, self.setup.model.abstract_params()
         sections = [phase.trainable for phase in config.phases] + [config.trainable] * (config.sft is not None)
         factors = [learning_factors(params, section) for section in dict.fromkeys(sections)]
         return jax.tree.map(lambda *parts: any(moves(part) for part in parts), *factors)
@@ -119,8 +115,7 @@ class Programs:
 
     def abstract_state(self) -> TrainState:
         """Shapes and dtypes of the whole state."""
-        setup = self.setup
-        return jax.eval_shape(lambda: self._fresh(init_params(jax.random.key(0), setup.model, setup.options)))
+        return jax.eval_shape(lambda: self._fresh(self.setup.model.init(jax.random.key(0))))
 
     def restore_target(self) -> TrainState:
         """Shapes, dtypes and shardings that a checkpoint is restored into."""
@@ -132,12 +127,9 @@ class Programs:
         """The first state: parameters of the given model, or random ones, each made on the devices that hold it."""
         setup = self.setup
         if setup.config.model.path is not None:
-            params = load_params(setup.config.model.path, setup.model, setup.options, setup.mesh)
+            params = load_params(setup.config.model.path, setup.model, setup.mesh)
         else:
-            make = jax.jit(
-                lambda key: init_params(key, setup.model, setup.options), out_shardings=self.shardings.params
-            )
-            params = make(jax.random.key(setup.config.seed))
+            params = jax.jit(setup.model.init, out_shardings=self.shardings.params)(jax.random.key(setup.config.seed))
         return self.fresh(params)
 
     def fresh(self, params: Any) -> TrainState:
@@ -161,7 +153,7 @@ class Programs:
         if index == 0:
             return state
         before, phase = phases[index - 1], phases[index]
-        params = abstract_params(self.setup.model, self.setup.options)
+        params = self.setup.model.abstract_params()
         thawed = thaws(learning_factors(params, before.trainable), learning_factors(params, phase.trainable))
         earlier = [other.grpo.kl.reference for other in phases[:index] if needs_reference(other.grpo)]
         wanted = phase.grpo.kl.reference
@@ -182,33 +174,29 @@ class Programs:
     def sample(self, params: Any, batch: PromptBatch, settings: SampleSettings, key: jax.Array) -> Rollouts:
         """Responses to this host's prompts (as part of the global batch)."""
         with self._mesh():
-            return self.sampler(settings)(params, shard_batch(batch, self.setup.mesh), self._allowed, key)
+            return self.sampler(settings)(params, shard_batch(batch, self.setup.mesh), self._allowed, key)[0]
 
     def sampler(self, settings: SampleSettings) -> Callable:
-        """The jitted sampler: (params, batch, allowed, key) -> Rollouts."""
+        """The jitted sampler: (params, batch, allowed, key) -> (Rollouts, executed)."""
         setup = self.setup
         if settings not in self._samplers:
             stops, shards = self._stops(settings.stop), batch_divisor(setup.mesh)
             self._samplers[settings] = jax.jit(
                 lambda params, batch, allowed, key: sample(
-                    params, setup.model, setup.options, settings, batch, allowed, key, None, stops, shards
+                    params, setup.model, settings, batch, allowed, key, None, stops, shards
                 ),
-                out_shardings=self._rollout_shardings,
+                out_shardings=(batch_sharding(setup.mesh), replicated(setup.mesh)),
             )
         return self._samplers[settings]
 
-    @functools.cached_property
-    def _rollout_shardings(self) -> Rollouts:
-        rows: Any = batch_sharding(self.setup.mesh)
-        return Rollouts(rows, rows, rows, rows, rows, executed=cast(Any, replicated(self.setup.mesh)))
-
     def sample_in_stages(
         self, params: Any, batch: PromptBatch, settings: SampleSettings, key: jax.Array
-    ) -> list[Rollouts]:
+    ) -> tuple[list[Rollouts], jax.Array]:
         """What `sample` returns as the last of a list; before it the rollouts as they are at every compaction.
 
         Each token loop is a program of its own, and all are given to the devices at once: while later ones run, the
-        responses that earlier ones have finished can be fetched and graded.
+        responses that earlier ones have finished can be fetched and graded. Also returns how many rows times steps
+        were computed.
         """
         setup, shards = self.setup, batch_divisor(self.setup.mesh)
         placed = shard_batch(batch, setup.mesh)
@@ -216,7 +204,8 @@ class Programs:
         with self._mesh():
             # Groups that are dealt out over `sequence` are sampled by one program.
             if count == 1 or axis_size(setup.mesh, "sequence") > 1:
-                return [self.sampler(settings)(params, placed, self._allowed, key)]
+                rollouts, executed = self.sampler(settings)(params, placed, self._allowed, key)
+                return [rollouts], executed
             return sample_staged(self.staged(settings), params, placed, self._allowed, key, shards)
 
     def staged(self, settings: SampleSettings) -> StagedSampler:
@@ -224,7 +213,7 @@ class Programs:
         if settings not in self._staged:
             setup, stops = self.setup, self._stops(settings.stop)
             self._staged[settings] = staged_sampler(
-                setup.model, setup.options, settings, stops, setup.mesh, self._rollout_shardings
+                setup.model, settings, stops, setup.mesh, batch_sharding(setup.mesh)
             )
         return self._staged[settings]
 
@@ -232,7 +221,7 @@ class Programs:
         """The automata of the texts that end a response; of a planned run, without tokenizer, only their shape."""
         if not texts:
             return None
-        vocabulary, tokenizer = self.setup.model.text.vocab_size, getattr(self.setup, "tokenizer", None)
+        vocabulary, tokenizer = self.setup.model.vocab_size, getattr(self.setup, "tokenizer", None)
         if tokenizer is None:
             return np.zeros((len(texts), max(len(text.encode()) for text in texts) + 1, vocabulary), np.int16)
         return stop_tables(tokenizer, texts, vocabulary)
@@ -252,10 +241,10 @@ class Programs:
             return self._supervisors[trainable]
         setup = self.setup
         optimizer = self._optimizer(setup.config.optimizer)
-        chunk = setup.config.grpo.chunk_for(setup.model.text.vocab_size)
+        chunk = setup.config.grpo.chunk_for(setup.model.vocab_size)
 
         def step(state: TrainState, batch: SftBatch | PackedBatch, allowed: Any, rate: Any) -> tuple[TrainState, dict]:
-            return sft_step(state, batch, allowed, rate, setup.model, setup.options, optimizer, chunk, trainable)
+            return sft_step(state, batch, allowed, rate, setup.model, optimizer, chunk, trainable)
 
         self._supervisors[trainable] = jax.jit(
             step, donate_argnums=0, out_shardings=(self.shardings, replicated(setup.mesh))
@@ -267,6 +256,7 @@ class Programs:
         state: TrainState,
         batch: PromptBatch,
         rollouts: Rollouts,
+        executed: jax.Array | np.ndarray,
         rewards: Rewards,
         phase: PhaseSection,
         rate: float,
@@ -278,17 +268,16 @@ class Programs:
         """
         batch, rewards = shard_batch((batch, rewards), self.setup.mesh)
         if isinstance(rollouts.tokens, np.ndarray):
-            executed = jax.device_put(np.asarray(rollouts.executed, np.int32), replicated(self.setup.mesh))
-            nothing: Any = None
-            rows = shard_batch(dataclasses.replace(rollouts, executed=nothing), self.setup.mesh)
-            rollouts = dataclasses.replace(rows, executed=executed)
+            executed = jax.device_put(np.asarray(executed, np.int32), replicated(self.setup.mesh))
+            rollouts = shard_batch(rollouts, self.setup.mesh)
         key = jax.random.fold_in(jax.random.key(self.setup.config.seed + 1), clock.step)
         scheduled = jax.tree.map(np.float32, coefficients(phase.grpo, clock))
         with self._mesh():
-            return self.updater(phase)(state, batch, rollouts, rewards, self._allowed, np.float32(rate), scheduled, key)
+            settings = self._allowed, np.float32(rate), scheduled, key
+            return self.updater(phase)(state, batch, rollouts, executed, rewards, *settings)
 
     def updater(self, phase: PhaseSection) -> Callable:
-        """The jitted update: (state, batch, rollouts, rewards, allowed, rate, coefficients, key) -> (state, metrics).
+        """The jitted `grpo_update`: (state, batch, .., coefficients, key) -> (state, metrics).
 
         Phases that differ only in what is given with every step, rates and coefficients, share one.
         """
@@ -304,7 +293,6 @@ class Programs:
         """The static settings of a phase's GRPO update."""
         return UpdateSettings(
             model=self.setup.model,
-            options=self.setup.options,
             grpo=without_schedules(phase.grpo),
             reward_weights=tuple(sorted(phase.reward.weights.items())),
             temperature=phase.rollout.temperature,

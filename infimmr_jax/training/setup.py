@@ -18,15 +18,17 @@ from infimmr_jax.data.curriculum import Curriculum, build_curriculum, heldout
 from infimmr_jax.data.readers import below_root, read_source
 from infimmr_jax.data.records import Problem
 from infimmr_jax.data.selection import SourceReport
-from infimmr_jax.model.config import ModelConfig, TokenIds, config_from_shape, read_config, vision_layout
-from infimmr_jax.model.options import ModelOptions, model_options
-from infimmr_jax.model.presets import PRESETS, check_preset
+from infimmr_jax.model.config import TokenIds, config_from_shape
+from infimmr_jax.model.family import Model, preset_model, read_model
+from infimmr_jax.model.options import model_options
+from infimmr_jax.model.presets import check_preset
 from infimmr_jax.names import MODALITIES, Modality
 from infimmr_jax.parallel.hosts import RowShare, row_share
 from infimmr_jax.parallel.mesh import batch_divisor, make_mesh
 from infimmr_jax.preprocess import tokenizer as tokenizers
 from infimmr_jax.preprocess.batching import PromptBatch, choose_bucket, collate, plan_buckets
 from infimmr_jax.preprocess.demonstrations import demonstration
+from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, EncodedPrompt, PromptPlan, encode_prompt, plan_prompt, user_text
 from infimmr_jax.rewards.golds import GoldCheck
 from infimmr_jax.rewards.pool import GraderPool
@@ -73,8 +75,7 @@ class Setup:
     run_dir: Path
     mesh: Mesh
     tokenizer: Any
-    model: ModelConfig
-    options: ModelOptions
+    model: Model
     allowed: np.ndarray
     shapes: Shapes
     encode: Callable[[Problem, Modality], EncodedPrompt]
@@ -89,7 +90,7 @@ class Setup:
         self, prompts: Sequence[EncodedPrompt], rows: int, others: Sequence[PromptPlan | None] = ()
     ) -> PromptBatch:
         """Prompts in the cheapest bucket that holds them and the other processes', filled up to `rows`."""
-        return _collate(prompts, rows, self.shapes, others)
+        return _collate(prompts, rows, self.shapes, self.model.layout, others)
 
 
 def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
@@ -100,7 +101,7 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
     mesh = make_mesh(config.mesh)
     _check_batches(config, mesh)
     tokenizer, model = _policy(config, run_dir)
-    layout = vision_layout(model)
+    layout = model.layout
     shapes = Shapes(config)
     common = {"tokenizer": tokenizer, "layout": layout, "data": config.data, "prompt": config.prompt}
     encode = functools.partial(_encode, **common)
@@ -112,7 +113,7 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
         return None if shapes.single else plan_prompt(problem, modality, **common | own)
 
     def collate_all(prompts: Sequence[EncodedPrompt], others: Sequence[PromptPlan | None] = ()) -> PromptBatch:
-        return _collate(prompts, len(prompts), shapes, others)
+        return _collate(prompts, len(prompts), shapes, layout, others)
 
     share = row_share(mesh)
     elsewhere = measure if share.count > 1 else None
@@ -139,6 +140,7 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
             pixels=planner.pixels,
             collate=collate_all,
             pad=model.tokens.pad,
+            layout=layout,
             seed=config.seed,
             share=share,
             measure=elsewhere,
@@ -155,7 +157,6 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
         mesh=mesh,
         tokenizer=tokenizer,
         model=model,
-        options=model_options(config.model),
         allowed=allowed_tokens(tokenizer, model),
         shapes=shapes,
         encode=encode,
@@ -173,12 +174,13 @@ def by_modality(sources: dict[Modality, Any]) -> list[tuple[Modality, Any]]:
     return [(modality, sources[modality]) for modality in MODALITIES if modality in sources]
 
 
-def _policy(config: RunConfig, run_dir: Path) -> tuple[Any, ModelConfig]:
-    """Tokenizer and architecture: of the given model directory, or of a model made from scratch for these sources."""
+def _policy(config: RunConfig, run_dir: Path) -> tuple[Any, Model]:
+    """Tokenizer and model: of the given model directory, or of a model made from scratch for these sources."""
+    options = model_options(config.model)
     if config.model.path is not None:
-        model = read_config(config.model.path)
+        model = read_model(config.model.path, options)
         if config.model.preset is not None:
-            check_preset(model, config.model.preset, str(config.model.path))
+            check_preset(model.config, config.model.preset, str(config.model.path))
         return tokenizers.load_tokenizer(config.model.path), model
     saved = run_dir / "tokenizer"
     if saved.exists():
@@ -195,9 +197,11 @@ def _policy(config: RunConfig, run_dir: Path) -> tuple[Any, ModelConfig]:
         video=ids[tokenizers.VIDEO_PAD],
     )
     if config.model.preset is not None:
-        return tokenizer, dataclasses.replace(PRESETS[config.model.preset], tokens=tokens)
+        preset = preset_model(config.model.preset, options)
+        return tokenizer, dataclasses.replace(preset, config=dataclasses.replace(preset.config, tokens=tokens))
     # Rows of the embedding in multiples of 16, so that a mesh can divide them.
-    return tokenizer, config_from_shape(config.model.shape, -(-len(tokenizer) // 16) * 16, tokens)
+    architecture = config_from_shape(config.model.shape, -(-len(tokenizer) // 16) * 16, tokens)
+    return tokenizer, Model(architecture, options)
 
 
 def _texts(config: RunConfig) -> Iterator[str]:
@@ -250,11 +254,15 @@ def _encode(problem: Problem, modality: Modality, **common: Any) -> EncodedPromp
 
 
 def _collate(
-    prompts: Sequence[EncodedPrompt], rows: int, shapes: Shapes, others: Sequence[PromptPlan | None] = ()
+    prompts: Sequence[EncodedPrompt],
+    rows: int,
+    shapes: Shapes,
+    layout: VisionLayout,
+    others: Sequence[PromptPlan | None] = (),
 ) -> PromptBatch:
     # Processes hold different rows of a batch and must still run the same program.
     everyone: list[PromptPlan] = [*prompts, *(other for other in others if other is not None)]
-    return collate(prompts, rows, *choose_bucket(everyone, shapes.prompts, shapes.images))
+    return collate(prompts, rows, *choose_bucket(everyone, shapes.prompts, shapes.images), layout)
 
 
 def _check_batches(config: RunConfig, mesh: Mesh) -> None:

@@ -35,18 +35,18 @@ def warm_up(setup: Setup, programs: Programs, say: Callable[[str], None]) -> int
     state = programs.start()
     for phase in ordered:
         rows = len(setup.share.rows(phase.prompts_per_step))
-        batch = filler_batch(rows, shapes.prompts[-1], shapes.images[-1], setup.model.vision.patch_dim)
+        batch = filler_batch(rows, shapes.prompts[-1], shapes.images[-1], setup.model.layout.patch_width)
         settings = programs.phase_settings(phase)
-        rollouts = programs.sample_in_stages(state.params, batch, settings, jax.random.key(0))[-1]
+        stages, executed = programs.sample_in_stages(state.params, batch, settings, jax.random.key(0))
         none = np.zeros((rows, phase.group_size), np.float32)
         names = sorted({"accuracy", "format", *phase.reward.weights})
         rewards = Rewards(none, dict.fromkeys(names, none), np.zeros(rows, np.int32), np.ones(rows, bool))
-        state, metrics = programs.update(state, batch, rollouts, rewards, phase, 0.0, Clock(0, 1, 0, 1))
+        state, metrics = programs.update(state, batch, stages[-1], executed, rewards, phase, 0.0, Clock(0, 1, 0, 1))
         jax.block_until_ready(metrics)
     return len(ordered)
 
 
-def filler_batch(rows: int, prompt: int, image: tuple[int, int], patch_dim: int) -> PromptBatch:
+def filler_batch(rows: int, prompt: int, image: tuple[int, int], patch_width: int) -> PromptBatch:
     """A batch of prompts of which none is real, in a bucket."""
     slots, patches = image
     return PromptBatch(
@@ -56,7 +56,7 @@ def filler_batch(rows: int, prompt: int, image: tuple[int, int], patch_dim: int)
         positions=np.zeros((rows, 3, prompt), np.int32),
         next_position=np.full(rows, prompt, np.int32),
         image_index=np.full((rows, prompt), -1, np.int32),
-        patches=np.zeros((rows, slots, patches, patch_dim), np.float32),
+        patches=np.zeros((rows, slots, patches, patch_width), np.float32),
         patch_positions=np.zeros((rows, slots, patches, 2), np.int32),
         patch_mask=np.zeros((rows, slots, patches), bool),
         row_mask=np.zeros(rows, bool),

@@ -18,11 +18,11 @@ SIZES = {"short": (64, 112), "long": (512, 448), "text64": (64, 0), "text512": (
 
 def main(folder: Path) -> None:
     work = load_work(Size())
-    save_params(work.params, work.config, folder / "vl", work.tokenizer, "float32")
+    save_params(work.params, work.model, folder / "vl", work.tokenizer, "float32")
     write_text_only(folder)
     for name, (tokens, side) in SIZES.items():
         size = Size(prompts=4, prompt_tokens=tokens, image_size=side)
-        found = prompt_texts(size, work.config, work.tokenizer)
+        found = prompt_texts(size, work.model, work.tokenizer)
         exact = load_work(size, model=folder / "vl")
         arrays = {"ids": np.stack([prompt.tokens for prompt in exact.prompts])}
         if side:

@@ -14,7 +14,6 @@ from infimmr_jax.bench.parts import Ask, check, hash_rewards
 from infimmr_jax.bench.timing import Timer, matmul_rate
 from infimmr_jax.bench.work import Size, exact_prompts, load_work, lognormal_limits
 from infimmr_jax.config import ConfigError
-from infimmr_jax.model.qwen2_5_vl import branch_forward, logits, trunk_forward
 
 SIZE = Size(prompts=2, prompt_tokens=96, image_size=112, group=2, new_tokens=8)
 FULL = np.full((2, 2), 8)
@@ -42,16 +41,16 @@ def lowered_flops(function, *args) -> float:
 def test_prompts_have_exactly_the_tokens_asked_for(work):
     assert [len(prompt.tokens) for prompt in work.prompts] == [96, 96]
     assert (np.asarray(work.batch.lengths) == 95).all()
-    assert sum(prompt.tokens.tolist().count(work.config.tokens.image) for prompt in work.prompts) == 2 * 16
-    assert not work.allowed[work.config.tokens.eos]
+    assert sum(prompt.tokens.tolist().count(work.model.tokens.image) for prompt in work.prompts) == 2 * 16
+    assert not work.allowed[work.model.tokens.eos]
     with pytest.raises(ConfigError, match="at least"):
-        exact_prompts(dataclasses.replace(SIZE, prompt_tokens=20), work.config, work.tokenizer)
+        exact_prompts(dataclasses.replace(SIZE, prompt_tokens=20), work.model, work.tokenizer)
 
 
 @pytest.mark.parametrize(("side", "shown"), [(5, "56 x 56"), (100, "112 x 112"), (2800, "980 x 980")])
 def test_a_picture_that_would_be_shown_in_another_size_is_refused(work, side, shown):
     with pytest.raises(ConfigError, match=f"shown as {shown}; give --image-size"):
-        exact_prompts(dataclasses.replace(SIZE, image_size=side), work.config, work.tokenizer)
+        exact_prompts(dataclasses.replace(SIZE, image_size=side), work.model, work.tokenizer)
 
 
 def test_counted_operations_are_the_compilers(work):
@@ -59,17 +58,17 @@ def test_counted_operations_are_the_compilers(work):
     tokens = np.zeros((2, 2, 8), np.int32)
 
     def prefill(params, batch):
-        return trunk_forward(params, work.config, work.options, batch)
+        return work.model.trunk(params, batch)
 
     def branches(params, trunk):
-        return logits(params, work.config, branch_forward(params, work.config, work.options, trunk, tokens))
+        return work.model.logits(params, work.model.branch(params, trunk, tokens))
 
     prompt = work.prompts[0]
-    counted = counts.prefill_flops(work.config, SIZE, len(prompt.patches[0]), prompt.slots[0].windows)
+    counted = counts.prefill_flops(work.model.config, SIZE, len(prompt.patches[0]), prompt.slots[0].windows)
     trunk = jax.eval_shape(prefill, work.params, work.batch)
     for mine, theirs in (
         (counted, lowered_flops(prefill, work.params, work.batch)),
-        (counts.branch_flops(work.config, SIZE, FULL), lowered_flops(branches, work.params, trunk)),
+        (counts.branch_flops(work.model.config, SIZE, FULL), lowered_flops(branches, work.params, trunk)),
     ):
         assert 1.0 <= theirs / mine < 1.25
 
@@ -83,7 +82,7 @@ def test_log_normal_lengths_are_as_long_as_asked_for():
 
 
 def test_operations_and_bytes_of_lengths_that_differ_are_those_of_every_token(work):
-    lengths, config, text = np.asarray([[1, 5], [8, 2]]), work.config, work.config.text
+    lengths, config, text = np.asarray([[1, 5], [8, 2]]), work.model.config, work.model.config.text
     dense = counts.layer_weights(config) + counts.head_weights(config)
     keys = text.num_layers * text.num_kv_heads * text.head_dim * 2
     flops = moved = 0.0
@@ -128,10 +127,10 @@ def test_useful_tokens_and_operations_are_those_of_the_lengths_asked_for(tiny, p
     assert found["useful_row_steps"] == lengths.sum()
     assert found["executed_row_steps"] == FULL.sum()
     assert found["tokens_per_second"] == pytest.approx(lengths.sum() / timer.seconds(timer.parts[part]), abs=0.1)
-    flops = counts.branch_flops(tiny.config, SIZE, lengths)
+    flops = counts.branch_flops(tiny.model.config, SIZE, lengths)
     if part != "decode":
         prompt = tiny.prompts[0]
-        flops += counts.prefill_flops(tiny.config, SIZE, len(prompt.patches[0]), prompt.slots[0].windows)
+        flops += counts.prefill_flops(tiny.model.config, SIZE, len(prompt.patches[0]), prompt.slots[0].windows)
         assert timer.parts["rollout"]["gbyte_per_second"] > 0
     assert timer.parts[part]["gflop"] == pytest.approx(flops * (4 if part == "step" else 1) / 1e9, abs=2e-3)
 

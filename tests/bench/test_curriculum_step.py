@@ -14,6 +14,7 @@ from infimmr_jax.bench import curriculum_step
 from infimmr_jax.bench.counts import token_flops
 from infimmr_jax.config import load_config
 from infimmr_jax.model.config import TokenIds, config_from_shape
+from infimmr_jax.model.family import Model
 from infimmr_jax.training import evaluate, loop
 
 COLD = {"kind": "sft", "phase": "cold", "phase_index": 0, "tokens_per_second": 100.0}
@@ -84,7 +85,7 @@ def test_what_the_run_says_goes_to_stderr_and_nothing_of_a_real_run_is_touched(p
     monkeypatch.setattr(loop, "train", train)
     monkeypatch.setattr(evaluate, "_evaluate", asked)
     monkeypatch.setattr(curriculum_step, "ceilings_of", lambda *_: LIMITS)
-    monkeypatch.setattr(curriculum_step, "read_config", lambda _: model)
+    monkeypatch.setattr(curriculum_step, "read_model", lambda _: Model(model))
     done = CliRunner().invoke(cli.app, ["bench", "curriculum", "--config", str(path), "--set", "seed=7"])
     assert done.exception is None
     found = json.loads(done.stdout)

@@ -12,7 +12,6 @@ from tiny import tiny_tree
 from infimmr_jax.commands.embedding import vision_embedder
 from infimmr_jax.commands.prepare import prepare
 from infimmr_jax.config import ConfigError, DataSection, ImageSection, apply_overrides, parse_config
-from infimmr_jax.model.vision import vision_forward
 from infimmr_jax.preprocess.batching import collate
 from infimmr_jax.preprocess.prompts import encode_plan, plan_picture, plan_text
 from infimmr_jax.rollout.policy import load_policy
@@ -50,9 +49,9 @@ def test_a_vector_is_the_mean_of_the_tokens_that_a_prompt_would_show(policy_dire
     data = DataSection(image=ImageSection(max_pixels=50176))
     plan = plan_text("<image>", [plan_picture(picture, data.image, policy.layout)], policy.tokenizer, policy.layout)
     prompt = encode_plan(plan, policy.layout, data)
-    batch = collate([prompt], 1, plan.length, plan.image_shape)
+    batch = collate([prompt], 1, plan.length, plan.image_shape, policy.layout)
     slots = batch.patches[:, 0], batch.patch_positions[:, 0], batch.patch_mask[:, 0]
-    tokens = vision_forward(policy.params["visual"], policy.model.vision, policy.options, *slots)
+    tokens = policy.model.embed_images(policy.params, *slots)
     shown = np.asarray(tokens[0])[batch.image_index[0][batch.image_index[0] >= 0]].reshape(2, 4, 2, 4, -1)
     expected = shown.mean((1, 3)).ravel()
     vector = vision_embedder(config, policy_directory)([picture])[0]

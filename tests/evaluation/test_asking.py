@@ -13,9 +13,8 @@ from infimmr_jax.evaluation.asking import evaluate_benchmark as evaluate
 from infimmr_jax.evaluation.requests import model_digest
 from infimmr_jax.evaluation.results import EvaluationError
 from infimmr_jax.model.config import TokenIds, config_from_shape
+from infimmr_jax.model.family import Model
 from infimmr_jax.model.hf import save_params
-from infimmr_jax.model.options import ModelOptions
-from infimmr_jax.model.qwen2_5_vl import init_params
 from infimmr_jax.preprocess.tokenizer import SPECIAL_TOKENS, train_tokenizer
 
 ROWS = [
@@ -29,9 +28,9 @@ def model(tmp_path_factory):
     tokenizer = train_tokenizer(["What is 1 + 1?"], 300)
     pad, _, eos, start, end, _, image, video = (tokenizer.convert_tokens_to_ids(t) for t in SPECIAL_TOKENS)
     shape = ModelShape.model_validate({"num_layers": 1, "vision": {"depth": 1, "fullatt_block_indexes": [0]}})
-    config = config_from_shape(shape, len(tokenizer), TokenIds(pad, eos, start, end, image, video))
+    model = Model(config_from_shape(shape, len(tokenizer), TokenIds(pad, eos, start, end, image, video)))
     directory = tmp_path_factory.mktemp("model") / "tiny"
-    save_params(init_params(jax.random.key(0), config, ModelOptions()), config, directory, tokenizer, "float32")
+    save_params(model.init(jax.random.key(0)), model, directory, tokenizer, "float32")
     return directory
 
 

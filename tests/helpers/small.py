@@ -8,8 +8,8 @@ import numpy as np
 
 from infimmr_jax.config import GrpoSection, ModelShape, OptimizerSection
 from infimmr_jax.model.config import TokenIds, config_from_shape
+from infimmr_jax.model.family import Model
 from infimmr_jax.model.options import ModelOptions
-from infimmr_jax.model.qwen2_5_vl import init_params
 from infimmr_jax.objectives.advantages import init_estimator_state
 from infimmr_jax.objectives.step import Rewards, UpdateSettings
 from infimmr_jax.objectives.train_state import TrainState, make_optimizer
@@ -28,9 +28,14 @@ SHAPE = ModelShape.model_validate(
         "vision": {"hidden_size": 32, "depth": 2, "num_heads": 2, "intermediate_size": 48},
     }
 )
-MODEL = config_from_shape(SHAPE, V, TokenIds(pad=PAD, eos=EOS, vision_start=2, vision_end=3, image=4, video=5))
-OPTIONS = ModelOptions(scan=False)
+TOKENS = TokenIds(pad=PAD, eos=EOS, vision_start=2, vision_end=3, image=4, video=5)
+MODEL = Model(config_from_shape(SHAPE, V, TOKENS), ModelOptions(scan=False))
 ALLOWED = np.asarray([index not in (PAD, 2, 3, 4, 5) for index in range(V)])
+
+
+def with_layers(count: int) -> Model:
+    """The small model with so many decoder layers."""
+    return Model(config_from_shape(SHAPE.model_copy(update={"num_layers": count}), V, TOKENS), MODEL.options)
 
 
 def prompts(P: int, S: int = 24, seed: int = 0) -> PromptBatch:
@@ -72,7 +77,6 @@ def rollouts(P: int, G: int, R: int, seed: int = 0) -> Rollouts:
         "logprobs": logprobs,
         "behaviour": logprobs,
         "finished": lengths < R,
-        "executed": np.asarray(R, np.int32),
     }
     return Rollouts(**fields)
 
@@ -87,15 +91,15 @@ def rewards(P: int, G: int, seed: int = 0) -> Rewards:
 
 
 def train_state(grpo: GrpoSection, optimizer: OptimizerSection, reference: bool = False) -> TrainState:
-    params = init_params(jax.random.key(0), MODEL, OPTIONS)
+    params = MODEL.init(jax.random.key(0))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         moments=make_optimizer(optimizer).init(params),
         estimator=init_estimator_state(3),
-        reference=init_params(jax.random.key(1), MODEL, OPTIONS) if reference else None,
+        reference=MODEL.init(jax.random.key(1)) if reference else None,
     )
 
 
 def settings(grpo: GrpoSection) -> UpdateSettings:
-    return UpdateSettings(MODEL, OPTIONS, grpo, (("accuracy", 0.9), ("format", 0.1)), 1.0, ("math",))
+    return UpdateSettings(MODEL, grpo, (("accuracy", 0.9), ("format", 0.1)), 1.0, ("math",))

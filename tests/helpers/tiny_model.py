@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import numpy as np
+from published import GEOMETRY
 
-from infimmr_jax.model import qwen2_5_vl as model
 from infimmr_jax.model.config import ModelConfig, TextConfig, TokenIds, VisionConfig
+from infimmr_jax.model.family import Model
 from infimmr_jax.model.hf_table import leaf_paths
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.preprocess.batching import PromptBatch, collate
@@ -15,7 +17,6 @@ from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.prompts import EncodedPrompt, Picture, PromptPlan, plan_text
 from infimmr_jax.preprocess.tokenizer import train_tokenizer
 
-OPTIONS = ModelOptions()
 IMAGES = (3, 48)
 
 
@@ -27,13 +28,14 @@ def tokenizer():
 @functools.cache
 def layout() -> VisionLayout:
     names = ("image_pad", "video_pad", "vision_start", "vision_end")
-    return VisionLayout(*(tokenizer().convert_tokens_to_ids(f"<|{name}|>") for name in names), window_size=56)
+    ids = (tokenizer().convert_tokens_to_ids(f"<|{name}|>") for name in names)
+    return VisionLayout(*ids, **GEOMETRY | {"window_size": 56})
 
 
-def tiny_config(tied: bool = True) -> ModelConfig:
+def tiny(tied: bool = True, **options: Any) -> Model:
     """Two groups of (window, full) vision blocks and three decoder layers of 4 heads on 2."""
     ids = layout()
-    return ModelConfig(
+    config = ModelConfig(
         text=TextConfig(
             vocab_size=304,
             hidden_size=64,
@@ -64,9 +66,10 @@ def tiny_config(tied: bool = True) -> ModelConfig:
             video=ids.video_token_id,
         ),
     )
+    return Model(config, ModelOptions(**options))
 
 
-def random_params(config: ModelConfig, seed: int = 0) -> dict:
+def random_params(model: Model, seed: int = 0) -> dict:
     """Unit-variance layers, biases and scales that matter."""
     numbers = np.random.default_rng(seed)
 
@@ -78,7 +81,7 @@ def random_params(config: ModelConfig, seed: int = 0) -> dict:
             return 0.3 * values
         return values * (shape[-1] if path[-1] == "embedding" else shape[-2]) ** -0.5
 
-    tree = model.abstract_params(config, OPTIONS)
+    tree = model.abstract_params()
     return jax.tree.unflatten(jax.tree.structure(tree), [leaf(path, one.shape) for path, one in leaf_paths(tree)])
 
 
@@ -103,4 +106,4 @@ def mixed_prompts() -> list[EncodedPrompt]:
 
 def mixed_batch(length: int = 48, images: tuple[int, int] = IMAGES, rows: int = 3) -> PromptBatch:
     """`mixed_prompts` in one bucket."""
-    return collate(mixed_prompts(), rows, length, (images[0], max(images[1], 64)))
+    return collate(mixed_prompts(), rows, length, (images[0], max(images[1], 64)), layout())

@@ -14,27 +14,24 @@ from safetensors.numpy import load_file, save_file
 
 from infimmr_jax.config import ConfigError, MeshSection, ModelShape
 from infimmr_jax.model import hf
-from infimmr_jax.model.config import TokenIds, config_from_shape, read_config
+from infimmr_jax.model.config import TokenIds, config_from_shape
+from infimmr_jax.model.family import Model, read_model
 from infimmr_jax.model.hf import convert, load_params, save_params
-from infimmr_jax.model.hf_table import TABLE, hub_name, hub_tensors, leaf_paths, transformers_name
-from infimmr_jax.model.options import ModelOptions
-from infimmr_jax.model.qwen2_5_vl import abstract_params
+from infimmr_jax.model.hf_table import TABLE, hub_name, leaf_paths, transformers_name
+from infimmr_jax.model.options import PLAIN, ModelOptions
 from infimmr_jax.parallel.mesh import make_mesh
 
 TOKENS = TokenIds(pad=0, eos=2, vision_start=3, vision_end=4, image=6, video=7)
-OPTIONS = ModelOptions()
 
 
-def tiny(tied: bool = True):
+def tiny(tied: bool = True, options: ModelOptions = PLAIN) -> Model:
     shape = ModelShape(hidden_size=48, num_layers=2, intermediate_size=40, mrope_section=(2, 2, 2))
-    return config_from_shape(shape.model_copy(update={"tie_word_embeddings": tied}), 64, TOKENS)
+    return Model(config_from_shape(shape.model_copy(update={"tie_word_embeddings": tied}), 64, TOKENS), options)
 
 
-def random_params(config):
+def random_params(model):
     numbers = np.random.default_rng(0)
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(numbers.normal(size=leaf.shape), leaf.dtype), abstract_params(config, OPTIONS)
-    )
+    return jax.tree.map(lambda leaf: jnp.asarray(numbers.normal(size=leaf.shape), leaf.dtype), model.abstract_params())
 
 
 def one_device():
@@ -68,14 +65,14 @@ def rewritten(directory, target, change):
 
 def test_every_parameter_has_one_row_and_one_name():
     for tied in (True, False):
-        tensors = hub_tensors(tiny(tied))
+        tensors = tiny(tied).tensors()
         assert len({tensor.name for tensor in tensors}) == len(tensors)
         assert any(tensor.name == "lm_head.weight" for tensor in tensors) is not tied
     assert len({path for path, *_ in TABLE}) == len({name for _, name, _ in TABLE}) == len(TABLE)
 
 
 def test_names_translate_both_ways():
-    for tensor in hub_tensors(tiny(False)):
+    for tensor in tiny(False).tensors():
         assert hub_name(transformers_name(tensor.name)) == tensor.name == hub_name(tensor.name)
     assert transformers_name("visual.blocks.3.norm1.weight") == "model.visual.blocks.3.norm1.weight"
     assert transformers_name("model.layers.3.mlp.up_proj.weight") == "model.language_model.layers.3.mlp.up_proj.weight"
@@ -84,24 +81,24 @@ def test_names_translate_both_ways():
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_what_is_saved_is_loaded(tied, tmp_path):
-    config = tiny(tied)
-    params = random_params(config)
-    save_params(params, config, tmp_path / "m", dtype="float32", max_shard_bytes=100_000)
+    model = tiny(tied)
+    params = random_params(model)
+    save_params(params, model, tmp_path / "m", dtype="float32", max_shard_bytes=100_000)
     assert len(list((tmp_path / "m").glob("*.safetensors"))) > 2
-    assert read_config(tmp_path / "m") == config
-    assert_same(load_params(tmp_path / "m", config, OPTIONS, one_device()), params)
+    assert read_model(tmp_path / "m") == model
+    assert_same(load_params(tmp_path / "m", model, one_device()), params)
 
 
 def test_index_counts_bytes_and_shards_keep_the_limit(tmp_path):
-    config = tiny()
-    save_params(random_params(config), config, tmp_path / "m", max_shard_bytes=60_000)
+    model = tiny()
+    save_params(random_params(model), model, tmp_path / "m", max_shard_bytes=60_000)
     index = json.loads((tmp_path / "m" / "model.safetensors.index.json").read_text())
     sizes = {
         path.name: sum(a.nbytes for a in load_file(path).values()) for path in (tmp_path / "m").glob("*.safetensors")
     }
     assert set(index["weight_map"].values()) == set(sizes)
     assert index["metadata"]["total_size"] == sum(sizes.values())
-    largest = max(int(np.prod(tensor.shape)) * 2 for tensor in hub_tensors(config))
+    largest = max(int(np.prod(tensor.shape)) * 2 for tensor in model.tensors())
     assert max(sizes.values()) <= max(60_000, largest)
 
 
@@ -109,10 +106,10 @@ def test_dtypes_are_converted(saved, tmp_path):
     params, directory = saved
     half = ModelOptions(param_dtype=jnp.bfloat16)
     expected = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
-    assert_same(load_params(directory, tiny(), half, one_device()), expected)
+    assert_same(load_params(directory, tiny(options=half), one_device()), expected)
     save_params(params, tiny(), tmp_path / "bf16", dtype="bfloat16")
     assert load_file(tmp_path / "bf16" / "model.safetensors")["model.norm.weight"].dtype == ml_dtypes.bfloat16
-    assert_same(load_params(tmp_path / "bf16", tiny(), half, one_device()), expected)
+    assert_same(load_params(tmp_path / "bf16", tiny(options=half), one_device()), expected)
     with pytest.raises(ConfigError, match="int8"):
         save_params(params, tiny(), tmp_path / "no", dtype="int8")
 
@@ -138,7 +135,7 @@ def test_every_fault_is_named_in_one_sentence(saved, tmp_path):
 
     directory = rewritten(saved[1], tmp_path / "m", spoil)
     with pytest.raises(ConfigError) as caught:
-        load_params(directory, tiny(), OPTIONS, one_device())
+        load_params(directory, tiny(), one_device())
     message = str(caught.value)
     assert "2 missing (model.layers.1.mlp.up_proj.weight, visual.merger.ln_q.weight)" in message
     assert "1 unexpected (model.layers.7.extra.weight)" in message
@@ -153,25 +150,25 @@ def test_a_tied_head_may_be_stored_twice_but_not_differ(saved, tmp_path):
     def other(tensors):
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] + 1
 
-    assert_same(load_params(rewritten(saved[1], tmp_path / "a", twice), tiny(), OPTIONS, one_device()), saved[0])
+    assert_same(load_params(rewritten(saved[1], tmp_path / "a", twice), tiny(), one_device()), saved[0])
     with pytest.raises(ConfigError, match=r"unexpected \(lm_head.weight\)"):
-        load_params(rewritten(saved[1], tmp_path / "b", other), tiny(), OPTIONS, one_device())
+        load_params(rewritten(saved[1], tmp_path / "b", other), tiny(), one_device())
 
 
 def test_pickled_damaged_and_absent_files_are_refused(saved, tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80")
     with pytest.raises(ConfigError, match="safetensors only"):
-        load_params(tmp_path, tiny(), OPTIONS, one_device())
+        load_params(tmp_path, tiny(), one_device())
     (tmp_path / "model.safetensors").write_bytes(b"no header")
     with pytest.raises(ConfigError, match="can not be read as safetensors"):
-        load_params(tmp_path, tiny(), OPTIONS, one_device())
+        load_params(tmp_path, tiny(), one_device())
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "gone.safetensors"}}))
     with pytest.raises(ConfigError, match=r"gone\.safetensors"):
-        load_params(tmp_path, tiny(), OPTIONS, one_device())
+        load_params(tmp_path, tiny(), one_device())
     index.write_text("{}")
     with pytest.raises(ConfigError, match="is not an index"):
-        load_params(tmp_path, tiny(), OPTIONS, one_device())
+        load_params(tmp_path, tiny(), one_device())
 
 
 def test_save_replaces_a_model_and_nothing_else(saved, tmp_path):
@@ -197,7 +194,7 @@ def test_a_failed_save_leaves_the_old_model(saved, tmp_path):
     with pytest.raises(ValueError, match="reshape"):
         save_params(broken, tiny(), target)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    load_params(target, tiny(), OPTIONS, one_device())
+    load_params(target, tiny(), one_device())
 
 
 def test_convert_renames_recasts_and_copies(saved, tmp_path):
@@ -214,19 +211,19 @@ def test_convert_renames_recasts_and_copies(saved, tmp_path):
     assert json.loads((tmp_path / "new" / "config.json").read_text())["torch_dtype"] == "bfloat16"
     convert(tmp_path / "new", tmp_path / "back", dtype="float32")
     rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(jnp.float32), params)
-    assert_same(load_params(tmp_path / "back", tiny(), OPTIONS, one_device()), rounded)
+    assert_same(load_params(tmp_path / "back", tiny(), one_device()), rounded)
     convert(source, tmp_path / "same")
-    assert_same(load_params(tmp_path / "same", tiny(), OPTIONS, one_device()), params)
+    assert_same(load_params(tmp_path / "same", tiny(), one_device()), params)
 
 
 @pytest.mark.parametrize("at_once", [pytest.param(0, marks=pytest.mark.slow), 3000])
 def test_large_parameters_are_placed_in_blocks(at_once, tmp_path, monkeypatch):
-    config = tiny(tied=False)
-    params = random_params(config)
-    save_params(params, config, tmp_path / "m", dtype="float32")
-    whole = load_params(tmp_path / "m", config, OPTIONS, one_device())
+    model = tiny(tied=False)
+    params = random_params(model)
+    save_params(params, model, tmp_path / "m", dtype="float32")
+    whole = load_params(tmp_path / "m", model, one_device())
     monkeypatch.setattr(hf, "AT_ONCE_BYTES", at_once)
-    assert_same(load_params(tmp_path / "m", config, OPTIONS, one_device()), params)
+    assert_same(load_params(tmp_path / "m", model, one_device()), params)
     assert_same(whole, params)
 
 
@@ -238,22 +235,20 @@ def test_the_host_holds_little_more_than_the_devices(tmp_path):
         from pathlib import Path
         from infimmr_jax.config import MeshSection, ModelShape, VisionShape
         from infimmr_jax.model.config import TokenIds, config_from_shape
+        from infimmr_jax.model.family import Model
         from infimmr_jax.model.hf import AT_ONCE_BYTES, load_params, save_params
-        from infimmr_jax.model.options import ModelOptions
-        from infimmr_jax.model.qwen2_5_vl import abstract_params
         from infimmr_jax.parallel.mesh import make_mesh
         shape = ModelShape(hidden_size=1024, num_layers=12, num_heads=8, intermediate_size=2048,
                            mrope_section=(16, 24, 24))
-        config = config_from_shape(shape, 50_000, TokenIds(0, 2, 3, 4, 6, 7))
+        model = Model(config_from_shape(shape, 50_000, TokenIds(0, 2, 3, 4, 6, 7)))
         directory, mesh = Path({str(tmp_path)!r}) / "m", make_mesh(MeshSection())
-        options = ModelOptions()
-        size = sum(leaf.size * 4 for leaf in jax.tree.leaves(abstract_params(config, options)))
+        size = sum(leaf.size * 4 for leaf in jax.tree.leaves(model.abstract_params()))
         if sys.argv[1] == "save":
-            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), abstract_params(config, options))
-            save_params(zeros, config, directory, dtype="bfloat16", max_shard_bytes=2**26)
+            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), model.abstract_params())
+            save_params(zeros, model, directory, dtype="bfloat16", max_shard_bytes=2**26)
         else:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            params = load_params(directory, config, options, mesh)
+            params = load_params(directory, model, mesh)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             files = [path.stat().st_size for path in directory.glob("*.safetensors")]
             over = peak - before - size - sum(files)  # Mapped pages count as resident.
@@ -277,21 +272,20 @@ def test_loads_and_saves_over_eight_devices(saved, tmp_path, at_once):
         from pathlib import Path
         from infimmr_jax.config import MeshSection
         from infimmr_jax.model import hf
-        from infimmr_jax.model.config import read_config
+        from infimmr_jax.model.family import read_model
         from infimmr_jax.model.hf import load_params, save_params
-        from infimmr_jax.model.options import ModelOptions
         from infimmr_jax.parallel.mesh import make_mesh, parameter_shardings
         assert len(jax.devices()) == 8
         source = Path({str(saved[1])!r})
         hf.AT_ONCE_BYTES = {at_once}
         mesh = make_mesh(MeshSection(data=2, fsdp=2, tensor=2))
-        config = read_config(source)
-        params = load_params(source, config, ModelOptions(), mesh)
+        model = read_model(source)
+        params = load_params(source, model, mesh)
         wanted = parameter_shardings(params, mesh)
         jax.tree.map(lambda a, s: None if a.sharding.is_equivalent_to(s, a.ndim) else 1 / 0, params, wanted)
         up = params["decoder"]["layers"]["mlp"]["up"]["kernel"]
         assert up.addressable_shards[0].data.size * 4 == up.size
-        save_params(params, config, Path({str(tmp_path / "m")!r}), dtype="float32")
+        save_params(params, model, Path({str(tmp_path / "m")!r}), dtype="float32")
     """
     subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from infimmr_jax.config import ConfigError
-from infimmr_jax.model.config import TextConfig, TokenIds, VisionConfig, read_config, to_hf_config, vision_layout
+from infimmr_jax.model.config import TextConfig, TokenIds, VisionConfig, to_hf_config, vision_layout
+from infimmr_jax.model.family import read_model
 
 # The published 3B's config.json, without what says nothing about the architecture.
 FLAT = {
@@ -63,7 +64,7 @@ def nested():
 
 def read(tree, directory):
     (directory / "config.json").write_text(json.dumps(tree))
-    return read_config(directory)
+    return read_model(directory).config
 
 
 @pytest.mark.parametrize("tree", [FLAT, nested()], ids=["flat", "nested"])
@@ -108,7 +109,7 @@ def test_what_is_not_supported_is_refused(change, sentence, tmp_path):
 
 def test_missing_and_broken_files(tmp_path):
     with pytest.raises(ConfigError, match=r"has no config\.json"):
-        read_config(tmp_path)
+        read_model(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigError, match="not valid JSON"):
-        read_config(tmp_path)
+        read_model(tmp_path)

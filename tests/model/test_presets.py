@@ -8,9 +8,8 @@ import pytest
 
 from infimmr_jax.config import ConfigError, parse_config
 from infimmr_jax.model.config import _from_hf, to_hf_config
-from infimmr_jax.model.options import ModelOptions, model_options
+from infimmr_jax.model.family import preset_model
 from infimmr_jax.model.presets import PRESETS, check_preset
-from infimmr_jax.model.qwen2_5_vl import abstract_params
 from infimmr_jax.plan.abstract import planned_model
 
 # 3B and 7B: counted in the published checkpoints; 32B and 72B: by the architecture (their names round them).
@@ -24,7 +23,7 @@ COUNTS = {
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameters_are_as_many_as_published(name):
-    tree = abstract_params(PRESETS[name], ModelOptions())
+    tree = preset_model(name).abstract_params()
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)) == COUNTS[name]
 
 
@@ -46,8 +45,9 @@ def test_a_preset_is_a_shape_and_takes_no_other():
     with pytest.raises(ConfigError, match="preset"):
         parse_config({"phases": phases, "model": {"preset": "qwen2.5-vl-4b"}})
     config = parse_config({"phases": phases, "model": {"preset": "qwen2.5-vl-7b"}})
-    assert planned_model(config) == PRESETS["qwen2.5-vl-7b"]
-    assert model_options(config.model).scan
+    model = planned_model(config)
+    assert model.config == PRESETS["qwen2.5-vl-7b"]
+    assert model.options.scan
 
 
 def test_a_directory_that_is_not_here_needs_a_preset():

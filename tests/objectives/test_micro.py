@@ -37,6 +37,7 @@ def test_the_update_is_split_by_its_budget(monkeypatch):
     optimizer, zero = OptimizerSection(), np.float32(0)
     grpo = GrpoSection(micro_batch_tokens=2 * (24 + G * R))
     update = functools.partial(step.grpo_update, settings=settings(grpo), optimizer=make_optimizer(optimizer))
-    args = (prompts(P), rollouts(P, G, R), rewards(P, G), ALLOWED, np.float32(1e-3), Coefficients(zero, zero, zero))
+    sampled = rollouts(P, G, R), np.int32(R), rewards(P, G)
+    args = (prompts(P), *sampled, ALLOWED, np.float32(1e-3), Coefficients(zero, zero, zero))
     jax.eval_shape(update, train_state(grpo, optimizer), *args, jax.random.key(0))
     assert chosen == [2]

@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import ALLOWED, MODEL, OPTIONS, prompts, rewards, rollouts, settings, train_state
+from small import ALLOWED, MODEL, prompts, rewards, rollouts, settings, train_state
 
 from infimmr_jax.config import GrpoSection, OptimizerSection
-from infimmr_jax.model.qwen2_5_vl import branch_forward, logits, trunk_forward
 from infimmr_jax.objectives.schedules import Clock, coefficients
 from infimmr_jax.objectives.step import grpo_update
 from infimmr_jax.objectives.train_state import make_optimizer
@@ -24,7 +23,8 @@ OPTIMIZER = OptimizerSection(learning_rate=1e-3)
 
 def update(grpo: GrpoSection, reference: bool = False, state=None, **changes):
     run = functools.partial(grpo_update, settings=settings(grpo), optimizer=make_optimizer(OPTIMIZER))
-    given = {"batch": prompts(P), "rollouts": rollouts(P, G, R), "rewards": rewards(P, G), **changes}
+    given = {"batch": prompts(P), "rollouts": rollouts(P, G, R), "executed": np.int32(R), "rewards": rewards(P, G)}
+    given |= changes
     state = train_state(grpo, OPTIMIZER, reference) if state is None else state
     scheduled = coefficients(grpo, Clock(0, 10, 0, 10))
     return jax.jit(run)(state, *given.values(), ALLOWED, jnp.float32(1e-3), scheduled, jax.random.key(0))
@@ -46,8 +46,8 @@ def plain_loss(params, batch, sampled, scores):
     loss = 0.0
     for g in range(G):
         one = jnp.asarray(sampled.tokens[:, g : g + 1])
-        trunk = trunk_forward(params, MODEL, OPTIONS, batch)
-        scored = logits(params, MODEL, branch_forward(params, MODEL, OPTIONS, trunk, one))
+        trunk = MODEL.trunk(params, batch)
+        scored = MODEL.logits(params, MODEL.branch(params, trunk, one))
         log_probs = jax.nn.log_softmax(jnp.where(ALLOWED, scored, -jnp.inf), axis=-1)
         picked = jnp.take_along_axis(log_probs, one[..., None], axis=-1)[:, 0, :, 0]
         loss -= jnp.sum(jnp.where(sampled.mask[:, g], picked, 0.0) * advantage[:, g : g + 1])
@@ -127,7 +127,7 @@ from infimmr_jax.rollout.state import SampleSettings
 assert jax.device_count() == 8
 grpo, section = GrpoSection(micro_batches=2), OptimizerSection(learning_rate=1e-3)
 run = functools.partial(grpo_update, settings=settings(grpo), optimizer=make_optimizer(section))
-draw = functools.partial(sample, config=MODEL, options=OPTIONS, settings=SampleSettings(4, 6))
+draw = functools.partial(sample, model=MODEL, settings=SampleSettings(4, 6))
 found = []
 for mesh in (
     make_mesh(MeshSection(), jax.devices()[:1]),
@@ -140,11 +140,11 @@ for mesh in (
     rows = shard_batch((prompts(16), rewards(16, 4)), mesh)
     sampled = jax.jit(draw)(state.params, batch=rows[0], allowed=ALLOWED, key=jax.random.key(3))
     numbers = (jnp.float32(1e-3), coefficients(grpo, Clock(0, 10, 0, 10)), jax.random.key(0))
-    moved, metrics = jax.jit(run)(state, rows[0], sampled, rows[1], ALLOWED, *numbers)
+    moved, metrics = jax.jit(run)(state, rows[0], *sampled, rows[1], ALLOWED, *numbers)
     gradient = next(part.mu for part in moved.moments if hasattr(part, "mu"))
     found.append(jax.device_get((sampled, gradient, metrics)))
 for other in found[1:]:
-    assert np.array_equal(found[0][0].tokens, other[0].tokens), "other devices sampled other tokens"
+    assert np.array_equal(found[0][0][0].tokens, other[0][0].tokens), "other devices sampled other tokens"
     for one, two in zip(jax.tree.leaves(found[0][1:]), jax.tree.leaves(other[1:]), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
 print("equal")

@@ -4,16 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import MODEL, OPTIONS, prompts
+from small import MODEL, prompts
 
 from infimmr_jax.config import ConfigError, OptimizerSection, TrainableSection
-from infimmr_jax.model.qwen2_5_vl import abstract_params, trunk_forward
 from infimmr_jax.objectives.advantages import init_estimator_state
 from infimmr_jax.objectives.train_state import TrainState, apply_gradient, make_optimizer
 from infimmr_jax.objectives.trainable import frozen_stopped, learning_factors, part_of, thaws
 
 ADAM = OptimizerSection(learning_rate=1e-2, weight_decay=0.1)
-ABSTRACT = abstract_params(MODEL, OPTIONS)
+ABSTRACT = MODEL.abstract_params()
 ONE = {"kernel": jnp.ones((2, 2))}
 # A parameter of every part, and two layers of the decoder.
 PARAMS = {
@@ -103,12 +102,12 @@ def test_no_backward_pass_goes_through_a_frozen_tower():
         factors = learning_factors(ABSTRACT, section)
 
         def loss(params):
-            return jnp.sum(trunk_forward(frozen_stopped(params, factors), MODEL, OPTIONS, prompts(2)).k)
+            return jnp.sum(MODEL.trunk(frozen_stopped(params, factors), prompts(2)).k)
 
         return str(jax.make_jaxpr(jax.grad(loss))(ABSTRACT)).count("dot_general")
 
     def forward(params):
-        return trunk_forward(params, MODEL, OPTIONS, prompts(2)).k
+        return MODEL.trunk(params, prompts(2)).k
 
     once = str(jax.make_jaxpr(forward)(ABSTRACT)).count("dot_general")
     assert once < products(TrainableSection(vision=False, merger=False)) < products(TrainableSection())

@@ -15,8 +15,8 @@ from small import ALLOWED, SHAPE, V, prompts, rewards, rollouts
 
 from infimmr_jax.config import GrpoSection, ModelShape, OptimizerSection
 from infimmr_jax.model.config import TokenIds, config_from_shape
+from infimmr_jax.model.family import Model
 from infimmr_jax.model.options import ModelOptions
-from infimmr_jax.model.qwen2_5_vl import branch_forward, init_params, logits, trunk_forward
 from infimmr_jax.objectives.advantages import init_estimator_state
 from infimmr_jax.objectives.perception import mask_patches
 from infimmr_jax.objectives.schedules import Clock, coefficients
@@ -29,7 +29,7 @@ RATE = 1e-3
 KEY = jax.random.key(7)
 # Without clipping by norm, Adam's first moment is a tenth of the gradient.
 OPTIMIZER = OptimizerSection(max_grad_norm=1e9)
-MODEL = config_from_shape(
+CONFIG = config_from_shape(
     ModelShape.model_validate(
         SHAPE.model_dump()
         | {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 16}
@@ -47,7 +47,7 @@ MODEL = config_from_shape(
     V,
     TokenIds(pad=0, eos=1, vision_start=2, vision_end=3, image=4, video=5),
 )
-OPTIONS = ModelOptions(scan=False)
+MODEL = Model(CONFIG, ModelOptions(scan=False))
 ACCURACY = np.asarray([[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]], np.float32)
 
 
@@ -61,13 +61,13 @@ def _compiled_quickly():
 
 def larger(key):
     """Weights that tell tokens and pictures apart; a fresh model hardly does."""
-    return jax.tree.map(lambda x: 2 * x if x.ndim > 1 else x, init_params(jax.random.key(key), MODEL, OPTIONS))
+    return jax.tree.map(lambda x: 2 * x if x.ndim > 1 else x, MODEL.init(jax.random.key(key)))
 
 
 def scores(params, batch, tokens):
     """Log-probs of the tokens and entropies, from whole logits."""
-    hidden = branch_forward(params, MODEL, OPTIONS, trunk_forward(params, MODEL, OPTIONS, batch), tokens)
-    every = jax.nn.log_softmax(jnp.where(ALLOWED, logits(params, MODEL, hidden), -1e9), axis=-1)
+    hidden = MODEL.branch(params, MODEL.trunk(params, batch), tokens)
+    every = jax.nn.log_softmax(jnp.where(ALLOWED, MODEL.logits(params, hidden), -1e9), axis=-1)
     chosen = jnp.take_along_axis(every, tokens[..., None], axis=-1)[..., 0]
     return chosen, -jnp.sum(jnp.exp(every) * every, axis=-1)
 
@@ -114,7 +114,7 @@ def world():
 def updated(world, grpo, rated=None, clock=None):
     params, reference, batch, _, sampled, usual, _ = world
     clock = clock or Clock(0, 10, 0, 10)
-    settings = UpdateSettings(MODEL, OPTIONS, grpo, (("accuracy", 0.9), ("format", 0.1)), 1.0, ("math",))
+    settings = UpdateSettings(MODEL, grpo, (("accuracy", 0.9), ("format", 0.1)), 1.0, ("math",))
     run = functools.partial(grpo_update, settings=settings, optimizer=make_optimizer(OPTIMIZER))
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -124,7 +124,7 @@ def updated(world, grpo, rated=None, clock=None):
         reference=reference if grpo.kl.coefficient else None,
     )
     numbers = (jnp.float32(RATE), coefficients(grpo, clock), KEY)
-    return jax.jit(run)(state, batch, sampled, usual if rated is None else rated, ALLOWED, *numbers)
+    return jax.jit(run)(state, batch, sampled, np.int32(R), usual if rated is None else rated, ALLOWED, *numbers)
 
 
 def group_advantage(total):

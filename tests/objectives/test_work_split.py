@@ -42,10 +42,10 @@ for mesh in (
     sampled = jax.device_put(sampled, replicated(mesh))
     numbers = (jnp.float32(1e-3), coefficients(grpo, Clock(0, 10, 0, 10)), jax.random.key(0))
     program = jax.jit(run, out_shardings=(shardings, replicated(mesh)))
-    compiled = program.lower(state, rows[0], sampled, rows[1], ALLOWED, *numbers).compile()
+    compiled = program.lower(state, rows[0], sampled, np.int32(6), rows[1], ALLOWED, *numbers).compile()
     module = hlo.parse_module(compiled.as_text())
     flops.append(sum(hlo.flops(module, i, c) * times for i, c, times in hlo.walk(module)))
-    moved.append(jax.device_get(compiled(state, rows[0], sampled, rows[1], ALLOWED, *numbers)[0].params))
+    moved.append(jax.device_get(compiled(state, rows[0], sampled, np.int32(6), rows[1], ALLOWED, *numbers)[0].params))
 for other in moved[1:]:
     for one, two in zip(jax.tree.leaves(moved[0]), jax.tree.leaves(other), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=2e-5)

@@ -6,8 +6,7 @@ from jax.sharding import PartitionSpec as P
 
 from infimmr_jax.config import ConfigError, MeshSection
 from infimmr_jax.model.config import ModelConfig, TextConfig, TokenIds, VisionConfig
-from infimmr_jax.model.options import ModelOptions
-from infimmr_jax.model.qwen2_5_vl import abstract_params
+from infimmr_jax.model.family import Model
 from infimmr_jax.parallel.mesh import PARAMETER_RULES, make_mesh, parameter_spec
 
 THREE_B = ModelConfig(
@@ -38,7 +37,7 @@ def mesh_of(data: int, fsdp: int, tensor: int) -> jax.sharding.AbstractMesh:
 
 
 def paths() -> list[tuple[str, tuple[int, ...]]]:
-    tree = abstract_params(THREE_B, ModelOptions())
+    tree = Model(THREE_B).abstract_params()
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return [("/".join(part.key for part in path), leaf.shape) for path, leaf in leaves]
 

@@ -35,7 +35,7 @@ from infimmr_jax.rollout.state import SampleSettings
 
 grpo, section = GrpoSection(), OptimizerSection(learning_rate=1e-3)
 run = functools.partial(grpo_update, settings=settings(grpo), optimizer=make_optimizer(section))
-draw = functools.partial(sample, config=MODEL, options=OPTIONS, settings=SampleSettings(4, 6, compactions=1))
+draw = functools.partial(sample, model=MODEL, settings=SampleSettings(4, 6, compactions=1))
 
 def count(program):
     module = hlo.parse_module(program.as_text())
@@ -57,13 +57,13 @@ for mesh in (
     numbers = (jnp.float32(1e-3), coefficients(grpo, Clock(0, 10, 0, 10)), jax.random.key(0))
     # Rewards of other rollouts would be another step: all meshes take those of the first.
     given = jax.device_put(found[0][0] if found else sampled, replicated(mesh))
-    update = jax.jit(run).lower(state, rows[0], given, rows[1], ALLOWED, *numbers).compile()
-    moved, metrics = update(state, rows[0], given, rows[1], ALLOWED, *numbers)
+    update = jax.jit(run).lower(state, rows[0], *given, rows[1], ALLOWED, *numbers).compile()
+    moved, metrics = update(state, rows[0], *given, rows[1], ALLOWED, *numbers)
     gradient = next(part.mu for part in moved.moments if hasattr(part, "mu"))
     found.append(jax.device_get((sampled, gradient, metrics)))
     flops.append(count(update))
 for other in found[1:]:
-    assert np.array_equal(found[0][0].tokens, other[0].tokens), "other devices sampled other tokens"
+    assert np.array_equal(found[0][0][0].tokens, other[0][0].tokens), "other devices sampled other tokens"
     for one, two in zip(jax.tree.leaves(found[0][1:]), jax.tree.leaves(other[1:]), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
 print("flops", *flops)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from infimmr_jax.model import qwen2_5_vl as model
-from infimmr_jax.model.config import ModelConfig, TextConfig, TokenIds, VisionConfig, to_hf_config
-from infimmr_jax.model.hf_table import hub_tensors, leaf_paths, transformers_name
+from infimmr_jax.model.config import ModelConfig, TextConfig, TokenIds, VisionConfig, to_hf_config, vision_layout
+from infimmr_jax.model.family import Model
+from infimmr_jax.model.hf_table import leaf_paths, transformers_name
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.preprocess.batching import PromptBatch, collate
 from infimmr_jax.preprocess.layout import VisionLayout
@@ -33,6 +33,10 @@ class Pair:
     torch_model: Qwen2_5_VLForConditionalGeneration
     tokenizer: PreTrainedTokenizerBase
     layout: VisionLayout
+
+    @property
+    def model(self) -> Model:
+        return Model(self.config)
 
     def image(self, text: str, *grids: tuple[int, int], seed: int = 0) -> EncodedPrompt:
         """A prompt that shows pictures of these (rows, columns) of patches, with random pixels, before or in `text`."""
@@ -56,7 +60,7 @@ class Pair:
 
     def batch(self, prompts: list[EncodedPrompt], rows: int = 4, length: int = 56, images: tuple = ()) -> PromptBatch:
         """The prompts in one bucket that holds all cases of these tests, so that they share an executable."""
-        return collate(prompts, rows, length, images or (3, 7 * self.layout.window_patches))
+        return collate(prompts, rows, length, images or (3, 7 * self.layout.window_patches), self.layout)
 
     def torch_inputs(
         self, prompts: list[EncodedPrompt], responses: np.ndarray | None = None, left: bool = False
@@ -106,20 +110,20 @@ class Pair:
         """The same from the trunk (all prompt tokens but the last) and one branch, for as many rows as responses."""
         filler = np.zeros((len(batch.lengths) - len(responses), responses.shape[1]), responses.dtype)
         branches = np.concatenate([responses, filler])[:, None]
-        above, own = all_logits(self.params, self.config, options, batch, branches)
+        above, own = all_logits(self.params, Model(self.config, options), batch, branches)
         return [
             np.concatenate([row[:length], branch[0]])
             for row, length, branch in zip(np.asarray(above), batch.lengths, np.asarray(own), strict=True)
         ][: len(responses)]
 
 
-def _all_logits(params, config, options, batch, responses):
-    hidden, trunk = model.prompt_hidden(params, config, options, batch)
-    branches = model.branch_forward(params, config, options, trunk, responses)
-    return model.logits(params, config, hidden), model.logits(params, config, branches)
+def _all_logits(params, model, batch, responses):
+    hidden, trunk = model.prompt_hidden(params, batch)
+    branches = model.branch(params, trunk, responses)
+    return model.logits(params, hidden), model.logits(params, branches)
 
 
-all_logits = jax.jit(_all_logits, static_argnums=(1, 2))
+all_logits = jax.jit(_all_logits, static_argnums=1)
 
 
 def random_params(config: ModelConfig, seed: int = 0) -> dict:
@@ -136,7 +140,7 @@ def random_params(config: ModelConfig, seed: int = 0) -> dict:
         gain = 2 if path[-2] in ("q", "k", "down") else 1
         return gain * values * (shape[-1] if path[-1] == "embedding" else shape[-2]) ** -0.5
 
-    tree = model.abstract_params(config, OPTIONS)
+    tree = Model(config).abstract_params()
     leaves = [leaf(path, one.shape) for path, one in leaf_paths(tree)]
     return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
@@ -148,7 +152,7 @@ def torch_state(params: dict, config: ModelConfig) -> dict[str, np.ndarray]:
         transformers_name(tensor.name): tensor.write(
             np.asarray(leaves[tensor.path] if tensor.layer is None else leaves[tensor.path][tensor.layer])
         )
-        for tensor in hub_tensors(config)
+        for tensor in Model(config).tensors()
     }
 
 
@@ -168,14 +172,6 @@ def make_pair(text: dict, vision: dict) -> Pair:
             **starts,
         ),
     )
-    layout = VisionLayout(
-        image_token_id=config.tokens.image,
-        video_token_id=config.tokens.video,
-        vision_start_token_id=config.tokens.vision_start,
-        vision_end_token_id=config.tokens.vision_end,
-        window_size=config.vision.window_size,
-        tokens_per_second=config.vision.tokens_per_second,
-    )
     params = random_params(config)
     hf_config = Qwen2_5_VLConfig.from_dict(to_hf_config(config))
     hf_config._attn_implementation = "eager"
@@ -184,7 +180,7 @@ def make_pair(text: dict, vision: dict) -> Pair:
     missing, unexpected = torch_model.load_state_dict(state, strict=False)
     assert not unexpected
     assert missing == (["lm_head.weight"] if config.text.tie_word_embeddings else [])
-    return Pair(config, params, torch_model, tokenizer, layout)
+    return Pair(config, params, torch_model, tokenizer, vision_layout(config))
 
 
 def assert_close(ours: list[np.ndarray], theirs: list[np.ndarray], bound: float, skip_last: bool = True) -> None:

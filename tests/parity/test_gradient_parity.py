@@ -5,10 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from pair import OPTIONS, torch_state
+from pair import torch_state
 
-from infimmr_jax.model import decoder
-from infimmr_jax.model import qwen2_5_vl as model
 from infimmr_jax.model.logprobs import token_logprobs
 
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
@@ -47,9 +45,9 @@ def test_gradients_of_a_sequence_logprob(which, request):
 
     @jax.jit
     def loss(params):
-        trunk = model.trunk_forward(params, pair.config, OPTIONS, batch)
-        hidden = model.branch_forward(params, pair.config, OPTIONS, trunk, responses[:, None])
-        kernel = decoder.head_kernel(params["decoder"], pair.config.text)
+        trunk = pair.model.trunk(params, batch)
+        hidden = pair.model.branch(params, trunk, responses[:, None])
+        kernel = pair.model.head_kernel(params)
         return token_logprobs(hidden, kernel, responses[:, None], allowed, chunk=4)[0].sum()
 
     ours, gradients = jax.value_and_grad(loss)(jax.tree.map(jnp.asarray, pair.params))

@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 import torch
-from pair import OPTIONS
 
 from infimmr_jax.rollout.sampler import sample
 from infimmr_jax.rollout.state import SampleSettings
@@ -34,8 +33,8 @@ def test_64_greedy_tokens(which, request):
     allowed = np.ones(pair.config.text.vocab_size, bool)
     allowed[never] = False
     settings = SampleSettings(group_size=1, max_response=STEPS, temperature=0.0)
-    run = jax.jit(sample, static_argnums=(1, 2, 3))
-    ours = run(pair.params, pair.config, OPTIONS, settings, pair.batch(prompts), allowed, jax.random.key(0))
+    run = jax.jit(sample, static_argnums=(1, 2))
+    ours, _ = run(pair.params, pair.model, settings, pair.batch(prompts), allowed, jax.random.key(0))
 
     for row, prompt in enumerate(prompts):
         pair.torch_model.model.rope_deltas = None

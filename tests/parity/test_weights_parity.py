@@ -8,18 +8,16 @@ import jax
 import numpy as np
 import pytest
 import torch
-from pair import OPTIONS, torch_state
+from pair import torch_state
 from safetensors.numpy import load_file
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 from transformers.utils import logging as hf_logging
 
 from infimmr_jax.config import MeshSection
-from infimmr_jax.model.config import read_config
+from infimmr_jax.model.family import read_model
 from infimmr_jax.model.hf import load_params, save_params
-from infimmr_jax.model.hf_table import hub_name, hub_tensors, leaf_paths, transformers_name
-from infimmr_jax.model.options import ModelOptions
+from infimmr_jax.model.hf_table import hub_name, leaf_paths, transformers_name
 from infimmr_jax.model.presets import check_preset
-from infimmr_jax.model.qwen2_5_vl import abstract_params
 from infimmr_jax.parallel.mesh import make_mesh
 
 pytestmark = pytest.mark.parity
@@ -48,7 +46,7 @@ def load_silently(directory):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_export_loads_in_transformers_bit_for_bit(which, dtype, request, tmp_path):
     pair = request.getfixturevalue(which)
-    save_params(pair.params, pair.config, tmp_path / "m", pair.tokenizer, dtype, max_shard_bytes=200_000)
+    save_params(pair.params, pair.model, tmp_path / "m", pair.tokenizer, dtype, max_shard_bytes=200_000)
     loaded = load_silently(tmp_path / "m")
     state = loaded.state_dict()
     wanted = {
@@ -77,9 +75,9 @@ def test_what_transformers_saves_is_loaded(which, names, request, tmp_path):
             tensors = load_file(tmp_path / file)
             save_file({transformers_name(name): value for name, value in tensors.items()}, tmp_path / file)
     assert "text_config" in json.loads((tmp_path / "config.json").read_text())
-    config = read_config(tmp_path)
-    assert config == pair.config
-    params = load_params(tmp_path, config, OPTIONS, make_mesh(MeshSection(), jax.devices()[:1]))
+    model = read_model(tmp_path)
+    assert model == pair.model
+    params = load_params(tmp_path, model, make_mesh(MeshSection(), jax.devices()[:1]))
     for (path, ours), (_, theirs) in zip(leaf_paths(params), leaf_paths(pair.params), strict=True):
         assert np.array_equal(np.asarray(ours), theirs), path
 
@@ -134,13 +132,13 @@ def test_the_real_trees_match_the_models_on_the_meta_device(size, tmp_path):
         },
     }
     (tmp_path / "config.json").write_text(json.dumps(tree))
-    config = read_config(tmp_path)
-    check_preset(config, f"qwen2.5-vl-{size}", str(tmp_path))
+    model = read_model(tmp_path)
+    check_preset(model.config, f"qwen2.5-vl-{size}", str(tmp_path))
     with torch.device("meta"):
         theirs = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_pretrained(tmp_path))
     shapes = {hub_name(name): tuple(p.shape) for name, p in theirs.named_parameters()}
-    ours = {tensor.name: tensor.shape for tensor in hub_tensors(config)}
+    ours = {tensor.name: tensor.shape for tensor in model.tensors()}
     assert ours == shapes
-    leaves = dict(leaf_paths(abstract_params(config, ModelOptions())))
+    leaves = dict(leaf_paths(model.abstract_params()))
     visual = sum(leaf.size for path, leaf in leaves.items() if path[0] == "visual")
     assert (sum(leaf.size for leaf in leaves.values()), visual, len(ours)) == counted

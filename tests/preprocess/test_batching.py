@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 from PIL import Image
+from published import GEOMETRY
 
 from infimmr_jax.config import DataSection, ImageSection, PromptSection
 from infimmr_jax.data.records import DataError, Problem
@@ -24,11 +25,15 @@ def _png(width, height):
     return buffer.getvalue()
 
 
+# Collating asks for the geometry alone.
+LAYOUT = VisionLayout(0, 1, 2, 3, **GEOMETRY | {"window_size": 56})
+
+
 @pytest.fixture(scope="module")
 def encoded():
     tokenizer = train_tokenizer(["How many?"], 300)
     ids = tokenizer.convert_tokens_to_ids([IMAGE_PAD, VIDEO_PAD, VISION_START, VISION_END])
-    layout = VisionLayout(*ids, window_size=56)
+    layout = VisionLayout(*ids, **GEOMETRY | {"window_size": 56})
     sizes = {"none": [], "one": [(84, 56)], "two": [(56, 140), (140, 140)], "long": [(28, 280)]}
     return {
         name: encode_prompt(
@@ -46,7 +51,7 @@ def encoded():
 @pytest.mark.parametrize("bucket", [(64, (2, 144)), (80, (3, 160))])
 def test_every_array_leads_back_to_the_prompts(encoded, bucket):
     prompts = list(encoded.values())
-    batch = collate(prompts, 4, *bucket)
+    batch = collate(prompts, 4, *bucket, layout=LAYOUT)
     length, (slots, patch_slots) = bucket
     assert batch.tokens.shape == batch.image_index.shape == (4, length)
     assert batch.patches.shape == (4, slots, patch_slots, 1176)
@@ -85,7 +90,7 @@ def _check_visual_tokens(batch, row, prompt, patch_slots):
 
 
 def test_filler_rows_repeat_a_real_prompt(encoded):
-    batch = collate([encoded["none"], encoded["one"]], 5, 64, (1, 64))
+    batch = collate([encoded["none"], encoded["one"]], 5, 64, (1, 64), layout=LAYOUT)
     assert batch.row_mask.tolist() == [True, True, False, False, False]
     for name in ("tokens", "lengths", "positions", "patches", "patch_mask", "image_index", "next_position", "bridge"):
         values = getattr(batch, name)
@@ -93,11 +98,11 @@ def test_filler_rows_repeat_a_real_prompt(encoded):
 
 
 def test_a_text_batch_may_have_no_image_slots(encoded):
-    batch = collate([encoded["none"]], 2, 32, (0, 0))
+    batch = collate([encoded["none"]], 2, 32, (0, 0), layout=LAYOUT)
     assert batch.patches.shape == (2, 0, 0, 1176)
     assert batch.patch_positions.shape == (2, 0, 0, 2)
     assert (batch.image_index == -1).all()
-    with_slots = collate([encoded["none"]], 2, 32, (1, 16))
+    with_slots = collate([encoded["none"]], 2, 32, (1, 16), layout=LAYOUT)
     assert not with_slots.patch_mask.any()
     assert np.array_equal(batch.tokens, with_slots.tokens)
 
@@ -120,11 +125,11 @@ def test_what_fits_nowhere_is_named(encoded):
     with pytest.raises(DataError, match=r"problem two: 2 image slots of 144 patch slots fit none"):
         choose_bucket(list(encoded.values()), (64,), ((1, 160), (2, 64)))
     with pytest.raises(DataError, match="problem one"):
-        collate([encoded["one"]], 1, 64, (0, 0))
+        collate([encoded["one"]], 1, 64, (0, 0), layout=LAYOUT)
     with pytest.raises(ValueError, match="1 to 2 prompts, got 3"):
-        collate([encoded["none"]] * 3, 2, 64, (0, 0))
+        collate([encoded["none"]] * 3, 2, 64, (0, 0), layout=LAYOUT)
     with pytest.raises(ValueError, match="got 0"):
-        collate([], 2, 64, (0, 0))
+        collate([], 2, 64, (0, 0), layout=LAYOUT)
 
 
 @pytest.mark.parametrize("seed", range(5))

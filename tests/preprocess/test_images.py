@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from published import PATCHES, SQUARES
 from transformers import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
@@ -29,8 +30,8 @@ def test_patches_are_bit_equal_to_the_published_processor(size, budget):
     image = Image.fromarray(_noise(*size, seed=sum(size)))
     processor = Qwen2VLImageProcessorPil(size={"shortest_edge": budget[0], "longest_edge": budget[1]})
     expected = processor(images=[image])
-    grid = plan_grid(*size, section)
-    patches = patchify(image, grid)
+    grid = plan_grid(*size, section, **SQUARES)
+    patches = patchify(image, grid, **PATCHES)
     assert list(grid) == np.asarray(expected["image_grid_thw"])[0].tolist()
     assert patches.dtype == np.float32
     assert np.array_equal(patches, np.asarray(expected["pixel_values"]))
@@ -47,16 +48,16 @@ def test_grids_equal_smart_resize(width, height, least, more):
     section = ImageSection(min_pixels=least, max_pixels=least + more)
     if max(width, height) > 200 * min(width, height):
         with pytest.raises(DataError, match="200 times"):
-            plan_grid(width, height, section)
+            plan_grid(width, height, section, **SQUARES)
         return
     rows, columns = smart_resize(height, width, 28, least, least + more)
-    assert plan_grid(width, height, section) == (1, rows // 14, columns // 14)
+    assert plan_grid(width, height, section, **SQUARES) == (1, rows // 14, columns // 14)
 
 
 def test_sides_round_half_to_even():
     section = ImageSection(min_pixels=1, max_pixels=10**9)
-    assert plan_grid(42, 70, section) == plan_grid(56, 56, section) == (1, 4, 4)
-    assert plan_grid(98, 126, section) == (1, 8, 8)
+    assert plan_grid(42, 70, section, **SQUARES) == plan_grid(56, 56, section, **SQUARES) == (1, 4, 4)
+    assert plan_grid(98, 126, section, **SQUARES) == (1, 8, 8)
 
 
 def test_a_pixel_budget_in_the_wrong_order_is_refused():

@@ -12,11 +12,10 @@ from infimmr_jax.config import DataSection, PromptSection
 from infimmr_jax.data.conversations import Conversation, Turn
 from infimmr_jax.data.records import DataError
 from infimmr_jax.data.synthetic import SyntheticSource
-from infimmr_jax.model.config import TokenIds, config_from_shape, vision_layout
-from infimmr_jax.model.decoder import head_kernel
+from infimmr_jax.model.config import TokenIds, config_from_shape
+from infimmr_jax.model.family import Model
 from infimmr_jax.model.logprobs import token_logprobs
 from infimmr_jax.model.options import ModelOptions
-from infimmr_jax.model.qwen2_5_vl import branch_forward, init_params, trunk_forward
 from infimmr_jax.objectives.packed import packed_logprobs, packed_loss
 from infimmr_jax.parallel.hosts import RowShare
 from infimmr_jax.preprocess import tokenizer as tokenizers
@@ -26,7 +25,6 @@ from infimmr_jax.preprocess.packing import PackedShape, collate_packed, needed_s
 from infimmr_jax.preprocess.prompts import encode_plan, encode_prompt
 
 DATA = DataSection.model_validate({"max_prompt": 96, "max_images": 2, "image": {"max_pixels": 12544}})
-OPTIONS = ModelOptions(scan=False)
 T = 240
 
 
@@ -44,8 +42,8 @@ def made():
         image=ids[tokenizers.IMAGE_PAD],
         video=ids[tokenizers.VIDEO_PAD],
     )
-    model = config_from_shape(SHAPE, -(-len(tokenizer) // 16) * 16, special)
-    layout = vision_layout(model)
+    model = Model(config_from_shape(SHAPE, -(-len(tokenizer) // 16) * 16, special), ModelOptions(scan=False))
+    layout = model.layout
     rng = np.random.default_rng(0)
     prompts, responses = [], []
     for number in range(6):
@@ -64,12 +62,12 @@ def one_row_each(params, model, allowed, prompts, responses):
     mask = np.zeros(tokens.shape, bool)
     for row, response in enumerate(responses):
         tokens[row, 0, : len(response)], mask[row, 0, : len(response)] = response, True
-    batch = collate(prompts, len(prompts), 96, (1, 64))
+    batch = collate(prompts, len(prompts), 96, (1, 64), model.layout)
 
     def log_probs(params):
-        trunk = trunk_forward(params, model, OPTIONS, batch)
-        hidden = branch_forward(params, model, OPTIONS, trunk, jnp.asarray(tokens))
-        kernel = head_kernel(params["decoder"], model.text)
+        trunk = model.trunk(params, batch)
+        hidden = model.branch(params, trunk, jnp.asarray(tokens))
+        kernel = model.head_kernel(params)
         return token_logprobs(hidden, kernel, jnp.asarray(tokens), allowed)[0]
 
     def loss(params):
@@ -82,8 +80,8 @@ def one_row_each(params, model, allowed, prompts, responses):
 
 def test_packed_losses_and_gradients_are_those_of_one_row_each(made):
     _, model, _, prompts, responses = made
-    params = init_params(jax.random.key(0), model, OPTIONS)
-    allowed = jnp.ones(model.text.vocab_size, bool)
+    params = model.init(jax.random.key(0))
+    allowed = jnp.ones(model.vocab_size, bool)
     expected, expected_loss, expected_gradient = one_row_each(params, model, allowed, prompts, responses)
 
     plans = [continue_plan(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
@@ -95,10 +93,10 @@ def test_packed_losses_and_gradients_are_those_of_one_row_each(made):
     shape = PackedShape(shape.rows + 1, T, shape.targets + 1, shape.images + 1, shape.patches)
     pixels = {prompt.name: prompt for prompt in prompts}
     shown = [[plans[i] for i in row] for row in rows]
-    batch = collate_packed(shown, lambda plan: pixels[plan.name], shape, RowShare())
+    batch = collate_packed(shown, lambda plan: pixels[plan.name], shape, RowShare(), model.layout)
 
     def loss_of(params):
-        settings = (allowed, model, OPTIONS, 64)
+        settings = (allowed, model, 64)
         return packed_loss(params, batch, *settings), packed_logprobs(params, batch, *settings)
 
     (loss, log_probs), gradient = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(params)

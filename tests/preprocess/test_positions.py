@@ -4,11 +4,16 @@ import functools
 
 import numpy as np
 import pytest
+from published import GEOMETRY
 
+from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.positions import mrope_positions
 
 IMAGE, VIDEO, START, END = 7, 8, 5, 6
-IDS = {"image_token_id": IMAGE, "video_token_id": VIDEO}
+
+
+def layout_of(tokens_per_second: float = 2) -> VisionLayout:
+    return VisionLayout(IMAGE, VIDEO, START, END, **GEOMETRY | {"tokens_per_second": tokens_per_second})
 
 
 def _prompt(*parts):
@@ -92,7 +97,7 @@ def test_positions_and_delta_equal_torch(case, tokens_per_second):
         video_grid_thw=torch.tensor(grids["video"]) if grids["video"] else None,
         second_per_grid_ts=torch.tensor(seconds) if seconds else None,
     )
-    found = mrope_positions(tokens, grids["image"], grids["video"], seconds, tokens_per_second=tokens_per_second, **IDS)
+    found = mrope_positions(tokens, layout_of(tokens_per_second), grids["image"], grids["video"], seconds)
     assert found.positions.dtype == np.int32
     assert np.array_equal(found.positions, expected[:, 0].numpy())
     assert found.delta == int(deltas[0, 0])
@@ -100,7 +105,7 @@ def test_positions_and_delta_equal_torch(case, tokens_per_second):
 
 def test_an_image_by_hand():
     # 2 text, start, a 2 x 3 grid of visual tokens, end, 1 text: rows and columns count from position 3.
-    found = mrope_positions(_prompt(2, ("image", (1, 4, 6)), 1), [(1, 4, 6)], **IDS)
+    found = mrope_positions(_prompt(2, ("image", (1, 4, 6)), 1), layout_of(), [(1, 4, 6)])
     assert found.positions.tolist() == [
         [0, 1, 2, 3, 3, 3, 3, 3, 3, 6, 7],
         [0, 1, 2, 3, 3, 3, 4, 4, 4, 6, 7],
@@ -114,7 +119,7 @@ def test_a_text_end_has_equal_axes_and_follows_the_greatest_position():
         if seconds:
             continue  # A video's temporal positions may pass the text behind it, as they do in transformers.
         grids = [part[1] for part in parts if not isinstance(part, int)]
-        positions = mrope_positions(_prompt(*parts), grids, **IDS).positions
+        positions = mrope_positions(_prompt(*parts), layout_of(), grids).positions
         assert len(set(positions[:, -1].tolist())) == 1
         assert positions[0, -1] == positions[:, :-1].max() + 1
 
@@ -125,6 +130,6 @@ def test_a_text_end_has_equal_axes_and_follows_the_greatest_position():
 )
 def test_runs_and_grids_must_match(grids, message):
     with pytest.raises(ValueError, match=message):
-        mrope_positions(_prompt(2, ("image", (1, 4, 6)), 1), grids, **IDS)
+        mrope_positions(_prompt(2, ("image", (1, 4, 6)), 1), layout_of(), grids)
     with pytest.raises(ValueError, match="seconds_per_grid"):
-        mrope_positions(_prompt(1), video_grids=[(1, 2, 2)], **IDS)
+        mrope_positions(_prompt(1), layout_of(), video_grids=[(1, 2, 2)])

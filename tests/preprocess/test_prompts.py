@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
+from published import GEOMETRY, PATCHES
 
 from infimmr_jax.config import DataSection, ImageSection, PromptSection
 from infimmr_jax.data.pictures import open_image
@@ -37,7 +38,7 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def layout(tokenizer):
     ids = tokenizer.convert_tokens_to_ids([IMAGE_PAD, VIDEO_PAD, VISION_START, VISION_END])
-    return VisionLayout(*ids, window_size=56)
+    return VisionLayout(*ids, **GEOMETRY | {"window_size": 56})
 
 
 def _png(width, height, seed=0):
@@ -138,7 +139,7 @@ def test_planning_reads_headers_only_and_encoding_adds_the_pixels(tokenizer, lay
     problem = _problem(images=[ONE, TWO])
     encoded = encode_prompt(problem, "image", tokenizer, layout, DATA, BARE)
     for source, visual, patches in zip([ONE, TWO], encoded.visuals, encoded.patches, strict=True):
-        assert np.array_equal(patches, patchify(open_image(source, DATA.image), visual.grid))
+        assert np.array_equal(patches, patchify(open_image(source, DATA.image), visual.grid, **PATCHES))
 
     def forbidden(self):
         raise AssertionError("pixels were decoded")

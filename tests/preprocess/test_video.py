@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from published import GEOMETRY, PATCHES
 
 from infimmr_jax.config import ImageSection, VideoSection
 from infimmr_jax.data.records import DataError
@@ -15,7 +16,7 @@ from infimmr_jax.preprocess.images import flat_patches, patchify
 from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.video import plan_video, sample_frames, video_grid, video_patches
 
-LAYOUT = VisionLayout(1, 2, 3, 4)
+LAYOUT = VisionLayout(1, 2, 3, 4, **GEOMETRY)
 IMAGE = ImageSection()
 # Matrices of an MP4 track (16.16 and 2.30 fixed point): as recorded, and a quarter turn clockwise.
 UPRIGHT = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
@@ -163,7 +164,7 @@ def test_a_folder_of_frames_is_shown_whole(tmp_path):
         first, second = frames[2 * number], frames[min(2 * number + 1, 4)]
         by_time = values.reshape(16, 3, 2, 196)
         for time, frame in enumerate((first, second)):
-            alone = patchify(frame, (1, 4, 4)).reshape(16, 3, 2, 196)
+            alone = patchify(frame, (1, 4, 4), **PATCHES).reshape(16, 3, 2, 196)
             assert np.array_equal(by_time[:, :, time], alone[:, :, time])
 
 
@@ -194,7 +195,7 @@ def test_a_lossless_file_equals_its_frames(tmp_path, suffix):
     assert plan.seconds_per_grid == pytest.approx(1.0)
     found = np.stack(video_patches(plan, IMAGE, LAYOUT)).reshape(3, 16, 3, 2, 196)
     for number, index in enumerate(plan.frames):
-        expected = patchify(frames[index], (1, 4, 4)).reshape(16, 3, 2, 196)[:, :, 0]
+        expected = patchify(frames[index], (1, 4, 4), **PATCHES).reshape(16, 3, 2, 196)[:, :, 0]
         assert np.array_equal(found[number // 2, :, :, number % 2], expected)
 
 

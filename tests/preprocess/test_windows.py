@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from published import SQUARES
 
 from infimmr_jax.preprocess.windows import window_layout
 
@@ -19,7 +20,7 @@ def test_without_padding_the_order_is_that_of_the_torch_tower(grid, window_size)
     index, boundaries = vision_utils.get_vision_window_index(
         torch.tensor([[1, *grid]]), spatial_merge_size=2, window_size=window_size, patch_size=14
     )
-    layout = window_layout(grid, window_size)
+    layout = window_layout(grid, window_size, **SQUARES)
     assert np.array_equal(np.argsort(layout.visual_slot), index.numpy())
     # Real patches in each window, windows in order: the differences of the torch boundaries.
     window = np.sort(layout.slot_of_patch // (window_size // 14) ** 2)
@@ -33,13 +34,13 @@ def test_rotary_positions_are_those_of_the_torch_tower(grid):
     torch = pytest.importorskip("torch")
     vision_utils = pytest.importorskip("transformers.vision_utils")
     expected = vision_utils.get_vision_position_ids(torch.tensor([[1, *grid]]), 2)
-    assert np.array_equal(window_layout(grid).positions, expected.numpy())
+    assert np.array_equal(window_layout(grid, 112, **SQUARES).positions, expected.numpy())
 
 
 @settings(max_examples=100, deadline=None)
 @given(rows=st.integers(1, 40), columns=st.integers(1, 40), merge=st.integers(1, 3), side=st.integers(1, 5))
 def test_slots_are_a_padded_permutation_with_whole_merge_units(rows, columns, merge, side):
-    layout = window_layout((rows * merge, columns * merge), window_size=side * merge * 14, merge_size=merge)
+    layout = window_layout((rows * merge, columns * merge), side * merge * 14, patch_size=14, merge_size=merge)
     per_window = (side * merge) ** 2
     slots = layout.slot_of_patch
     assert len(np.unique(slots)) == rows * columns * merge**2
@@ -61,7 +62,7 @@ def test_slots_are_a_padded_permutation_with_whole_merge_units(rows, columns, me
 
 def test_a_hand_made_window_order():
     # 4 x 6 patches, windows of 4 x 4 patches: 2 x 3 merge units, the second window half empty.
-    layout = window_layout((4, 6), window_size=56)
+    layout = window_layout((4, 6), 56, **SQUARES)
     assert layout.windows == 2
     assert layout.visual_slot.tolist() == [0, 1, 4, 2, 3, 6]
     assert layout.slot_of_patch[:8].tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
@@ -70,10 +71,10 @@ def test_a_hand_made_window_order():
 
 def test_cached_arrays_can_not_be_changed():
     with pytest.raises(ValueError, match="read-only"):
-        window_layout((4, 4)).slot_of_patch[0] = 7
+        window_layout((4, 4), 112, **SQUARES).slot_of_patch[0] = 7
 
 
 @pytest.mark.parametrize(("grid", "window", "message"), [((3, 4), 112, "merge units"), ((4, 4), 42, "multiple")])
 def test_bad_geometry_is_said(grid, window, message):
     with pytest.raises(ValueError, match=message):
-        window_layout(grid, window)
+        window_layout(grid, window, **SQUARES)

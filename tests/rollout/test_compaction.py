@@ -8,17 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import ALLOWED, EOS, MODEL, OPTIONS, prompts
+from small import ALLOWED, EOS, prompts, with_layers
 
-from infimmr_jax.model.qwen2_5_vl import init_params, trunk_forward
 from infimmr_jax.rollout.compaction import compacted_shapes, first_places, fits, moved_bundles, moved_rows, next_places
 from infimmr_jax.rollout.sampler import begin_stages, initial_state, run_loop, sample
 from infimmr_jax.rollout.stages import cache_lengths, end_stage, grown, stage_count
 from infimmr_jax.rollout.state import SampleSettings
 
 # One layer: every shape is a token loop of its own to compile.
-ONE = dataclasses.replace(MODEL, text=dataclasses.replace(MODEL.text, num_layers=1))
-PARAMS = init_params(jax.random.key(0), ONE, OPTIONS)
+ONE = with_layers(1)
+PARAMS = ONE.init(jax.random.key(0))
 NO_END = ALLOWED & (np.arange(len(ALLOWED)) != EOS)
 
 
@@ -31,10 +30,11 @@ def log_normal_lengths(P: int, G: int, longest: int, seed: int = 0) -> np.ndarra
 
 @functools.cache
 def sampler(settings: SampleSettings, shards: int):
-    return jax.jit(functools.partial(sample, config=ONE, options=OPTIONS, settings=settings, shards=shards))
+    return jax.jit(functools.partial(sample, model=ONE, settings=settings, shards=shards))
 
 
 def run(settings: SampleSettings, batch, limits, allowed=NO_END, shards: int = 1):
+    """Rollouts, and the number of rows times steps that were computed."""
     key = jax.random.key(3)
     return jax.device_get(sampler(settings, shards)(PARAMS, batch=batch, allowed=allowed, key=key, limits=limits))
 
@@ -51,22 +51,22 @@ def plain():
 
 
 def test_compaction_changes_nothing_but_the_work(plain):
-    batch, limits, expected = plain
-    found = run(COMPACTED, batch, limits, shards=2)
+    batch, limits, (expected, plain_rows) = plain
+    found, rows = run(COMPACTED, batch, limits, shards=2)
     for name in ("tokens", "mask", "finished"):
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name
     for name in ("logprobs", "behaviour", "entropies", "gaps"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-5, err_msg=name)
     assert np.array_equal(expected.lengths, limits)
-    assert found.executed < 0.75 * expected.executed
-    assert expected.executed == 16 * limits.max()
+    assert rows < 0.75 * plain_rows
+    assert plain_rows == 16 * limits.max()
 
 
 def test_answers_that_end_by_themselves_survive_compaction():
     batch = dataclasses.replace(prompts(4), row_mask=np.asarray([True, True, False, True]))
     limits = np.full((4, 4), 32, np.int32)
-    expected = run(PLAIN, batch, limits, allowed=ALLOWED)
-    found = run(COMPACTED, batch, limits, allowed=ALLOWED, shards=2)
+    expected, _ = run(PLAIN, batch, limits, allowed=ALLOWED)
+    found, _ = run(COMPACTED, batch, limits, allowed=ALLOWED, shards=2)
     assert np.array_equal(found.tokens, expected.tokens)
     assert np.array_equal(found.finished, expected.finished)
     assert expected.finished.any()
@@ -130,16 +130,16 @@ def test_share_of_useful_steps_on_log_normal_lengths(count, least):
 def test_stages_are_programs_of_their_own_and_what_they_finish_is_final():
     settings, batch, key = COMPACTED, prompts(4), jax.random.key(3)
     limits = np.full((4, 4), 32, np.int32)
-    expected = run(COMPACTED, batch, limits, allowed=ALLOWED, shards=2)
+    expected, rows = run(COMPACTED, batch, limits, allowed=ALLOWED, shards=2)
 
     def begin(params, batch, limits, key):
-        trunk = trunk_forward(params, ONE, OPTIONS, batch)
-        weights, stage = begin_stages(params, ONE, OPTIONS, settings, trunk, key, limits, shards=2)
-        return weights, stage, initial_state(ONE, OPTIONS, settings, trunk, batch)
+        trunk = ONE.trunk(params, batch)
+        weights, stage = begin_stages(params, ONE, settings, trunk, key, limits, shards=2)
+        return weights, stage, initial_state(ONE, settings, trunk.start, batch)
 
     @functools.partial(jax.jit, static_argnums=(3, 4))
     def loop(state, stage, weights, number, end):
-        given = (state, stage, weights, ALLOWED, None, ONE, OPTIONS, settings)
+        given = (state, stage, weights, ALLOWED, None, ONE, settings)
         return run_loop(*given, number=number, P=4, end=end, shards=2)
 
     weights, stage, state = jax.jit(begin)(PARAMS, batch, limits, key)
@@ -152,6 +152,7 @@ def test_stages_are_programs_of_their_own_and_what_they_finish_is_final():
         whole, stage, state = end_stage(state, stage, whole, settings, number, 4, shards=2)
         stages.append(jax.device_get(whole))
     assert len(stages) == 3
+    assert state.executed == rows
     for name in vars(expected):
         np.testing.assert_array_equal(getattr(stages[-1], name), getattr(expected, name), err_msg=name)
     early = stages[0].finished

@@ -17,9 +17,8 @@ from infimmr_jax.cli import app
 from infimmr_jax.config import ConfigError, DataSection, ModelShape, VideoSection
 from infimmr_jax.data.records import DataError
 from infimmr_jax.model.config import TokenIds, config_from_shape
+from infimmr_jax.model.family import Model
 from infimmr_jax.model.hf import save_params
-from infimmr_jax.model.options import ModelOptions
-from infimmr_jax.model.qwen2_5_vl import abstract_params
 from infimmr_jax.preprocess.tokenizer import train_tokenizer
 from infimmr_jax.rollout import generate as generating
 from infimmr_jax.rollout.generate import bucket_batch, generate, load_generator, plan_question, round_up, stream_tokens
@@ -49,16 +48,16 @@ def directory(tokenizer, tmp_path_factory):
         video=token("video_pad"),
     )
     shape = ModelShape(hidden_size=48, num_layers=2, intermediate_size=64, mrope_section=(2, 2, 2))
-    config = config_from_shape(shape, 320, ids)
+    model = Model(config_from_shape(shape, 320, ids))
     numbers = np.random.default_rng(0)
 
     def leaf(one):
         scale = one.shape[-2] ** -0.5 if len(one.shape) > 1 else 1
         return jnp.asarray(2 * scale * numbers.standard_normal(one.shape), one.dtype)
 
-    params = jax.tree.map(leaf, abstract_params(config, ModelOptions()))
+    params = jax.tree.map(leaf, model.abstract_params())
     directory = tmp_path_factory.mktemp("generate") / "model"
-    save_params(params, config, directory, tokenizer, "float32")
+    save_params(params, model, directory, tokenizer, "float32")
     return directory
 
 
@@ -120,8 +119,8 @@ def test_ids_without_text_are_silent_and_other_decoders_refused(tokenizer):
 
 
 def test_allowed_tokens(generator, tokenizer):
-    allowed = allowed_tokens(tokenizer, generator.config)
-    tokens = generator.config.tokens
+    allowed = allowed_tokens(tokenizer, generator.model)
+    tokens = generator.model.tokens
     assert allowed[tokens.eos]
     assert not allowed[[tokens.pad, tokens.image, tokens.video, tokens.vision_start, tokens.vision_end]].any()
     assert not allowed[len(tokenizer) :].any()
@@ -132,15 +131,15 @@ def test_the_stream_is_the_sampler_token_by_token(generator, pictures):
     (one, two), frames = pictures
     greedy, warm = SampleSettings(1, 24, 0.0), SampleSettings(1, 24, 1.0, 0, 0.9)
     cases = [(warm, (one, two), ()), (greedy, (one,), (frames,))]
-    allowed = allowed_tokens(generator.tokenizer, generator.config)
+    allowed = allowed_tokens(generator.tokenizer, generator.model)
     allowed[sorted(generator.stops)] = True
-    run = jax.jit(sample, static_argnums=(1, 2, 3))
+    run = jax.jit(sample, static_argnums=(1, 2))
     seen = []
     for settings, images, videos in cases:
         plan = plan_question(generator, "how many cats", images, videos)
         batch = bucket_batch(generator, plan)
         key = jax.random.key(7)
-        whole = run(generator.params, generator.config, generator.options, settings, batch, allowed, key)
+        whole, _ = run(generator.params, generator.model, settings, batch, allowed, key)
         expected = []
         for token in np.asarray(whole.tokens)[0, 0][np.asarray(whole.mask)[0, 0]].tolist():
             if token in generator.stops:
@@ -192,11 +191,11 @@ def test_pieces_join_to_the_decoded_answer(generator):
 
 
 def test_stop_ids_come_from_both_configurations(generator, tmp_path):
-    tokens = generator.config.tokens
+    tokens = generator.model.tokens
     assert generator.stops == {tokens.eos, tokens.pad}
-    assert generating._stops(tmp_path, generator.config) == {tokens.eos}
+    assert generating._stops(tmp_path, generator.model) == {tokens.eos}
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 9}))
-    assert generating._stops(tmp_path, generator.config) == {tokens.eos, 9}
+    assert generating._stops(tmp_path, generator.model) == {tokens.eos, 9}
 
 
 def test_what_can_not_be_answered_is_said_before_the_first_piece(generator, tmp_path, pictures):

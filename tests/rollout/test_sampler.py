@@ -7,21 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import ALLOWED, EOS, MODEL, OPTIONS, PAD, prompts
+from small import ALLOWED, EOS, MODEL, PAD, prompts
 
-from infimmr_jax.model.qwen2_5_vl import branch_forward, init_params, logits, trunk_forward
 from infimmr_jax.objectives.step import response_logprobs
 from infimmr_jax.rollout.choosing import draw, truncate
 from infimmr_jax.rollout.sampler import sample
 from infimmr_jax.rollout.state import SampleSettings
 
-PARAMS = init_params(jax.random.key(0), MODEL, OPTIONS)
+PARAMS = MODEL.init(jax.random.key(0))
 
 
 def run(settings: SampleSettings, batch=None, seed: int = 0):
-    function = functools.partial(sample, config=MODEL, options=OPTIONS, settings=settings)
+    function = functools.partial(sample, model=MODEL, settings=settings)
     batch = prompts(6) if batch is None else batch
-    return jax.device_get(jax.jit(function)(PARAMS, batch=batch, allowed=ALLOWED, key=jax.random.key(seed)))
+    return jax.device_get(jax.jit(function)(PARAMS, batch=batch, allowed=ALLOWED, key=jax.random.key(seed))[0])
 
 
 def trainer_logprobs(batch, rollouts, temperature: float):
@@ -58,8 +57,8 @@ def test_masks_end_tokens_and_padding_fit_together():
 def test_greedy_tokens_are_those_of_a_full_forward_at_every_length():
     batch = prompts(3)
     rollouts = run(SampleSettings(1, 10, temperature=0.0), batch)
-    trunk = trunk_forward(PARAMS, MODEL, OPTIONS, batch)
-    scores = logits(PARAMS, MODEL, branch_forward(PARAMS, MODEL, OPTIONS, trunk, jnp.asarray(rollouts.tokens)))
+    trunk = MODEL.trunk(PARAMS, batch)
+    scores = MODEL.logits(PARAMS, MODEL.branch(PARAMS, trunk, jnp.asarray(rollouts.tokens)))
     best = np.asarray(jnp.argmax(jnp.where(ALLOWED, scores, -jnp.inf), axis=-1))
     assert np.array_equal(np.where(rollouts.mask, best, PAD), rollouts.tokens)
 

@@ -1,14 +1,12 @@
 """Texts that end a response: found in whatever tokens they come, and the response ends there."""
 
-import dataclasses
 import functools
 
 import jax
 import numpy as np
 import pytest
-from small import ALLOWED, MODEL, OPTIONS, PAD, prompts
+from small import ALLOWED, MODEL, PAD, prompts, with_layers
 
-from infimmr_jax.model.qwen2_5_vl import init_params
 from infimmr_jax.preprocess.tokenizer import train_tokenizer
 from infimmr_jax.rollout.sampler import sample
 from infimmr_jax.rollout.state import SampleSettings, finish_reasons
@@ -68,16 +66,16 @@ def test_special_tokens_begin_anew(tokenizer):
 
 def test_responses_end_with_the_stop_and_at_their_limits():
     """An automaton that waits for any two tokens above 30 in a row; rows have their own limits."""
-    one = dataclasses.replace(MODEL, text=dataclasses.replace(MODEL.text, num_layers=1))
-    params = init_params(jax.random.key(0), one, OPTIONS)
-    V = MODEL.text.vocab_size
+    one = with_layers(1)
+    params = one.init(jax.random.key(0))
+    V = MODEL.vocab_size
     high = np.arange(V) > 30
     table = np.stack([np.where(high, 1, 0), np.where(high, 2, 0), np.full(V, 2)])[None].astype(np.int16)
     limits = np.asarray([[3, 12], [12, 1]], np.int32)
-    function = functools.partial(sample, config=one, options=OPTIONS, settings=SampleSettings(2, 12))
+    function = functools.partial(sample, model=one, settings=SampleSettings(2, 12))
     drawn = jax.jit(function)(
         params, batch=prompts(2), allowed=ALLOWED, key=jax.random.key(0), limits=limits, stops=table
-    )
+    )[0]
     tokens, lengths = np.asarray(drawn.tokens), np.asarray(drawn.lengths)
     reasons = finish_reasons(drawn, MODEL.tokens.eos)
     for row in np.ndindex(2, 2):

@@ -1,30 +1,27 @@
 """The table of efficiencies is computed as the sampler moves from shape to shape."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
-from small import ALLOWED, EOS, MODEL, OPTIONS, prompts
+from small import ALLOWED, EOS, prompts, with_layers
 
 from infimmr_jax.bench.work import Size, lognormal_limits
-from infimmr_jax.model.qwen2_5_vl import init_params
 from infimmr_jax.rollout.sampler import sample
 from infimmr_jax.rollout.state import SampleSettings
 from studies.compaction_efficiency import efficiency, executed_steps
 
 
 def test_it_is_the_samplers_own_count():
-    model = dataclasses.replace(MODEL, text=dataclasses.replace(MODEL.text, num_layers=1))
+    model = with_layers(1)
     limits = lognormal_limits(Size(prompts=4, group=4, new_tokens=32), 8.0)
     settings = SampleSettings(4, 32, compactions=2)
     allowed = ALLOWED & (np.arange(len(ALLOWED)) != EOS)
 
     def run(params, batch, key):
-        return sample(params, model, OPTIONS, settings, batch, allowed, key, limits)
+        return sample(params, model, settings, batch, allowed, key, limits)[1]
 
-    found = jax.jit(run)(init_params(jax.random.key(0), model, OPTIONS), prompts(4), jax.random.key(1))
-    assert found.executed == executed_steps(limits, 2) < 16 * 32
+    executed = jax.jit(run)(model.init(jax.random.key(0)), prompts(4), jax.random.key(1))
+    assert executed == executed_steps(limits, 2) < 16 * 32
 
 
 @pytest.mark.parametrize(("compactions", "share"), [(0, 0.18), (2, 0.55), (6, 0.79), (16, 0.90)])

@@ -11,6 +11,7 @@ from tiny import tiny_tree
 
 from infimmr_jax.config import MeshSection, parse_config
 from infimmr_jax.model.config import TokenIds, config_from_shape
+from infimmr_jax.model.family import Model
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.parallel.mesh import make_mesh
 from infimmr_jax.training.programs import Programs
@@ -24,9 +25,9 @@ def programs(*changes: dict) -> Programs:
     tree["model"]["shape"]["num_layers"] = 1
     config = parse_config(tree)
     tokens = TokenIds(pad=0, eos=1, vision_start=2, vision_end=3, image=4, video=5)
-    model = config_from_shape(config.model.shape, 16, tokens)
+    model = Model(config_from_shape(config.model.shape, 16, tokens), ModelOptions(scan=False))
     mesh = make_mesh(MeshSection(), jax.devices()[:1])
-    recipe = SimpleNamespace(config=config, mesh=mesh, model=model, options=ModelOptions(scan=False), allowed=None)
+    recipe = SimpleNamespace(config=config, mesh=mesh, model=model, allowed=None)
     return Programs(recipe)
 
 

@@ -1,6 +1,5 @@
 """Host work beside device work: what is dispatched before what, and that what is graded early is what was sampled."""
 
-import dataclasses
 import json
 import time
 from types import SimpleNamespace
@@ -73,7 +72,7 @@ def test_finished_responses_are_given_to_the_graders_and_the_others_keep_their_l
 
     def rollouts(tokens, finished):
         mask = np.ones(final.shape, bool)
-        return Rollouts(tokens, mask, nothing, nothing, np.asarray(finished), np.int32(0))
+        return Rollouts(tokens, mask, nothing, nothing, np.asarray(finished))
 
     none_yet = [[False, False], [False, False]]
     stages = [
@@ -86,13 +85,13 @@ def test_finished_responses_are_given_to_the_graders_and_the_others_keep_their_l
     tokenizer = SimpleNamespace(batch_decode=lambda ids, skip_special_tokens: [str(row) for row in ids])
     setup = SimpleNamespace(tokenizer=tokenizer, config=SimpleNamespace(prompt=SimpleNamespace(format="think_boxed")))
     inputs = SimpleNamespace(setup=setup, pool=None)
-    sampling = groups._Sampling(SimpleNamespace(problems=["p", "q"]), stages, 0.0, 0.0)
+    sampling = groups._Sampling(SimpleNamespace(problems=["p", "q"]), stages, np.int32(0), 0.0, 0.0)
     given = []
     monkeypatch.setattr(groups, "grade_ahead", lambda early, *_: given.append(early))
     local, texts = groups._finished_texts(inputs, sampling, SimpleNamespace(reward=None))
     assert given == [[], [("p", "[0, 1, 2, 3]")], [("p", "[4, 5, 6, 7]")], []]
     assert texts == [[str(row.tolist()) for row in group] for group in final]
-    assert dataclasses.replace(local, executed=0).tokens is final
+    assert local.tokens is final
 
 
 def test_what_the_host_does_after_the_devices_are_done_is_no_time_of_the_update():

@@ -29,7 +29,6 @@ def test_a_transcript_says_why_each_response_ended(last, finished, finish):
         logprobs=numbers,
         behaviour=numbers,
         finished=np.asarray([[finished]]),
-        executed=np.asarray(3),
     )
     ones = np.ones((1, 1))
     scores = Scores({"accuracy": ones}, ones, [["7"]], [["equal"]], [["equal"]], {})

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import ALLOWED, MODEL, OPTIONS, PAD, prompts, rollouts, train_state
+from small import ALLOWED, MODEL, PAD, prompts, rollouts, train_state
 
 from infimmr_jax.config import GrpoSection, OptimizerSection, PromptSection, SftSection
 from infimmr_jax.data.records import DataError, Problem
@@ -75,7 +75,7 @@ def test_only_response_tokens_train():
         batch = SftBatch(prompts(4), tokens, sampled.mask)
         state = train_state(GrpoSection(), OptimizerSection())
         _, metrics = jax.jit(
-            lambda state, batch: sft_step(state, batch, ALLOWED, jnp.float32(1e-3), MODEL, OPTIONS, optimizer, 64)
+            lambda state, batch: sft_step(state, batch, ALLOWED, jnp.float32(1e-3), MODEL, optimizer, 64)
         )(state, batch)
         return float(metrics["loss"]), float(metrics["policy/grad_norm"])
 
@@ -89,7 +89,7 @@ def test_the_same_demonstration_is_learnt():
     optimizer = make_optimizer(OptimizerSection())
     state = train_state(GrpoSection(), OptimizerSection())
     batch = SftBatch(prompts(4), sampled.tokens, sampled.mask)
-    step = jax.jit(lambda state: sft_step(state, batch, ALLOWED, jnp.float32(3e-3), MODEL, OPTIONS, optimizer, 64))
+    step = jax.jit(lambda state: sft_step(state, batch, ALLOWED, jnp.float32(3e-3), MODEL, optimizer, 64))
     losses = []
     for _ in range(60):
         state, metrics = step(state)

@@ -22,9 +22,10 @@ class Recorded(Programs):
     def sample_in_stages(self, params, batch, settings, key):
         self.calls.append(("sample", batch, settings))
         with self._mesh():
-            return [jax.eval_shape(self.sampler(settings), params, batch, np.asarray(self.setup.allowed), key)]
+            found = jax.eval_shape(self.sampler(settings), params, batch, np.asarray(self.setup.allowed), key)
+        return [found[0]], found[1]
 
-    def update(self, state, batch, rollouts, rewards, phase, rate, clock):
+    def update(self, state, batch, rollouts, executed, rewards, phase, rate, clock):
         self.calls.append(("update", batch, rewards))
         return state, np.zeros(())
 

@@ -84,7 +84,7 @@ class GrpoStage:
         updated = time.monotonic()
         rate = learning_rate_at(phase.optimizer, clock)
         state, metrics = inputs.programs.update(
-            state, groups.step.batch, groups.rollouts, groups.rewards, phase, rate, clock
+            state, groups.step.batch, groups.rollouts, groups.executed, groups.rewards, phase, rate, clock
         )
         self._write_transcripts(groups)
         counted = {f"grading/{name}": count for name, count in groups.scores.counters.items()}
