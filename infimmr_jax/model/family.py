@@ -25,6 +25,7 @@ from infimmr_jax.model.presets import PRESETS
 from infimmr_jax.model.trunk import BranchStart, LayerCache, LayerTrunk, Params, Trunk
 from infimmr_jax.parallel.sequence import lay
 from infimmr_jax.preprocess.batching import PromptBatch
+from infimmr_jax.preprocess.json_file import JsonObject, shorten
 from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.packing import PackedBatch
 
@@ -38,7 +39,7 @@ class Family:
     names every parameter's tensors in a model directory.
     """
 
-    read: Callable[[dict[str, Any], Path], ModelConfig]
+    read: Callable[[JsonObject, Path], ModelConfig]
     write: Callable[[ModelConfig, str], dict[str, Any]]
     init_tower: Callable[..., Params]
     tower: Callable[..., Float[Array, "B M E"]]
@@ -199,10 +200,10 @@ def read_model(directory: Path, options: ModelOptions = PLAIN) -> Model:
     path = directory / "config.json"
     tree = read_tree(directory)
     model_type = tree.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         near = difflib.get_close_matches(str(model_type), FAMILIES, n=1)
         raise ConfigError(
-            f"{path} says model_type {model_type!r}; only {', '.join(map(repr, FAMILIES))} is supported"
+            f"{path} says model_type {shorten(model_type)}; only {', '.join(map(repr, FAMILIES))} is supported"
             + (f" (the nearest is {near[0]!r})" if near else "")
         )
     return Model(FAMILIES[model_type].read(tree, path), options, model_type)

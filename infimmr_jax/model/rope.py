@@ -7,26 +7,32 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from infimmr_jax.model.config import TextConfig, VisionConfig
+from infimmr_jax.model.rope_scaling import scaled_frequencies
 
 Rope = tuple[Float[Array, "*lead D"], Float[Array, "*lead D"]]
 
 
 def decoder_rope(positions: Int[Array, "*lead 3"], config: TextConfig) -> Rope:
-    """Cosines and sines of multimodal RoPE for positions (time, height, width).
+    """Give cosines and sines of multimodal RoPE for positions (time, height, width), scaled as `rope_scaling` says.
 
     Each frequency belongs to one of the three axes, in runs of `mrope_section` (Qwen2-VL, arXiv 2409.12191, 2.1).
     Angles stay float32: in bfloat16 they are wrong by up to 0.4 in the cosine at a few hundred positions.
     """
     half = config.head_dim // 2
     frequency = 1.0 / config.rope_theta ** (np.arange(half, dtype=np.float32) * 2 / config.head_dim)
+    frequency, factor = frequency.astype(np.float32), 1.0
+    if config.rope_scaling is not None:
+        frequency, factor = scaled_frequencies(frequency, config.rope_scaling, config.head_dim, config.rope_theta)
     axis = np.repeat(np.arange(3), config.mrope_section)
-    angles = positions.astype(jnp.float32)[..., axis] * frequency.astype(np.float32)
+    angles = positions.astype(jnp.float32)[..., axis] * frequency
     angles = jnp.concatenate([angles, angles], axis=-1)
-    return jnp.cos(angles), jnp.sin(angles)
+    if factor == 1.0:
+        return jnp.cos(angles), jnp.sin(angles)
+    return jnp.cos(angles) * factor, jnp.sin(angles) * factor
 
 
 def vision_rope(positions: Int[Array, "*lead 2"], config: VisionConfig) -> Rope:
-    """Cosines and sines of 2-D RoPE for patch positions (row, column); half of the frequencies for each."""
+    """Give cosines and sines of 2-D RoPE for patch positions (row, column); half of the frequencies for each."""
     quarter = config.head_dim // 4
     frequency = 1.0 / config.rope_theta ** (np.arange(quarter, dtype=np.float32) * 2 / (config.head_dim // 2))
     axis = np.repeat(np.arange(2), quarter)
