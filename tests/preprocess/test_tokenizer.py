@@ -11,9 +11,13 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from infimmr_jax.config import ConfigError
+from infimmr_jax.preprocess import template_probe
 from infimmr_jax.preprocess.tokenizer import (
+    CHAT_TEMPLATE,
     MARKUP_TOKENS,
+    PROBES,
     SPECIAL_TOKENS,
+    end_of_turn,
     load_tokenizer,
     save_tokenizer,
     train_tokenizer,
@@ -241,15 +245,80 @@ def test_unusable_directories_are_said(tokenizer, tmp_path):
     with pytest.raises(ConfigError, match="holds no tokenizer"):
         load_tokenizer(tmp_path)
     save_tokenizer(tokenizer, tmp_path)
-    (tmp_path / "chat_template.jinja").write_text("{% for m in messages %}{{ m['role'] }}{% endfor %}")
+
+    def use(template):
+        (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+
+    use("{% for m in messages %}{{ m['role'] }}{% endfor %}")
     with pytest.raises(ConfigError, match="does not place"):
         load_tokenizer(tmp_path)
-    (tmp_path / "chat_template.jinja").write_text("{% for m in messages %}{{ 'x' + m['content'] }}{% endfor %}")
-    with pytest.raises(ConfigError, match="can not show an image"):
+    use("{% for m in messages %}{{ 'x' + m['content'] }}{% endfor %}")
+    with pytest.raises(ConfigError, match="can not show an image: TypeError"):
         load_tokenizer(tmp_path)
-    (tmp_path / "chat_template.jinja").unlink()
-    with pytest.raises(ConfigError, match="no chat template"):
+    for nothing in (None, "", 7):
+        use(nothing)
+        with pytest.raises(ConfigError, match="no chat template"):
+            load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"the tokenizer of .* can not be read"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("template", "sentence"),
+    [
+        (
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% set x = a * b %}{% endfor %}{% endfor %}",
+            "does not end within 1 seconds of computing",
+        ),
+        ("{{ 'x' * 3000000000 }}", "more than a gigabyte of memory"),
+        ("{% for a in range(9999) %}{{ 'x' * 999 }}{% endfor %}", "more than a million letters"),
+        ("{{ messages.__class__.__mro__[1].__subclasses__() }}", "SecurityError"),
+        ("{{ raise_exception('no pictures') }}", "TemplateError: no pictures"),
+        ("{% if %}", "TemplateSyntaxError"),
+    ],
+)
+def test_a_template_is_rendered_under_limits(tokenizer, tmp_path, template, sentence, monkeypatch):
+    monkeypatch.setattr(template_probe, "CPU_SECONDS", 1)
+    save_tokenizer(tokenizer, tmp_path)
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    with pytest.raises(ConfigError, match=sentence):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tail", "end"), [("<|im_end|>\n", "<|im_end|>"), ("\n<|endoftext|>", "<|endoftext|>"), ("\n", None)]
+)
+def test_the_end_of_a_turn_is_the_templates(tokenizer, tmp_path, tail, end):
+    save_tokenizer(tokenizer, tmp_path)
+    template = CHAT_TEMPLATE.replace("{{- '<|im_end|>\\n' -}}", "{{- " + repr(tail) + " -}}")
+    assert template.count("<|im_end|>") == tail.count("<|im_end|>")
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    expected = None if end is None else tokenizer.convert_tokens_to_ids(end)
+    assert end_of_turn(load_tokenizer(tmp_path)) == expected
+
+
+def test_a_probe_renders_what_transformers_renders(tokenizer):
+    for template in (CHAT_TEMPLATE, "{% generation %}{{ messages | tojson }}{% endgeneration %}{{ eos_token }}"):
+        for messages, answer_next in PROBES:
+            variables = {**tokenizer.special_tokens_map, "add_generation_prompt": answer_next}
+            expected = tokenizer.apply_chat_template(
+                messages, chat_template=template, tokenize=False, add_generation_prompt=answer_next
+            )
+            assert template_probe.render(template, messages, variables) == expected
+
+
+def test_saved_files_are_in_the_form_that_transformers_4_reads(tokenizer, tmp_path):
+    """The forms of transformers 5 alone, a list of extra_special_tokens above all, crash its older releases."""
+    save_tokenizer(tokenizer, tmp_path)
+    tree = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert "extra_special_tokens" not in tree
+    assert set(tree["additional_special_tokens"]) == set(SPECIAL_TOKENS) - {"<|im_end|>", "<|endoftext|>"}
+    assert tree["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert tree["chat_template"] == CHAT_TEMPLATE
+    assert json.loads((tmp_path / "chat_template.json").read_text()) == {"chat_template": CHAT_TEMPLATE}
+    assert not (tmp_path / "chat_template.jinja").exists()
+    assert set(load_tokenizer(tmp_path).all_special_tokens) == set(SPECIAL_TOKENS)
 
 
 def test_a_text_that_no_problem_can_have_is_left_out_of_training():
