@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from infimmr_jax.config import ConfigError
 from infimmr_jax.model.config import ModelConfig
 from infimmr_jax.model.family import Model, read_model
-from infimmr_jax.model.options import ModelOptions
+from infimmr_jax.model.options import PLAIN, ModelOptions
 from infimmr_jax.preprocess.tokenizer import (
     IMAGE_PAD,
     VIDEO_PAD,
@@ -23,10 +23,7 @@ from infimmr_jax.preprocess.tokenizer import (
 )
 
 
-def read_directory(
-    directory: Path,
-    options: ModelOptions = ModelOptions(),  # noqa: B008 - frozen
-) -> tuple[Model, PreTrainedTokenizerBase]:
+def read_directory(directory: Path, options: ModelOptions = PLAIN) -> tuple[Model, PreTrainedTokenizerBase]:
     """Read the architecture and the tokenizer of a directory, and compare them.
 
     A response ends with the template's own end of a turn, and with every end that config.json, generation_config.json

@@ -17,6 +17,7 @@ from infimmr_jax.model import hf
 from infimmr_jax.model.config import TokenIds, config_from_shape
 from infimmr_jax.model.family import Model, read_model
 from infimmr_jax.model.hf import convert, load_params, save_params
+from infimmr_jax.model.hf_files import is_finite
 from infimmr_jax.model.hf_table import TABLE, hub_name, leaf_paths, transformers_name
 from infimmr_jax.model.options import PLAIN, ModelOptions
 from infimmr_jax.parallel.mesh import make_mesh
@@ -143,6 +144,106 @@ def test_every_fault_is_named_in_one_sentence(saved, tmp_path):
     assert "visual.blocks.0.attn.qkv.bias is I32" in message
 
 
+def prefixed(prefix):
+    return lambda tensors: {prefix + name: value for name, value in tensors.items()}
+
+
+def quantised(tensors):
+    for name in [name for name in tensors if name.endswith("proj.weight")]:
+        tensors[name.replace(".weight", ".qweight")] = np.zeros((4, 4), np.int32)
+        tensors[name.replace(".weight", ".scales")] = tensors.pop(name)[:1]
+
+
+def without_tower(tensors):
+    return {name: value for name, value in tensors.items() if not name.startswith("visual.")}
+
+
+def adapted(tensors):
+    kernel = tensors.pop("model.layers.0.self_attn.q_proj.weight")
+    tensors["model.layers.0.self_attn.q_proj.base_layer.weight"] = kernel
+    tensors["model.layers.0.self_attn.q_proj.lora_A.default.weight"] = kernel[:2].copy()
+
+
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        (prefixed("base_model.model."), "adapter: merge it into its base model first"),
+        (prefixed("base_model.model.model.language_model."), "adapter: merge it"),
+        (prefixed("module."), "their names begin with 'module.', as a wrapper saves them"),
+        (prefixed("_orig_mod.module."), "begin with '_orig_mod.module.'"),
+        (adapted, "adapter: merge it into its base model first"),
+        (quantised, "quantised: give the directory of the bf16 weights"),
+        (without_tower, "a part of the model: give all files of it"),
+        (lambda tensors: {"w" * 5000: np.zeros(2)}, "give the config.json that belongs to these weights"),
+    ],
+)
+def test_weights_of_another_kind_are_said_in_one_short_sentence(saved, tmp_path, change, advice):
+    with pytest.raises(ConfigError) as caught:
+        load_params(rewritten(saved[1], tmp_path / "m", change), tiny(), one_device())
+    message = str(caught.value)
+    assert advice in message
+    assert len(message) < 1500 + len(str(tmp_path))
+    assert message.count(".weight") + message.count("qkv.bias") <= 15
+
+
+def test_two_sets_of_weights_are_refused(saved, tmp_path):
+    directory = rewritten(saved[1], tmp_path / "m", lambda tensors: None)
+    index = directory / "model.safetensors.index.json"
+    names = {tensor.name: "model.safetensors" for tensor in tiny().tensors()}
+    index.write_text(json.dumps({"weight_map": names}))
+    assert_same(load_params(directory, tiny(), one_device()), saved[0])
+    (directory / "model-00001-of-00001.safetensors").write_bytes((directory / "model.safetensors").read_bytes())
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(names, "model-00001-of-00001.safetensors")}))
+    with pytest.raises(ConfigError, match=r"two sets of weights, model\.safetensors and the 1 files .*00001-of-00001"):
+        load_params(directory, tiny(), one_device())
+    (directory / "model.safetensors").unlink()
+    assert_same(load_params(directory, tiny(), one_device()), saved[0])
+    (directory / "adapter_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds an adapter"):
+        load_params(directory, tiny(), one_device())
+
+
+@pytest.mark.parametrize("name", ["../m/model.safetensors", "/etc/model.safetensors", "model.bin"])
+def test_an_index_names_only_safetensors_of_its_directory(saved, tmp_path, name):
+    directory = rewritten(saved[1], tmp_path / "m", lambda tensors: None)
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(ConfigError, match="no safetensors file of this directory"):
+        load_params(directory, tiny(), one_device())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("float32", np.nan), ("float32", -np.inf), ("bfloat16", np.inf), ("float16", 1e30)]
+)
+def test_weights_that_are_not_finite_are_neither_read_nor_written(saved, tmp_path, dtype, value):
+    name = "model.layers.1.mlp.up_proj.weight"
+    params, source = saved
+    save_params(params, tiny(), tmp_path / "m", dtype="float32")
+    broken = jax.tree.map(lambda leaf: leaf, params)
+    kernel = broken["decoder"]["layers"]["mlp"]["up"]["kernel"]
+    broken["decoder"]["layers"]["mlp"]["up"]["kernel"] = kernel.at[1, 3, 2].set(value)
+    with pytest.raises(ConfigError, match=f"not written to .*{name} holds values that are no finite {dtype} numbers"):
+        save_params(broken, tiny(), tmp_path / "m", dtype=dtype)
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    assert_same(load_params(tmp_path / "m", tiny(), one_device()), params)
+
+    def spoil(tensors):
+        tensors[name][2, 3] = value
+
+    spoiled = rewritten(source, tmp_path / "spoiled", spoil)
+    half = tiny(options=ModelOptions(param_dtype=jnp.dtype(dtype)))
+    with pytest.raises(ConfigError, match=f"the tensor {name} of .* holds values that are no finite {dtype} numbers"):
+        load_params(spoiled, half, one_device())
+    with pytest.raises(ConfigError, match=f"the tensor {name} of .* no finite {dtype}"):
+        convert(spoiled, tmp_path / "converted", dtype=dtype)
+    assert not (tmp_path / "converted").exists()
+
+
+def test_finite_by_bits():
+    for dtype in (np.float16, ml_dtypes.bfloat16, np.float32):
+        for value, finite in [(0, True), (-3.5, True), (6e4, True), (np.nan, False), (np.inf, False), (-np.inf, False)]:
+            assert is_finite(np.array([[1, value], [2, 3]], dtype)) is finite
+
+
 def test_a_tied_head_may_be_stored_twice_but_not_differ(saved, tmp_path):
     def twice(tensors):
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
@@ -162,6 +263,7 @@ def test_pickled_damaged_and_absent_files_are_refused(saved, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"no header")
     with pytest.raises(ConfigError, match="can not be read as safetensors"):
         load_params(tmp_path, tiny(), one_device())
+    (tmp_path / "model.safetensors").unlink()
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "gone.safetensors"}}))
     with pytest.raises(ConfigError, match=r"gone\.safetensors"):
@@ -200,10 +302,10 @@ def test_a_failed_save_leaves_the_old_model(saved, tmp_path):
 def test_convert_renames_recasts_and_copies(saved, tmp_path):
     params, source = saved
     source_copy = rewritten(source, tmp_path / "source", lambda tensors: None)
-    (source_copy / "tokenizer.json").write_text("{}")
+    (source_copy / "README.txt").write_text("{}")
     (source_copy / "code.py").write_text("raise SystemExit")
     convert(source_copy, tmp_path / "new", dtype="bfloat16", names="transformers", max_shard_bytes=100_000)
-    assert (tmp_path / "new" / "tokenizer.json").exists()
+    assert (tmp_path / "new" / "README.txt").exists()
     assert not (tmp_path / "new" / "code.py").exists()
     names = json.loads((tmp_path / "new" / "model.safetensors.index.json").read_text())["weight_map"]
     assert "model.language_model.norm.weight" in names
