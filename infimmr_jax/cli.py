@@ -30,6 +30,8 @@ SetOption = Annotated[list[str], typer.Option("--set", "-s", help="Override one 
 GRADING_ONLY = {
     "phases": [{"name": "-", "modality": "text", "steps": 1, "sources": [{"reader": "jsonl", "path": "-"}]}]
 }
+MinPixels = Annotated[int | None, typer.Option(min=1, help="Least pixels of a picture; default of the directory.")]
+MaxPixels = Annotated[int | None, typer.Option(min=1, help="Most pixels of a picture; default of the directory.")]
 RunDirs = Annotated[list[Path], typer.Argument(help="Run directories; several are compared.")]
 
 
@@ -104,6 +106,8 @@ def generate(
     stop: Annotated[list[str], typer.Option(help="End the answer with this text. Repeatable.")] = [],  # noqa: B006
     seed: int = 0,
     dtype: Annotated[Literal["float32", "bfloat16"] | None, typer.Option(help="Default by device.")] = None,
+    min_pixels: MinPixels = None,
+    max_pixels: MaxPixels = None,
 ) -> None:
     """Answer one question about images, videos or plain text, streaming the answer."""
     from infimmr_jax.parallel.startup import use_compilation_cache
@@ -113,7 +117,7 @@ def generate(
     from infimmr_jax.rollout.generate import load_generator
 
     pieces = answer(
-        load_generator(model, dtype),
+        load_generator(model, dtype, min_pixels=min_pixels, max_pixels=max_pixels),
         question,
         image,
         video,
@@ -215,6 +219,8 @@ def caption(
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest caption, in tokens.")] = 512,
     batch_size: Annotated[int, typer.Option(min=1, help="Problems at once, over all devices.")] = 16,
     seed: int = 0,
+    min_pixels: MinPixels = None,
+    max_pixels: MaxPixels = None,
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
     """Caption the pictures of a configuration's problems, in files beside them; goes on where it was stopped."""
@@ -227,9 +233,13 @@ def caption(
     join_processes()
     from infimmr_jax.commands import annotate
     from infimmr_jax.data.captions import CaptionFile
-    from infimmr_jax.rollout.policy import load_policy
+    from infimmr_jax.rollout.policy import Policy, load_policy, with_directory_pixels
 
-    maker = CaptionFile(from_file) if from_file is not None else load_policy(settings, model)
+    if from_file is not None:
+        maker: CaptionFile | Policy = CaptionFile(from_file)
+    else:
+        settings = with_directory_pixels(settings, model, min_pixels, max_pixels)
+        maker = load_policy(settings, model)
     sampling = annotate.Sampling(max_tokens=max_tokens, seed=seed)
     annotate.caption(settings, maker, sampling, batch_size, print, replace)
 
@@ -289,6 +299,8 @@ def evaluate(
     ] = None,
     fsdp: Annotated[int, typer.Option(min=1, help="Devices that share the weights row by row.")] = 1,
     tensor: Annotated[int, typer.Option(min=1, help="Devices that share every matrix product.")] = 1,
+    min_pixels: MinPixels = None,
+    max_pixels: MaxPixels = None,
 ) -> None:
     """Ask a model a benchmark's questions and score them by its published rules; resumable, on one or many hosts."""
     from infimmr_jax.parallel.startup import join_processes, use_compilation_cache
@@ -308,6 +320,8 @@ def evaluate(
         dtype=dtype,
         fsdp=fsdp,
         tensor=tensor,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
     )
     evaluate_benchmark(
         benchmark,
@@ -404,6 +418,7 @@ def plan(
 @app.command()
 def doctor(
     config: Annotated[list[Path] | None, typer.Option("--config", "-c", help="Also look at what a run needs.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Also look at the files of this model directory.")] = None,
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
     """Say what this machine and installation can do: versions, devices, memory, caches, grader processes; with a
@@ -413,7 +428,7 @@ def doctor(
         raise ConfigError("--set changes a configuration: give --config as well")
     from infimmr_jax.commands.doctor import examine
 
-    raise typer.Exit(0 if examine(Console(), settings) else 1)
+    raise typer.Exit(0 if examine(Console(), settings, model) else 1)
 
 
 def main() -> None:

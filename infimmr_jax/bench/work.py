@@ -17,8 +17,9 @@ from PIL import Image
 from infimmr_jax.config import ConfigError, DataSection, ImageSection, MeshSection, ModelSection, load_config
 from infimmr_jax.config.model import ModelShape, VisionShape
 from infimmr_jax.model.config import TokenIds, config_from_shape
-from infimmr_jax.model.family import Model, preset_model, read_model
+from infimmr_jax.model.family import Model, preset_model
 from infimmr_jax.model.hf import load_params
+from infimmr_jax.model.hf_directory import read_directory
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.presets import PRESETS
 from infimmr_jax.model.trunk import Params
@@ -104,7 +105,7 @@ def load_work(
     given = section.compute_dtype if config is not None and dtype is None else dtype
     kind = jnp.dtype(given or ("float32" if jax.default_backend() == "cpu" else "bfloat16"))
     if section.path is not None:
-        policy, tokenizer = read_model(section.path), tokenizers.load_tokenizer(section.path)
+        policy, tokenizer = read_directory(section.path)
     else:
         tokenizer = bench_tokenizer(min(vocabulary, SMALL_VOCABULARY))
         tokens = token_ids(tokenizer)
@@ -125,7 +126,7 @@ def load_work(
     else:
         params = jax.jit(policy.init)(jax.random.key(0))
     allowed = allowed_tokens(tokenizer, policy)
-    allowed[policy.tokens.eos] = False
+    allowed[list(policy.tokens.ends)] = False
     batch = batch_of(prompts, size, policy)
     return Work(size, params, policy, tokenizer, tuple(prompts), batch, allowed)
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from infimmr_jax.commands.doctor_config import TroubleError, configured_checks
+from infimmr_jax.commands.doctor_model import model_checks
 from infimmr_jax.config import ConfigError, RunConfig
 from infimmr_jax.data.records import DataError
 from infimmr_jax.parallel.startup import cache_directory, find_job
@@ -23,30 +24,25 @@ from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.verdict import Question
 from infimmr_jax.training.provenance import versions
 
+# A check that would only say again what is wrong with another one.
+NEEDS = {"arithmetic": "devices", **dict.fromkeys(["weights", "tokenizer", "pictures", "preset"], "model")}
 FREE_BYTES = 2 * 1024**3
 
 
-def examine(console: Console, config: RunConfig | None = None) -> bool:
+def examine(console: Console, config: RunConfig | None = None, model: Path | None = None) -> bool:
     """Run every check and print a line for each; returns whether all passed.
 
-    With a configuration also those of what it names: model, sources, output and checkpoints. Nothing is written but a
-    probe in the compile cache.
+    With a configuration also those of what it names: model, sources, output and checkpoints; with a model directory
+    those of its files. Nothing is written but a probe in the compile cache.
     """
-    checks: dict[str, Callable[[], str]] = {
-        "versions": _versions,
-        "job": _job,
-        "devices": _devices,
-        "arithmetic": _arithmetic,
-        "memory": _memory,
-        "disk": _disk,
-        "compile cache": _cache,
-        "graders": _graders,
-    }
+    checks = machine_checks()
     if config is not None:
         checks |= configured_checks(config)
+    if model is not None:
+        checks |= model_checks(model)
     broken: set[str] = set()
     for name, check in checks.items():
-        if name == "arithmetic" and "devices" in broken:
+        if NEEDS.get(name) in broken:
             continue
         try:
             mark, said = "[green]ok[/]     ", check()
@@ -57,6 +53,20 @@ def examine(console: Console, config: RunConfig | None = None) -> bool:
             said = str(trouble) if known else f"{type(trouble).__name__}: {trouble}"
         console.print(f"{mark} {name}: {escape(said)}", highlight=False, emoji=False, soft_wrap=True)
     return not broken
+
+
+def machine_checks() -> dict[str, Callable[[], str]]:
+    """Give the checks of this machine and installation; each returns what it says, or raises."""
+    return {
+        "versions": _versions,
+        "job": _job,
+        "devices": _devices,
+        "arithmetic": _arithmetic,
+        "memory": _memory,
+        "disk": _disk,
+        "compile cache": _cache,
+        "graders": _graders,
+    }
 
 
 def _versions() -> str:

@@ -7,14 +7,13 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from infimmr_jax.commands.doctor_model import model_checks
 from infimmr_jax.config import ConfigError, PhaseSection, RunConfig, SftPhaseSection, SourceSection
 from infimmr_jax.data.conversations import read_conversations
 from infimmr_jax.data.readers import below_root, read_source, source_name
 from infimmr_jax.model.family import read_model
-from infimmr_jax.model.hf import check_tensors, open_tensors
 from infimmr_jax.model.presets import check_preset
 from infimmr_jax.names import Modality
-from infimmr_jax.preprocess.tokenizer import load_tokenizer
 from infimmr_jax.rewards.golds import GoldCheck
 from infimmr_jax.training.checkpoints import checkpoint_directory
 
@@ -27,7 +26,12 @@ class TroubleError(Exception):
 
 def configured_checks(config: RunConfig) -> dict[str, Callable[[], str]]:
     """A check for everything on disk that a configuration names; each returns what it found, or raises."""
-    checks: dict[str, Callable[[], str]] = {"model": functools.partial(_model, config)}
+    path, preset = config.model.path, config.model.preset
+    checks: dict[str, Callable[[], str]] = {"model": lambda: "made from scratch"}
+    if path is not None:
+        checks = model_checks(path, config.data.image)
+    if path is not None and preset is not None:
+        checks["preset"] = functools.partial(_preset, path, preset)
     for where, source, modality in _sources(config):
         checks[f"{where} ({modality})"] = functools.partial(_source, source, modality, config)
     for given in config.sft.conversations if config.sft is not None else ():
@@ -39,17 +43,9 @@ def configured_checks(config: RunConfig) -> dict[str, Callable[[], str]]:
     return checks
 
 
-def _model(config: RunConfig) -> str:
-    path = config.model.path
-    if path is None:
-        return "made from scratch"
-    model = read_model(path)
-    if config.model.preset is not None:
-        check_preset(model.config, config.model.preset, str(path))
-    with open_tensors(path) as stored:
-        check_tensors(stored, model, path)
-        tensors = len(stored)
-    return f"{path}: {tensors} tensors of the right shapes, a tokenizer of {len(load_tokenizer(path)):,} entries"
+def _preset(path: Path, preset: str) -> str:
+    check_preset(read_model(path).config, preset, str(path))
+    return f"{path} is a {preset}"
 
 
 def _sources(config: RunConfig) -> Iterator[tuple[str, SourceSection, Modality]]:

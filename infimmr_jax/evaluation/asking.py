@@ -15,7 +15,6 @@ import jax
 from infimmr_jax.config import (
     ConfigError,
     DataSection,
-    ImageSection,
     MeshSection,
     ModelSection,
     PolicyConfig,
@@ -29,6 +28,7 @@ from infimmr_jax.evaluation.markdown import results_markdown
 from infimmr_jax.evaluation.requests import Request, check_owner, model_digest, stored_request
 from infimmr_jax.evaluation.results import dry_run, score_responses
 from infimmr_jax.evaluation.runner import read_responses, run_benchmark, write_request, write_results
+from infimmr_jax.preprocess.processor_config import directory_image
 from infimmr_jax.preprocess.prompts import PromptPlan
 from infimmr_jax.rollout.policy import Policy, answer, load_policy, plan
 from infimmr_jax.rollout.state import SampleSettings
@@ -39,7 +39,7 @@ class Asking:
     """How a model is asked: `samples` responses a problem (1 is greedy), their length, temperature and seed.
 
     `batch_size` problems are asked at once, over all devices; `fsdp` and `tensor` are mesh axes that share the model.
-    `dtype` None is bfloat16 on an accelerator and float32 on a CPU.
+    `dtype` None is bfloat16 on an accelerator and float32 on a CPU; a pixel budget of None is the model directory's.
     """
 
     samples: int = 1
@@ -49,7 +49,8 @@ class Asking:
     seed: int = 0
     style: Style = "published"
     format: str = "think_boxed"
-    max_pixels: int = 1280 * 28 * 28
+    min_pixels: int | None = None
+    max_pixels: int | None = None
     max_prompt: int = 8192
     batch_size: int = 8
     dtype: Literal["float32", "bfloat16"] | None = None
@@ -81,6 +82,9 @@ def evaluate_benchmark(
     # Resolved here, so that the request and the result say it.
     dtype = asking.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     asking = dataclasses.replace(asking, dtype=dtype)
+    if model is not None:
+        image = directory_image(model, asking.min_pixels, asking.max_pixels)
+        asking = dataclasses.replace(asking, min_pixels=image.min_pixels, max_pixels=image.max_pixels)
     benchmark = benchmark_named(name)
     items = benchmark.read(data)[:limit]
     with Graders() as graders:
@@ -126,7 +130,7 @@ def _progress(say: Any, done: int, total: int) -> None:
 def _policy(model: Path, asking: Asking) -> Policy:
     # The published prompts bring their own instruction; otherwise that of the format is added.
     instruction = None if asking.style == "plain" else ""
-    image = ImageSection(max_pixels=asking.max_pixels)
+    image = directory_image(model, asking.min_pixels, asking.max_pixels)
     config = PolicyConfig(
         model=ModelSection.model_validate({"path": model, "compute_dtype": asking.dtype, "param_dtype": asking.dtype}),
         data=DataSection(max_prompt=asking.max_prompt, max_images=16, image=image),

@@ -165,6 +165,18 @@ def config_from_shape(shape: ModelShape, vocab_size: int, tokens: TokenIds) -> M
     return ModelConfig(text=text, vision=vision, tokens=tokens)
 
 
+def config_facts(config: ModelConfig) -> dict[str, Any]:
+    """Describe an architecture as a plain tree, by which a checkpoint knows its model.
+
+    What older checkpoints do not have is there only where it is not the default.
+    """
+    tree = dataclasses.asdict(config)
+    for part, key in (("text", "rope_scaling"), ("tokens", "other_ends")):
+        if not tree[part][key]:
+            del tree[part][key]
+    return tree
+
+
 def vision_layout(config: ModelConfig) -> VisionLayout:
     """What preprocessing must know of this architecture."""
     vision, tokens = config.vision, config.tokens

@@ -11,6 +11,7 @@ from infimmr_jax.config import ConfigError
 from infimmr_jax.model.config import ModelConfig
 from infimmr_jax.model.family import Model, read_model
 from infimmr_jax.model.options import PLAIN, ModelOptions
+from infimmr_jax.preprocess.processor_config import check_processor
 from infimmr_jax.preprocess.tokenizer import (
     IMAGE_PAD,
     VIDEO_PAD,
@@ -28,9 +29,11 @@ def read_directory(directory: Path, options: ModelOptions = PLAIN) -> tuple[Mode
 
     A response ends with the template's own end of a turn, and with every end that config.json, generation_config.json
     and the tokenizer name. Raises ConfigError when the tokenizer has more entries than the embedding table has rows,
-    or another id for a mark of pictures than config.json.
+    or another id for a mark of pictures than config.json, or pictures are to be prepared otherwise than here.
     """
-    model, tokenizer = read_model(directory, options), load_tokenizer(directory)
+    model = read_model(directory, options)
+    check_processor(directory, model.layout)
+    tokenizer = load_tokenizer(directory)
     return dataclasses.replace(model, config=with_tokenizer(model.config, tokenizer, directory)), tokenizer
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from infimmr_jax.config import ConfigError, DataSection, MeshSection, VideoSection
-from infimmr_jax.model.family import Model, read_model
+from infimmr_jax.model.family import Model
 from infimmr_jax.model.hf import load_params
+from infimmr_jax.model.hf_directory import read_directory
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.trunk import Params, Trunk
 from infimmr_jax.parallel.mesh import make_mesh
 from infimmr_jax.preprocess.batching import PromptBatch, collate
+from infimmr_jax.preprocess.processor_config import directory_image
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, PromptPlan, Visual, encode_plan, plan_picture, plan_text
-from infimmr_jax.preprocess.tokenizer import load_tokenizer
 from infimmr_jax.preprocess.video import plan_video
 from infimmr_jax.rollout.sampler import initial_state, sample_step
 from infimmr_jax.rollout.state import RowInputs, SamplerState, SampleSettings
@@ -47,19 +47,21 @@ def load_generator(
     dtype: str | None = None,
     data: DataSection | None = None,
     video: VideoSection | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
 ) -> Generator:
     """Load a Hugging Face directory on one device; `dtype` None is bfloat16 on an accelerator and float32 on a CPU.
 
-    `data` and `video` bound the pixels of images and the frames of videos.
+    `data` and `video` bound the pixels of images and the frames of videos. Without `data` images have the pixel budget
+    of the directory; `min_pixels` and `max_pixels` replace its numbers.
     Raises ConfigError when the directory does not hold a whole Qwen2.5-VL with its tokenizer.
     """
     device = jax.devices()[0]
     kind = jnp.dtype(dtype or ("float32" if device.platform == "cpu" else "bfloat16"))
-    model = read_model(directory, ModelOptions(compute_dtype=kind, param_dtype=kind))
-    tokenizer = load_tokenizer(directory)
+    model, tokenizer = read_directory(directory, ModelOptions(compute_dtype=kind, param_dtype=kind))
+    data = data or DataSection(image=directory_image(directory, min_pixels, max_pixels))
     params = load_params(directory, model, make_mesh(MeshSection(), [device]))
-    stops = _stops(directory, model)
-    return Generator(params, model, tokenizer, stops, data or DataSection(), video or VideoSection())
+    return Generator(params, model, tokenizer, frozenset(model.tokens.ends), data, video or VideoSection())
 
 
 def generate(
@@ -210,15 +212,3 @@ def _until(pieces: Iterator[str], stops: tuple[str, ...]) -> Iterator[str]:
         if any(stop in tail for stop in stops):
             return
         tail = tail[max(0, len(tail) - longest) :]
-
-
-def _stops(directory: Path, model: Model) -> frozenset[int]:
-    """The end token of the configuration and those of generation_config.json."""
-    path = directory / "generation_config.json"
-    if not path.exists():
-        return frozenset({model.tokens.eos})
-    try:
-        given = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id", [])
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}") from error
-    return frozenset({model.tokens.eos, *(given if isinstance(given, list) else [given])})

@@ -16,8 +16,9 @@ from jaxtyping import Bool, Int
 
 from infimmr_jax.config import ConfigError, PolicyConfig, RunConfig
 from infimmr_jax.data.records import Problem
-from infimmr_jax.model.family import Model, read_model
+from infimmr_jax.model.family import Model
 from infimmr_jax.model.hf import load_params
+from infimmr_jax.model.hf_directory import read_directory
 from infimmr_jax.model.options import model_options
 from infimmr_jax.model.trunk import Params
 from infimmr_jax.names import LOCATED, Modality
@@ -25,8 +26,8 @@ from infimmr_jax.parallel.hosts import row_share
 from infimmr_jax.parallel.mesh import batch_divisor, make_mesh, replicated, shard_batch
 from infimmr_jax.preprocess.batching import PromptBatch, collate
 from infimmr_jax.preprocess.layout import VisionLayout
+from infimmr_jax.preprocess.processor_config import directory_data
 from infimmr_jax.preprocess.prompts import PromptPlan, as_seen, encode_plan, plan_picture, plan_prompt
-from infimmr_jax.preprocess.tokenizer import load_tokenizer
 from infimmr_jax.rollout.generate import SMALLEST_TRUNK, round_up
 from infimmr_jax.rollout.sampler import sample
 from infimmr_jax.rollout.state import Rollouts, SampleSettings
@@ -64,6 +65,19 @@ class Answers:
     lengths: Int[np.ndarray, "P G"]
 
 
+def with_directory_pixels(
+    config: RunConfig, directory: Path | None, min_pixels: int | None = None, max_pixels: int | None = None
+) -> RunConfig:
+    """Give the configuration the pixel budget of a model directory (default: `model.path`), where it names none.
+
+    `min_pixels` and `max_pixels` win over both.
+    """
+    directory = directory or config.model.path
+    if directory is None:
+        return config
+    return config.model_copy(update={"data": directory_data(config.data, directory, min_pixels, max_pixels)})
+
+
 def load_policy(config: RunConfig | PolicyConfig, directory: Path | None = None) -> Policy:
     """Load a Hugging Face directory (default: `model.path`) onto the mesh of the configuration.
 
@@ -72,8 +86,9 @@ def load_policy(config: RunConfig | PolicyConfig, directory: Path | None = None)
     directory = directory or config.model.path
     if directory is None:
         raise ConfigError("model.path is null: name a model directory with --model, such as RUN/model of a trained run")
-    model = read_model(directory, model_options(config.model.model_copy(update={"path": directory})))
-    tokenizer, mesh = load_tokenizer(directory), make_mesh(config.mesh)
+    options = model_options(config.model.model_copy(update={"path": directory}))
+    model, tokenizer = read_directory(directory, options)
+    mesh = make_mesh(config.mesh)
     return Policy(str(directory), config, load_params(directory, model, mesh), model, tokenizer, mesh)
 
 
@@ -103,7 +118,7 @@ def answer(policy: Policy, plans: Sequence[PromptPlan], settings: SampleSettings
             policy.params, shard_batch(batch, policy.mesh), _allowed(policy), key
         )
     tokens, mask, finished = (np.asarray(x)[: len(plans)] for x in (drawn.tokens, drawn.mask, drawn.finished))
-    return Answers(response_texts(policy.tokenizer, tokens, mask), finished, mask.sum(-1))
+    return Answers(response_texts(policy.tokenizer, tokens, mask, policy.model.tokens.ends), finished, mask.sum(-1))
 
 
 def _batch(policy: Policy, plans: Sequence[PromptPlan], rows: int) -> PromptBatch:

@@ -195,6 +195,8 @@ def sample_step(
     alive = ~state.done
     token = jnp.where(alive, token, model.tokens.pad)
     ended = alive & (token == model.tokens.eos)
+    for other in model.tokens.other_ends:
+        ended |= alive & (token == other)
     states = None
     if stops is not None and state.stops is not None:
         states = stops[jnp.arange(stops.shape[0]), state.stops, token[..., None]].astype(jnp.int32)

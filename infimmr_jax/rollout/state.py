@@ -99,10 +99,10 @@ class Stage:
     kv: tuple[LayerTrunk, ...]
 
 
-def finish_reasons(rollouts: Rollouts, eos: int) -> np.ndarray:
-    """Why each response ended, as strings [P, G]: "end" (token), "stop" (text), "length", or "" without any token."""
+def finish_reasons(rollouts: Rollouts, ends: tuple[int, ...]) -> np.ndarray:
+    """Say why each response ended, as strings [P, G]: "end" (token), "stop" (text), "length", "" without any token."""
     tokens, mask = np.asarray(rollouts.tokens), np.asarray(rollouts.mask)
     lengths = mask.sum(-1)
     last = np.take_along_axis(tokens, np.maximum(lengths - 1, 0)[..., None], axis=-1)[..., 0]
-    by_itself = np.where(last == eos, "end", "stop")
+    by_itself = np.where(np.isin(last, ends), "end", "stop")
     return np.where(lengths == 0, "", np.where(np.asarray(rollouts.finished), by_itself, "length"))

@@ -5,39 +5,48 @@ from __future__ import annotations
 import codecs
 import functools
 import json
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
+from transformers import PreTrainedTokenizerBase
 
 from infimmr_jax.config import ConfigError
 from infimmr_jax.model.family import Model
 
 
-def allowed_tokens(tokenizer: Any, model: Model) -> Bool[np.ndarray, "V"]:
-    """Which ids a response may hold: ordinary tokens and the end token, never vision or chat marks.
+def allowed_tokens(tokenizer: PreTrainedTokenizerBase, model: Model) -> Bool[np.ndarray, "V"]:
+    """Say which ids a response may hold: ordinary tokens and those that end it, never vision or chat marks.
 
     A sampled image token would be read as an image that is not there; ids beyond the tokenizer have no text.
     """
     allowed = np.arange(model.vocab_size) < len(tokenizer)
     special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     allowed[sorted(special | set(tokenizer.all_special_ids))] = False
-    allowed[model.tokens.eos] = True
+    allowed[list(model.tokens.ends)] = True
     return allowed
 
 
 def response_texts(
-    tokenizer: Any, tokens: Int[np.ndarray, "P G R"], mask: Bool[np.ndarray, "P G R"]
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: Int[np.ndarray, "P G R"],
+    mask: Bool[np.ndarray, "P G R"],
+    ends: tuple[int, ...] = (),
 ) -> list[list[str]]:
-    """The responses as text, without the end token; none are fine: a host may have nothing finished yet."""
+    """Decode the responses, without special tokens and without an end token, which need not be special (`ends`).
+
+    No responses are fine: a host may have nothing finished yet.
+    """
     P, G, R = tokens.shape
     rows = zip(tokens.reshape(P * G, R), mask.reshape(P * G, R), strict=True)
     ids = [row[kept].tolist() for row, kept in rows]
+    ids = [row[:-1] if row and row[-1] in ends else row for row in ids]
     texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
     return [texts[row * G : (row + 1) * G] for row in range(P)]
 
 
-def stop_tables(tokenizer: Any, stops: tuple[str, ...], vocabulary: int) -> Int[np.ndarray, "N T V"]:
+def stop_tables(
+    tokenizer: PreTrainedTokenizerBase, stops: tuple[str, ...], vocabulary: int
+) -> Int[np.ndarray, "N T V"]:
     """One automaton per stop text: `table[n, state, token]` is the state after a token; the last one means "seen".
 
     A state is how many bytes of the text the response ends with (Knuth, Morris and Pratt, 1977). So a text is found
@@ -85,7 +94,7 @@ class TextStream:
     Raises ConfigError when the tokenizer is not byte-level.
     """
 
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
         backend = getattr(tokenizer, "backend_tokenizer", None)
         decoder = json.loads(backend.to_str())["decoder"] if backend is not None else None
         if decoder is None or decoder["type"] != "ByteLevel":

@@ -48,7 +48,7 @@ def policy_generate(setup: Setup, programs: Programs, params: Any) -> Generate:
             limits = np.asarray([prompt.max_response for prompt in chunk], np.int32)
             tokens, mask = (host_rows(x)[: len(chunk)] for x in (rollouts.tokens, rollouts.mask))
             mask = mask & (np.arange(mask.shape[-1]) < limits[:, None, None])
-            answers += [group[0] for group in response_texts(setup.tokenizer, tokens, mask)]
+            answers += [group[0] for group in response_texts(setup.tokenizer, tokens, mask, setup.model.tokens.ends)]
         return answers
 
     return generate

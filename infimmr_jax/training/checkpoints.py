@@ -18,7 +18,7 @@ from etils import epath
 from pydantic import ValidationError
 
 from infimmr_jax.config import CheckpointSection, ConfigError, RunConfig, stage_lengths
-from infimmr_jax.model.config import ModelConfig
+from infimmr_jax.model.config import ModelConfig, config_facts
 from infimmr_jax.objectives.advantages import EstimatorState
 from infimmr_jax.objectives.train_state import TrainState
 from infimmr_jax.parallel.hosts import largest_over_hosts, wait_for_hosts
@@ -56,7 +56,7 @@ class Checkpoints:
 
     def __init__(self, config: RunConfig, model: ModelConfig):
         section = config.checkpoint
-        self._model = _plain(dataclasses.asdict(model))
+        self._model = _plain(config_facts(model))
         self._config = config.model_dump(mode="json")
         self._lengths = stage_lengths(config)
         self._best = section.keep_best

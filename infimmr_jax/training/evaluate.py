@@ -64,7 +64,7 @@ def _evaluate(
     sums = np.zeros(7)
     # Accuracy and format are computed whatever the weights; judges and second passes belong to training.
     reward = config.reward.model_copy(update={"weights": {"accuracy": 1.0}})
-    eos = setup.model.tokens.eos
+    ends = setup.model.tokens.ends
     shown: list[tuple[Problem, dict[str, Any]]] = []
     # Every process makes the same number of calls, the last ones perhaps on filler rows alone.
     for start in range(0, len(problems), size):
@@ -77,7 +77,7 @@ def _evaluate(
         if not real:
             batch = dataclasses.replace(batch, row_mask=np.zeros_like(batch.row_mask))
         rollouts = host_rows(sampler(params, batch))
-        texts = response_texts(setup.tokenizer, rollouts.tokens, rollouts.mask)[:real]
+        texts = response_texts(setup.tokenizer, rollouts.tokens, rollouts.mask, ends)[:real]
         if not real:
             continue
         finished, lengths = rollouts.finished[:real], rollouts.lengths[:real]
@@ -94,7 +94,7 @@ def _evaluate(
             real,
         ]
         for row in range(min(TRANSCRIPTS - start - rows.start, real)):
-            record = transcript(seen[row], prompts[row].text, texts[row], scores, rollouts, row, setup.tokenizer, eos)
+            record = transcript(seen[row], prompts[row].text, texts[row], scores, rollouts, row, setup.tokenizer, ends)
             shown.append((chunk[row], record))
     return sum_over_hosts(sums, share), shown
 

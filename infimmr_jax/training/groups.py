@@ -301,7 +301,8 @@ def _finished_texts(inputs: StageInputs, sampling: _Sampling, phase: PhaseSectio
     def read(tokens: np.ndarray, mask: np.ndarray, ready: np.ndarray) -> list[tuple[Problem, str]]:
         places = [(row, column) for row, column in np.argwhere(ready).tolist() if (row, column) not in texts]
         rows, columns = np.asarray(places, int).reshape(-1, 2).T
-        new_texts = response_texts(setup.tokenizer, tokens[rows, columns][None], mask[rows, columns][None])[0]
+        given = tokens[rows, columns][None], mask[rows, columns][None], setup.model.tokens.ends
+        new_texts = response_texts(setup.tokenizer, *given)[0]
         texts.update(zip(places, new_texts, strict=True))
         return [(problems[row], text) for (row, _), text in zip(places, new_texts, strict=True)]
 

@@ -21,14 +21,14 @@ def transcript(
     rollouts: Rollouts,
     row: int,
     tokenizer: Any,
-    eos: int,
+    ends: tuple[int, ...],
 ) -> dict[str, Any]:
     """One problem with all its responses, as a row of transcripts.jsonl (without its step and images).
 
-    `finish` says why a response ended: "end" (token `eos`), "stop" (text) or "length".
+    `finish` says why a response ended: "end" (a token of `ends`), "stop" (text) or "length".
     Where the answer has coordinates, with the sizes of the image that those of the gold and of the responses refer to.
     """
-    responses, reasons = [], finish_reasons(rollouts, eos)
+    responses, reasons = [], finish_reasons(rollouts, ends)
     for column, text in enumerate(texts):
         kept = rollouts.mask[row, column]
         ids = rollouts.tokens[row, column][kept].tolist()

@@ -19,7 +19,8 @@ from infimmr_jax.data.readers import below_root, read_source
 from infimmr_jax.data.records import Problem
 from infimmr_jax.data.selection import SourceReport
 from infimmr_jax.model.config import TokenIds, config_from_shape
-from infimmr_jax.model.family import Model, preset_model, read_model
+from infimmr_jax.model.family import Model, preset_model
+from infimmr_jax.model.hf_directory import read_directory
 from infimmr_jax.model.options import model_options
 from infimmr_jax.model.presets import check_preset
 from infimmr_jax.names import MODALITIES, Modality
@@ -178,10 +179,10 @@ def _policy(config: RunConfig, run_dir: Path) -> tuple[Any, Model]:
     """Tokenizer and model: of the given model directory, or of a model made from scratch for these sources."""
     options = model_options(config.model)
     if config.model.path is not None:
-        model = read_model(config.model.path, options)
+        model, tokenizer = read_directory(config.model.path, options)
         if config.model.preset is not None:
             check_preset(model.config, config.model.preset, str(config.model.path))
-        return tokenizers.load_tokenizer(config.model.path), model
+        return tokenizer, model
     saved = run_dir / "tokenizer"
     if saved.exists():
         tokenizer = tokenizers.load_tokenizer(saved)

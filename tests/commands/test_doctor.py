@@ -2,20 +2,23 @@
 
 import io
 import json
+import shutil
 
 import jax
 import pytest
 from rich.console import Console
+from safetensors.numpy import load_file, save_file
 from tiny import tiny_tree
 
+from infimmr_jax.commands import doctor
 from infimmr_jax.commands.doctor import examine
 from infimmr_jax.config import parse_config
 
 
-def said(config=None) -> tuple[bool, dict[str, str]]:
+def said(config=None, model=None) -> tuple[bool, dict[str, str]]:
     """Whether all is well, and the line of every check by its name."""
     console = Console(file=io.StringIO(), width=60)
-    healthy = examine(console, config)
+    healthy = examine(console, config, model)
     lines = console.file.getvalue().splitlines()
     return healthy, {line[8:].partition(": ")[0]: line for line in lines}
 
@@ -88,3 +91,76 @@ def test_a_model_and_directories_that_can_not_be_used_are_named(tree, tmp_path):
     assert str(tmp_path / "empty") in lines["model"]
     assert lines["output"].startswith("trouble output: ")
     assert "set output to another place" in lines["output"]
+
+
+def edit(directory, name, **change):
+    path = directory / name
+    tree = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(tree | change))
+
+
+def two_sets(directory):
+    (directory / "model-1.safetensors").write_bytes((directory / "model.safetensors").read_bytes())
+    edit(directory, "model.safetensors.index.json", weight_map={"a": "model-1.safetensors"})
+
+
+def renamed(prefix):
+    def change(directory):
+        tensors = load_file(directory / "model.safetensors")
+        save_file({prefix + name: value for name, value in tensors.items()}, directory / "model.safetensors")
+
+    return change
+
+
+def longer_tokenizer(directory):
+    tree = json.loads((directory / "tokenizer.json").read_text())
+    last = max(token["id"] for token in tree["added_tokens"])
+    extra = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    tree["added_tokens"] += [{"id": last + n, "content": f"<action_{n}>", **extra} for n in range(1, 120)]
+    (directory / "tokenizer.json").write_text(json.dumps(tree))
+
+
+FAULTS = {
+    "M1": (lambda d: edit(d, "config.json", vision_config={"out_hidden_size": 7}), "model", "the merger's width"),
+    "M2": (
+        lambda d: edit(d, "config.json", rope_scaling={"type": "dynamic", "factor": 2, "mrope_section": [2, 2, 2]}),
+        "model",
+        "rotary scaling of kind dynamic is not computed",
+    ),
+    "M3": (
+        lambda d: edit(d, "tokenizer_config.json", tokenizer_class="TokenizersBackend", extra_special_tokens=["<a>"]),
+        "tokenizer",
+        "in the form of transformers 5 alone",
+    ),
+    "M4": (
+        lambda d: (edit(d, "config.json", eos_token_id=5), edit(d, "generation_config.json", eos_token_id=5)),
+        "tokenizer",
+        "<|im_end|> not in config.json or generation_config.json",
+    ),
+    "M5": (longer_tokenizer, "tokenizer", "entries, its embedding table"),
+    "M6": (lambda d: edit(d, "preprocessor_config.json", max_pixels=12544), "pictures", "to 12,544 pixels each"),
+    "M6 mean": (lambda d: edit(d, "preprocessor_config.json", image_mean=[0.5] * 3), "pictures", "image_mean is [0.5"),
+    "M7": (two_sets, "weights", "holds two sets of weights"),
+    "M8": (lambda d: edit(d, "config.json", quantization_config={"quant_method": "awq"}), "model", "quantised by awq"),
+    "M9": (renamed("base_model.model."), "weights", "merge it into its base model first"),
+    "M10": (lambda d: edit(d, "generation_config.json", eos_token_id=None), "tokenizer", "ends with <|im_end|>"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_model_directory_is_looked_at(policy_directory, tmp_path, fault, monkeypatch):
+    """Every kind of fault of a directory has its words, before a run would meet it."""
+    monkeypatch.setattr(doctor, "machine_checks", dict)
+    directory = tmp_path / "model"
+    shutil.copytree(policy_directory, directory)
+    healthy, lines = said(model=directory)
+    assert healthy
+    assert set(lines) == {"model", "weights", "tokenizer", "pictures"}
+    change, check, words = FAULTS[fault]
+    change(directory)
+    healthy, lines = said(model=directory)
+    assert words in lines[check]
+    assert len(lines[check]) < 1500 + len(str(directory))
+    assert healthy == (fault in ("M3", "M4", "M6", "M10"))
+    if check == "model":
+        assert set(lines) == {"model"}

@@ -161,7 +161,7 @@ class GrpoStage:
         for row in (row - mine.start for row in chosen if row in mine and setup.share.leads):
             problem, modality = step.problems[row], step.modalities[row]
             text = step.prompts[row].text
-            given = groups.texts[row], groups.scores, groups.local, row, setup.tokenizer, setup.model.tokens.eos
+            given = groups.texts[row], groups.scores, groups.local, row, setup.tokenizer, setup.model.tokens.ends
             record = transcript(problem, text, *given)
             rows.append(({**where, "modality": modality, **record}, () if modality == "text" else problem.images))
         self.inputs.sinks.transcripts(rows)
