@@ -15,7 +15,17 @@ from infimmr_jax.evaluation.items import Benchmark, Item, Style
 from infimmr_jax.evaluation.results import EvaluationError
 
 # Besides the weights, what a policy is loaded from; named one by one, for results may lie in the model's directory.
-_MODEL_FILES = ("config.json", "tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json")
+_MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def plan_video(
     layout: VisionLayout,
     frames_per_second: float | None = None,
 ) -> VideoPlan:
-    """Choose frames and grid of a video file or a folder of frames (in the order of their names), from the headers.
+    """Choose frames and grid of a video file or a folder of frames (2.png before 10.png), from the headers.
 
     Of a file the first frame is decoded as well: it alone says whether the pictures lie on their side.
 
@@ -124,7 +125,14 @@ def video_patches(
 
 
 def _frame_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in FRAME_SUFFIXES)
+    return sorted((path for path in folder.iterdir() if path.suffix.lower() in FRAME_SUFFIXES), key=natural_order)
+
+
+def natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Key that sorts names as people number them: frame_2 before frame_10."""
+    pieces = re.split(r"([0-9]+)", path.stem)
+    # Numbers by their size; texts, at the even places, by their letters.
+    return [(int(piece), "") if place % 2 else (0, piece) for place, piece in enumerate(pieces)], path.name
 
 
 def _folder_header(folder: Path, section: ImageSection, fps: float) -> _Header:

@@ -4,6 +4,7 @@ import json
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from infimmr_jax.config import ImageSection, VideoSection
 from infimmr_jax.data.records import DataError
 from infimmr_jax.preprocess.images import flat_patches, patchify
 from infimmr_jax.preprocess.layout import VisionLayout
-from infimmr_jax.preprocess.video import plan_video, sample_frames, video_grid, video_patches
+from infimmr_jax.preprocess.video import natural_order, plan_video, sample_frames, video_grid, video_patches
 
 LAYOUT = VisionLayout(1, 2, 3, 4, **GEOMETRY)
 IMAGE = ImageSection()
@@ -166,6 +167,21 @@ def test_a_folder_of_frames_is_shown_whole(tmp_path):
         for time, frame in enumerate((first, second)):
             alone = patchify(frame, (1, 4, 4), **PATCHES).reshape(16, 3, 2, 196)
             assert np.array_equal(by_time[:, :, time], alone[:, :, time])
+
+
+def test_frames_are_in_the_order_of_their_numbers(tmp_path):
+    """frame_1 .. frame_12 without leading zeros: by letters, 10 would come before 2."""
+    names = [f"frame_{number}.png" for number in range(1, 13)]
+    frames = _frames(12)
+    for name, frame in zip(names, frames, strict=True):
+        frame.save(tmp_path / name)
+    plan = plan_video(tmp_path, SMALL, IMAGE, LAYOUT)
+    for number, patches in enumerate(video_patches(plan, IMAGE, LAYOUT)):
+        expected = patchify(frames[2 * number], (1, 4, 4), **PATCHES).reshape(16, 3, 2, 196)[:, :, 0]
+        assert np.array_equal(patches.reshape(16, 3, 2, 196)[:, :, 0], expected)
+    mixed = ["10.png", "a.png", "a2.png", "a10.png", "2b.png", "02.png", "2.png", "b1c10.png", "b1c9.png"]
+    ordered = ["02.png", "2.png", "2b.png", "10.png", "a.png", "a2.png", "a10.png", "b1c9.png", "b1c10.png"]
+    assert [path.name for path in sorted(map(Path, mixed), key=natural_order)] == ordered
 
 
 def test_a_folder_with_a_frame_rate_is_sampled(tmp_path):

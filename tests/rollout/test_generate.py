@@ -1,6 +1,7 @@
 """Streaming an answer: the sampler's tokens, whole characters, every kind of question, few executables."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -190,12 +191,27 @@ def test_pieces_join_to_the_decoded_answer(generator):
     assert other != pieces
 
 
-def test_stop_ids_come_from_both_configurations(generator, tmp_path):
+def test_every_end_stops_an_answer(directory, generator, tmp_path):
     tokens = generator.model.tokens
-    assert generator.stops == {tokens.eos, tokens.pad}
-    assert generating._stops(tmp_path, generator.model) == {tokens.eos}
-    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 9}))
-    assert generating._stops(tmp_path, generator.model) == {tokens.eos, 9}
+    assert generator.stops == {tokens.eos}
+    shutil.copytree(directory, tmp_path / "model")
+    path = tmp_path / "model" / "generation_config.json"
+    path.write_text(json.dumps({"eos_token_id": [9, tokens.eos]}))
+    assert load_generator(tmp_path / "model").stops == {tokens.eos, 9}
+
+
+def test_pictures_have_the_pixel_budget_of_the_directory(directory, tmp_path, pictures):
+    shutil.copytree(directory, tmp_path / "model")
+    path = tmp_path / "model" / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"min_pixels": 784, "max_pixels": 1568}))
+
+    def shown(**given):
+        plan = plan_question(load_generator(tmp_path / "model", **given), "how", pictures[0][:1], ())
+        return plan.image_shape[1] // 4
+
+    small, large = shown(), shown(max_pixels=28 * 28 * 6)
+    assert small <= 2 < large <= 6
+    assert shown(data=DataSection()) > 2
 
 
 def test_what_can_not_be_answered_is_said_before_the_first_piece(generator, tmp_path, pictures):

@@ -1,5 +1,6 @@
 """Texts that end a response: found in whatever tokens they come, and the response ends there."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,7 +11,7 @@ from small import ALLOWED, MODEL, PAD, prompts, with_layers
 from infimmr_jax.preprocess.tokenizer import train_tokenizer
 from infimmr_jax.rollout.sampler import sample
 from infimmr_jax.rollout.state import SampleSettings, finish_reasons
-from infimmr_jax.rollout.vocabulary import stop_tables
+from infimmr_jax.rollout.vocabulary import response_texts, stop_tables
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_responses_end_with_the_stop_and_at_their_limits():
         params, batch=prompts(2), allowed=ALLOWED, key=jax.random.key(0), limits=limits, stops=table
     )[0]
     tokens, lengths = np.asarray(drawn.tokens), np.asarray(drawn.lengths)
-    reasons = finish_reasons(drawn, MODEL.tokens.eos)
+    reasons = finish_reasons(drawn, MODEL.tokens.ends)
     for row in np.ndindex(2, 2):
         kept = tokens[row][: lengths[row]]
         pairs = np.flatnonzero((kept[:-1] > 30) & (kept[1:] > 30))
@@ -87,3 +88,36 @@ def test_responses_end_with_the_stop_and_at_their_limits():
         assert (tokens[row][lengths[row] :] == PAD).all()
     assert "stop" in reasons
     assert reasons[1, 1] in ("length", "end")
+
+
+def test_every_end_ends_a_response():
+    """With other ends the same random numbers give the same tokens, up to the first end of any kind."""
+    params = with_layers(1).init(jax.random.key(0))
+    one, others = with_layers(1), tuple(range(30, 50))
+    tokens = dataclasses.replace(one.config.tokens, other_ends=others)
+    many = dataclasses.replace(one, config=dataclasses.replace(one.config, tokens=tokens))
+    settings = SampleSettings(4, 12)
+    drawn = [
+        jax.jit(functools.partial(sample, model=model, settings=settings))(
+            params, batch=prompts(2), allowed=ALLOWED, key=jax.random.key(3)
+        )[0]
+        for model in (one, many)
+    ]
+    plain, ended = (np.asarray(rollouts.tokens) for rollouts in drawn)
+    lengths, reasons = np.asarray(drawn[1].lengths), finish_reasons(drawn[1], tokens.ends)
+    for row in np.ndindex(2, 4):
+        ends = np.flatnonzero(np.isin(plain[row], tokens.ends))
+        expected = ends[0] + 1 if len(ends) else 12
+        assert lengths[row] == expected
+        assert np.array_equal(ended[row][:expected], plain[row][:expected])
+        assert reasons[row] == ("end" if len(ends) else "length")
+    assert (reasons == "end").sum() >= 4
+
+
+def test_an_end_that_is_no_special_token_is_not_in_the_text(tokenizer):
+    ids = tokenizer.encode("so it is a", add_special_tokens=False)
+    tokens = np.asarray([[ids, ids[::-1]]])
+    mask = np.ones_like(tokens, bool)
+    assert response_texts(tokenizer, tokens, mask, (ids[-1],))[0][0] == tokenizer.decode(ids[:-1])
+    assert response_texts(tokenizer, tokens, mask)[0][0] == "so it is a"
+    assert response_texts(tokenizer, tokens, mask, (ids[-1],))[0][1] == tokenizer.decode(ids[::-1])
