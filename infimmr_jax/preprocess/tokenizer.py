@@ -133,9 +133,9 @@ def read_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic of the Rust library is no Exception
+        words = " ".join(str(error).split())[:300]
         raise ConfigError(
-            f"the tokenizer of {directory} can not be read: {type(error).__name__}: {str(error)[:300]}; fetch its "
-            "files again"
+            f"the tokenizer of {directory} can not be read: {type(error).__name__}: {words}; fetch its files again"
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise ConfigError(f"the tokenizer of {directory} is a {type(tokenizer).__name__}, not one of transformers")
