@@ -19,13 +19,13 @@ def read_rotary(root: Part, text: Part, positions: int) -> tuple[float, tuple[in
     if new is not None and old is not None and new.values != old.values:
         raise ConfigError(f"{text.where} has both rope_parameters and rope_scaling, which differ; keep the right one")
     rope = new or old or Part({}, text.where)
-    kinds = [rope.values[key] for key in ("rope_type", "type") if rope.values.get(key) is not None]
-    kinds = list(dict.fromkeys("default" if kind == "mrope" else shorten(kind).strip("'") for kind in kinds))
+    given = [rope.values[key] for key in ("rope_type", "type") if rope.values.get(key) is not None]
+    kinds = list(dict.fromkeys("default" if kind == "mrope" else shorten(kind).strip("'") for kind in given))
     if len(kinds) > 1:
         raise ConfigError(f"{rope.where}: rope_type and type say {' and '.join(kinds)}; keep the right one")
     kind = kinds[0] if kinds else "default"
-    given = text.values.get("rope_theta") or root.values.get("rope_theta")
-    fallback = Part({"rope_theta": given}, text.where).number("rope_theta", 1e6, least=1.0)
+    beside = text.values.get("rope_theta") or root.values.get("rope_theta")
+    fallback = Part({"rope_theta": beside}, text.where).number("rope_theta", 1e6, least=1.0)
     theta = rope.number("rope_theta", fallback, least=1.0)
     section = rope.integers("mrope_section", (16, 24, 24))
     if len(section) != 3 or min(section) < 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import functools
 import json
+from typing import cast
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -117,7 +118,7 @@ class TextStream:
         """The bytes of a token's text; none for special tokens and ids beyond the vocabulary."""
         if token in self._special:
             return b""
-        text = self._tokenizer.convert_ids_to_tokens(token)
+        text = cast(str | None, self._tokenizer.convert_ids_to_tokens(token))
         if text is None:
             return b""  # The model's table is longer than the vocabulary.
         table = _byte_of_character()

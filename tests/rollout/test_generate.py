@@ -207,7 +207,7 @@ def test_pictures_have_the_pixel_budget_of_the_directory(directory, tmp_path, pi
 
     def shown(**given):
         plan = plan_question(load_generator(tmp_path / "model", **given), "how", pictures[0][:1], ())
-        return plan.image_shape[1] // 4
+        return plan.visuals[0].grid[1] * plan.visuals[0].grid[2] // 4
 
     small, large = shown(), shown(max_pixels=28 * 28 * 6)
     assert small <= 2 < large <= 6
