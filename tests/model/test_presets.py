@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import jax
 import pytest
 
 from infimmr_jax.config import ConfigError, parse_config
-from infimmr_jax.model.config import _from_hf, to_hf_config
+from infimmr_jax.model.config import config_from_hf, to_hf_config
 from infimmr_jax.model.family import preset_model
 from infimmr_jax.model.presets import PRESETS, check_preset
 from infimmr_jax.plan.abstract import planned_model
@@ -29,7 +30,7 @@ def test_parameters_are_as_many_as_published(name):
 
 def test_a_directory_of_another_size_is_refused():
     three = PRESETS["qwen2.5-vl-3b"]
-    check_preset(_from_hf(to_hf_config(three)), "qwen2.5-vl-3b", "models/a")
+    check_preset(config_from_hf(to_hf_config(three), Path("config.json")), "qwen2.5-vl-3b", "models/a")
     with pytest.raises(ConfigError, match=r"models/b is not the qwen2.5-vl-7b .* its text vocab_size is 151936, not"):
         check_preset(three, "qwen2.5-vl-7b", "models/b")
     odd = dataclasses.replace(three, vision=dataclasses.replace(three.vision, depth=8, fullatt_block_indexes=(7,)))
