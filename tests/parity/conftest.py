@@ -2,26 +2,7 @@ import pytest
 
 pytest.importorskip("torch", reason="parity needs the test extra")
 
-from pair import make_pair
-
-SMALL = {
-    "hidden_size": 96,
-    "num_layers": 3,
-    "num_heads": 4,
-    "num_kv_heads": 2,
-    "head_dim": 24,
-    "intermediate_size": 128,
-    "mrope_section": (2, 4, 6),
-    "rope_theta": 1e4,
-}
-SMALL_VISION = {
-    "depth": 4,
-    "hidden_size": 64,
-    "num_heads": 4,
-    "intermediate_size": 96,
-    "fullatt_block_indexes": (1, 3),
-    "window_size": 56,
-}
+from pair import SMALL, SMALL_VISION, make_pair
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,24 @@ from infimmr_jax.preprocess.tokenizer import train_tokenizer
 from infimmr_jax.preprocess.video import VideoPlan
 
 torch.set_num_threads(1)
+SMALL = {
+    "hidden_size": 96,
+    "num_layers": 3,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "head_dim": 24,
+    "intermediate_size": 128,
+    "mrope_section": (2, 4, 6),
+    "rope_theta": 1e4,
+}
+SMALL_VISION = {
+    "depth": 4,
+    "hidden_size": 64,
+    "num_heads": 4,
+    "intermediate_size": 96,
+    "fullatt_block_indexes": (1, 3),
+    "window_size": 56,
+}
 OPTIONS = ModelOptions()
 
 

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pair import assert_close
+from pair import SMALL, SMALL_VISION, assert_close, make_pair
 
 from infimmr_jax.model.options import ModelOptions
+from infimmr_jax.model.rope_scaling import LinearScaling, Llama3Scaling, YarnScaling
 
 pytestmark = pytest.mark.parity
 
@@ -48,6 +49,23 @@ def test_logits(which, case, request):
     responses = responses_for(pair, len(prompts))
     ours = pair.our_logits(pair.batch(prompts), responses)
     assert_close(ours, pair.torch_logits(prompts, responses), 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["yarn", *(pytest.param(k, marks=pytest.mark.slow) for k in ("linear", "llama3"))])
+def test_logits_with_rotary_scaling(kind):
+    """Every kind changes the logits by far more than the bound, and both models change alike."""
+    scaling = {
+        "linear": LinearScaling(4.0),
+        "yarn": YarnScaling(4.0, 64),
+        "llama3": Llama3Scaling(8.0, 1.0, 4.0, 64),
+    }[kind]
+    pair = make_pair(SMALL | {"rope_scaling": scaling}, SMALL_VISION)
+    prompts = prompts_of(pair, "one image")
+    responses = responses_for(pair, len(prompts))
+    ours, theirs = pair.our_logits(pair.batch(prompts), responses), pair.torch_logits(prompts, responses)
+    assert_close(ours, theirs, 1e-4)
+    plain = make_pair(SMALL, SMALL_VISION).torch_logits(prompts, responses)
+    assert np.abs(theirs[0] - plain[0]).max() > 0.1
 
 
 @pytest.mark.slow
