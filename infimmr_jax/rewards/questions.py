@@ -42,9 +42,9 @@ def options_of(problem: Problem, reward: RewardSection) -> Options:
     """The verifier's options for a problem: the configuration, overridden by the row's own `verify` object.
 
     `extra["verify"]` may hold `rule`, `tolerance`, `threshold`, `alternatives` and `units` (the only units that an
-    answer may carry besides the gold's own; []: none). Where `extra["image_size"]` (the image that the gold coordinates refer to) and `extra["seen_size"]` (the one the policy saw, after resizing), both
-    [width, height], are given, the answer's coordinates are mapped from the latter to the former. DataError names a
-    key or rule that is not known.
+    answer may carry besides the gold's own; []: none). Where `extra["image_size"]` (the image that the gold coordinates
+    refer to) and `extra["seen_size"]` (the one the policy saw, after resizing), both [width, height], are given, the
+    answer's coordinates are mapped from the latter to the former. DataError names a key or rule that is not known.
     """
     given: Any = problem.extra.get("verify") or {}
     if not isinstance(given, dict):

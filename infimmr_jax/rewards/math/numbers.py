@@ -70,7 +70,7 @@ _PERCENT = re.compile(
     rf"\s*(?:%|(?:{_STYLE}\s*\{{)?\s*(?:percent|per cent|pct\.?|percentage|prozent|pour cent)\s*\}}?)$", re.IGNORECASE
 )
 _DEGREE = re.compile(
-    r"\s*\^?\s*(?:\{\s*\\circ\s*\}|\\circ|\\degree|(?:\\text\s*\{)?\s*degrees?\s*\}?)"
+    rf"\s*\^?\s*(?:\{{\s*\\circ\s*\}}|\\circ|\\degree|(?:{_STYLE}\s*\{{)?\s*degrees?\s*\}}?)"
     r"\s*(?:(?:\\(?:text|mathrm)\s*\{\s*)?(?P<scale>[CF]|Celsius|Fahrenheit)\s*\}?)?$"
 )
 _STYLED_UNIT = re.compile(

@@ -145,6 +145,8 @@ def _in_order_of_labels(golds: list[str], answers: list[str]) -> tuple[list[str]
 def _element(gold: str, answer: str, options: Options) -> Verdict:
     """The verdict on one element of a tuple, set or list: work left undone is refused in each of them."""
     gold, answer, why = without_labels(gold, answer)
+    if not why and read_number(gold) and read_number(answer):
+        return compare(gold, answer, options)
     why = why or undone(gold, last_side(answer) if not RELATION.search(gold) else answer)
     return refused(why) if why else compare(gold, answer, options)
 

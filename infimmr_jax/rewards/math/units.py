@@ -145,8 +145,8 @@ _NO_UNIT_WORDS = """hundred hundreds thousand thousands million millions billion
     mil mio mln bn lakh crore score gross couple couples ppm ppb permille myriad
     twice thrice fewer once base factorial choose if when is negative remainder rem
     positive doubled tripled halved inverse reciprocal wrong false owed below above under percent percentage
-    百 千 万 亿 十 半 分之一 백 천 만 억 тысяч тысяча тысячи миллион миллионов миллиард mille cent-mille mil-millones
-    hundert tausend millionen milliarden miles millones millón miliardi"""
+    百 千 万 亿 十 半 分之一 백 천 만 억 тысяч тысяча тысячи миллион миллионов миллиард mille mil-millones
+    hundert tausend millionen milliarden millones millón miliardi"""
 _NO_UNIT = frozenset(_NO_UNIT_WORDS.split())
 _ORDINAL = re.compile(
     r"(?:(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|hundred|thousand|[a-z]+illion|[a-z]+teen|[a-z]+tie)ths?"
