@@ -21,6 +21,7 @@ from sympy.core.relational import Relational
 from infimmr_jax.rewards.math.conditions import Builder, builder_of, solved
 from infimmr_jax.rewards.math.equality import compare_numbers, values_equal
 from infimmr_jax.rewards.math.equations import relations_agree
+from infimmr_jax.rewards.math.expressions import read_expression
 from infimmr_jax.rewards.math.labels import RELATION, is_label, last_side, sides, split_label, without_labels
 from infimmr_jax.rewards.math.latex import tidy
 from infimmr_jax.rewards.math.numbers import PlainNumber, read_number, split_unit
@@ -56,6 +57,9 @@ def parse_latex(text: str) -> Any:
         return None  # the grammar would parse what stands before an unbalanced bracket
     if _SCALED_TUPLE.search(text):
         return None  # the grammar drops the factor of -(1, 2)
+    expression = read_expression(text)
+    if expression is not None:
+        return expression
     found = parse(rf"\boxed{{{text}}}", [_CONFIG], parsing_timeout=None)
     return found[0] if found and not isinstance(found[0], str) else None
 

@@ -177,6 +177,12 @@ def _value(expression: Any, place: Place, epsilon: Any, digits: int) -> Value:
         return product, error
     if isinstance(expression, sympy.Pow):
         return _power(*terms[0], *terms[1], epsilon)
+    if expression.func is sympy.log and len(terms) == 2:
+        (value, error), (base, base_error) = terms
+        of_base = mpmath.log(base)
+        result = mpmath.log(value) / of_base
+        slope = abs(error / value) + abs(result) * abs(base_error / base)
+        return result, slope / abs(of_base) + abs(result) * epsilon * 4
     if expression.func in _FUNCTIONS and len(terms) == 1:
         function, slope = _FUNCTIONS[expression.func]
         value, error = terms[0]
