@@ -101,7 +101,7 @@ class _Reader:
             written = divides or self.next in _TIMES
             if written:
                 self._take()
-            if not written and (slash or self.next[:1].isdigit() or self.next[:1] == "."):  # type: ignore[index]
+            if not written and (slash or self.next[:1].isdigit() or self.next[:1] in (".", "{")):  # type: ignore[index]
                 raise _DoubtError
             if not written and (before[:1].isdigit() or value.is_number) and self.next == r"\frac":
                 raise _DoubtError  # a mixed number

@@ -94,7 +94,7 @@ _PLAIN_FUNCTION = re.compile(
 _OPEN_BUILDER = re.compile(r"\{\s*([a-zA-Z]\s*(?:\\in\b[^|:{}]*)?(?:\||:|\\mid(?![a-zA-Z])).*)\}", re.DOTALL)
 # Intervals that are open where the bracket is turned away: [1,2[ and ]1,2].
 _TURNED_INTERVAL = re.compile(r"([\[\]])([^\[\]()]*[,;][^\[\]()]*)([\[\]])")
-_MARKED_PART = re.compile(r"\(?([a-h]|i{1,3}|iv|v)\)\s*(?=\S)")
+_MARKED_PART = re.compile(r"\(?([a-h]|i{1,3}|iv|v)\)\s+(?=\S)")
 _MARKS = (("a", "b", "c", "d", "e", "f", "g", "h"), ("i", "ii", "iii", "iv", "v"))
 _SPACES = re.compile(r"\\(?:quad|qquad|enspace|thinspace)(?![a-zA-Z])|(?<!\\)\\ |~|\s+")
 _RENAMED: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [

@@ -126,7 +126,7 @@ _COUNTED_WORDS = """
     necklace newspaper node note notebook number object octopus onion orange order outcome outfit packet page painting
     pair pairing pants paper parrot part party parties passenger path pattern peach peaches pear pen pencil people
     permutation person persons photo pie piece pig pizza plane plant plate play player point pool possibility
-    possibilities post potato potatoes poster pot present prime prize problem puppy puppies puzzle question rabbit
+    possibilities post potato potatoes poster pot present primes prize problem puppy puppies puzzle question rabbit
     rectangle region ribbon ring road rock role room root rope rose round route row run sandwich sandwiches school seat
     segment selection sequence set sheep sheet shelf shelves shell shirt shoe shot side sister size skirt slice sock
     solution song spider spoon spot square stamp star step stick sticker stone story stories student subset sweet
@@ -178,7 +178,7 @@ def is_known(unit: str) -> bool:
     words = unit_words(unit)
     if len(words) > 1 and _is_counted(words[-1].casefold()):
         return True  # 12 red apples
-    return all(is_unit_word(word) or word in ("degreeC", "degreeF") for word in words)
+    return bool(words) and all(is_unit_word(word) or word in ("degreeC", "degreeF") for word in words)
 
 
 def unit_words(unit: str) -> list[str]:
@@ -209,7 +209,8 @@ def unit_fits(gold: str, answer: str, units: tuple[str, ...] | None = None, noun
         return not gold and any(same_unit(unit, answer) for unit in units)
     if gold or answer == "K":  # thousands, as likely as kelvin
         return False
-    return is_known(answer) or all(word.casefold() in nouns or is_known(word) for word in unit_words(answer))
+    words = unit_words(answer)
+    return is_known(answer) or (bool(words) and all(word.casefold() in nouns or is_known(word) for word in words))
 
 
 def unit_name(unit: str) -> str:
