@@ -83,12 +83,14 @@ def grade(
 ) -> None:
     """Score stored responses by the rules of training; writes what was extracted and which rule decided."""
     from infimmr_jax.config import parse_config
-    from infimmr_jax.rewards.grade_file import grade_file
+    from infimmr_jax.rewards.grade_file import grade_file, not_compared_lines
 
     settings = load_config(config, overrides) if config else parse_config(apply_overrides(GRADING_ONLY, overrides))
     summary = grade_file(file, out, settings)
     means = ", ".join(f"{name} {value:.3f}" for name, value in summary.means.items())
     print(f"{summary.rows} rows, answer found in {summary.answered:.1%}; mean {means}; {summary.counters}")
+    for line in not_compared_lines(summary):
+        print(line)
 
 
 @app.command()

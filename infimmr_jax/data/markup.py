@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 BOX = re.compile(r"\\boxed\s*(?=\{)")
@@ -13,8 +14,8 @@ _FOLD |= str.maketrans("\u3000\u00a0\u2009\u202f\u2212\u2013\u2010\u2011‘’�
 
 
 def fold(text: str) -> str:
-    """Full-width letters, digits and signs, typographic minus, quotes and spaces as their ASCII forms."""
-    return text.translate(_FOLD)
+    """Full-width letters, digits and signs, typographic minus, quotes and spaces as ASCII; accents composed (NFC)."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text.translate(_FOLD))
 
 
 def matching_braces(text: str) -> dict[int, int]:

@@ -12,6 +12,16 @@ _ANNOUNCED = re.compile(
     r"(.+?)(?=\.\s|\.?$|\n)|答案(?:为|是)?\s*[:：]?\s*(.+?)(?=[。\n]|$)",
     re.IGNORECASE | re.MULTILINE,
 )
+# "B is the correct answer."
+_CONFIRMED = re.compile(
+    r"(?<![A-Za-z])\(?([A-J])\)?\s+is\s+(?:the\s+)?(?:correct|right|best)(?:\s+(?:answer|option|choice))?(?![a-z])"
+)
+# What follows an announced answer without being part of it.
+_CLAUSE = re.compile(
+    r"(?:\s*,)?\s+(?:because|since|due to|given that)\b.*$"
+    r"|\s*,\s*(?:as|so|which|where|in total|altogether|in all|that is|and so|based on)\b.*$",
+    re.IGNORECASE | re.DOTALL,
+)
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|-?\.\d+")
 
 
@@ -24,32 +34,61 @@ def final_text(response: str) -> str:
 
 
 def stated_answer(text: str) -> str | None:
-    r"""The answer a text commits to: the last `\boxed{..}`, else what follows the last "answer is" or "Answer:"."""
+    r"""The answer a text commits to: the last `\boxed{..}`, else the last announced one, without a clause behind it.
+
+    Announced is what follows "answer is" or "Answer:", and a letter that "is the correct answer".
+    """
     boxed = last_boxed(text)
     if boxed is not None:
         return _bare(boxed)
-    announced = [english or chinese for english, chinese in _ANNOUNCED.findall(text.replace("**", ""))]
-    return _bare(announced[-1]) or None if announced else None
+    plain = text.replace("**", "")
+    announced = [(match.start(), match[1] or match[2]) for match in _ANNOUNCED.finditer(plain)]
+    announced += [(match.start(), match[1]) for match in _CONFIRMED.finditer(plain)]
+    return _bare(_CLAUSE.sub("", max(announced)[1])) or None if announced else None
 
 
 def option_letter(text: str, letters: str) -> str | None:
     """The option a short answer names: `B`, `(B)`, `B.`, `B: text`, `option B`; None when it names none or several."""
     short = _bare(text)
-    match = re.fullmatch(rf"\(?([{letters}])\)?\s*(?:[.:)\-].*)?", short, re.DOTALL)
-    if match is None:
-        match = re.fullmatch(rf"\(([{letters}])\)\s*.*", short, re.DOTALL)
-    if match is None:
-        match = re.fullmatch(rf"(?:option|choice)\s*\(?([{letters}])\)?\b.*", short, re.DOTALL | re.IGNORECASE)
-    return match[1].upper() if match else None
+    forms = (
+        rf"\(?([{letters}])\)?\s*(?P<rest>(?:[.:)\-].*)?)",
+        rf"\(([{letters}])\)\s*(?P<rest>.*)",
+        rf"([{letters}])\s+(?P<rest>(?:because|since)\b.*)",
+        rf"(?i:(?:option|choice)\s*\(?([{letters}])\)?)(?P<rest>(?!\w).*)",
+    )
+    for form in forms:
+        match = re.fullmatch(form, short, re.DOTALL)
+        if match is not None:
+            letter = match[1].upper()
+            return None if _names_another(match["rest"], letter, letters) else letter
+    return None
+
+
+def option_letters(text: str) -> frozenset[str]:
+    """All options a short answer names, one after the other (`A, C`, `(A)` and `(C)` on lines); empty for any other."""
+    parts = [part for part in re.split(r"[\s,;/&]+|\band\b", _bare(text)) if part]
+    matches = [re.fullmatch(r"\(?([A-J])\)?[.:]?", part) for part in parts]
+    return frozenset() if None in matches else frozenset(match[1] for match in matches if match)
 
 
 def last_option_letter(text: str, letters: str) -> str | None:
-    """The last letter in brackets in a text, or the letter that is the whole last line."""
-    bracketed = re.findall(rf"\(([{letters}])\)", text)
+    """The last letter in brackets in a text, or the letter that is the whole last line; None for one of a row."""
+    bracketed = list(re.finditer(rf"\(([{letters}])\)", text))
+    if len(bracketed) > 1:
+        before, last = bracketed[-2:]
+        if before[1] != last[1] and re.fullmatch(r"[\s,;/&]*(?:and|or)?\s*", text[before.end() : last.start()]):
+            return None
     if bracketed:
-        return bracketed[-1]
+        return bracketed[-1][1]
     last_line = text.strip().rsplit("\n", 1)[-1]
     return option_letter(last_line, letters) if len(last_line) <= 40 else None
+
+
+def _names_another(rest: str, letter: str, letters: str) -> bool:
+    """Whether what stands behind an option's letter is or holds another option: `(A)(B)`, `A, B`, `A) or (C)`."""
+    others = re.findall(rf"\(([{letters}])\)", rest)
+    joined = re.match(rf"[\s,;/&.:()\-]*(?:and|or)?\s*\(?([{letters}])\)?\s*(?:$|[,;/&(]|and\b|or\b)", rest)
+    return any(other != letter for other in [*others, *(joined[1] if joined else "")])
 
 
 def last_number(text: str) -> str | None:

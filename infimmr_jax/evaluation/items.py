@@ -8,10 +8,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from infimmr_jax.config import ConfigError
-from infimmr_jax.data.records import Problem
+from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.names import AnswerType
 
 Style = Literal["published", "published-cot", "plain"]
+
+
+@dataclasses.dataclass(frozen=True)
+class MissingPicture:
+    """A picture that a row names and that is nowhere: `text` says where it was looked for. Only asking needs it."""
+
+    text: str
+
+
+Picture = str | bytes | MissingPicture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,31 +41,39 @@ class Item:
     answer_type: AnswerType
     gold: dict[str, Any]
     choices: tuple[str, ...] = ()
-    images: tuple[str | bytes, ...] = ()
+    images: tuple[Picture, ...] = ()
     groups: dict[str, str | tuple[str, ...]] = dataclasses.field(default_factory=dict)
     prompt_cot: str | None = None
 
     def problem(self, style: Style) -> Problem:
         """The item as a Problem: published styles ask with the benchmark's own text (add no instruction of your own).
 
-        Raises ConfigError when `published-cot` is asked for and there is no such text.
+        Raises ConfigError when `published-cot` is asked for and there is no such text, DataError when a picture is
+        missing.
         """
         published = style != "plain"
+        missing = next((image for image in self.images if isinstance(image, MissingPicture)), None)
+        if missing is not None:
+            raise DataError(missing.text)
+        return Problem(
+            id=self.id,
+            question=self.asked(style),
+            answer=self.answer,
+            # The published text already lists the options.
+            answer_type="string" if published and self.answer_type == "choice" else self.answer_type,
+            choices=() if published else self.choices,
+            images=tuple(image for image in self.images if not isinstance(image, MissingPicture)),
+        )
+
+    def asked(self, style: Style) -> str:
+        """The text of the prompt in a style; ConfigError when `published-cot` is asked for and there is none."""
         question = {"published": self.prompt, "published-cot": self.prompt_cot, "plain": self.question}[style]
         if question is None:
             raise ConfigError(
                 f"--style {style}: problem {self.id!r} has no second published prompt that asks to reason first (only "
                 "MathVerse publishes one); choose --style published"
             )
-        return Problem(
-            id=self.id,
-            question=question,
-            answer=self.answer,
-            # The published text already lists the options.
-            answer_type="string" if published and self.answer_type == "choice" else self.answer_type,
-            choices=() if published else self.choices,
-            images=self.images,
-        )
+        return question
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,6 +49,9 @@ def _details(result: dict[str, Any]) -> str:
         facts["model files"] = f"sha256 {request['model_sha256'][:16]}"
     if result.get("mean_tokens") is not None:
         facts["mean tokens of a response"] = f"{result['mean_tokens']:.1f}"
+    if result.get("bad_golds"):
+        named = ", ".join(result["bad_golds"][:5]) + (", .." if len(result["bad_golds"]) > 5 else "")
+        facts["golds that no response can reach"] = f"{len(result['bad_golds'])}, counted as wrong ({named})"
     facts |= {reason: str(count) for reason, count in result["grader_failures"].items()}
     text = f"\n## {_cell(result['title'])}: {_cell(_model(result))}\n\n"
     text += "".join(f"- {key}: {_cell(value)}\n" for key, value in facts.items())

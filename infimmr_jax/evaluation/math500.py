@@ -149,7 +149,7 @@ def _plain_text(latex: str) -> str:
     latex = latex.replace("\\tfrac", "\\frac").replace("\\dfrac", "\\frac").replace("\\frac", " \\frac")
     try:
         text = LatexNodes2Text().latex_to_text(latex)
-    except (LatexWalkerError, IndexError, ValueError, RecursionError):
+    except (LatexWalkerError, LookupError, ValueError, TypeError, AttributeError, RecursionError):
         return latex
     for symbol, name in _UNICODE.items():
         text = text.replace(symbol, name)

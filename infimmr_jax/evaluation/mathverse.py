@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from infimmr_jax.evaluation.answers import last_number, last_option_letter, option_letter, stated_answer
+from infimmr_jax.evaluation.answers import last_number, last_option_letter, option_letter, option_letters, stated_answer
 from infimmr_jax.evaluation.items import Benchmark, Grade, Item
 from infimmr_jax.evaluation.sources import find_files, picture, read_rows, unique_ids
 from infimmr_jax.rewards.math.verify_math import verify_math
@@ -82,13 +82,20 @@ def grade(gold: dict[str, Any], text: str) -> Grade:
 
 def _grade_choice(gold: dict[str, Any], text: str, stated: str | None) -> Grade:
     letters = "".join(gold["options"]) or "ABCDEFGH"
+    wanted = option_letters(gold["answer"])
+    if len(wanted) > 1:
+        named = option_letters(stated or "")
+        return Grade(named == wanted, stated, "" if named else "no options named")
     letter = option_letter(stated, letters) if stated is not None else last_option_letter(text, letters)
-    if letter is not None:
-        return Grade(letter == gold["answer"].strip().upper()[:1], letter)
+    # A gold that is no letter (False) is the text of an option, or stands for itself.
+    alike = [name for name, option in gold["options"].items() if _folded(option) == _folded(gold["answer"])]
+    right = next(iter(wanted), None) or (alike[0] if len(alike) == 1 else None)
+    if letter is not None and right is not None:
+        return Grade(letter == right, letter)
     if stated is None:
         return Grade(False, None, "no option named")
-    right = gold["options"].get(gold["answer"].strip().upper()[:1])
-    return Grade(right is not None and _values_equal(right, stated), stated)
+    value = gold["options"].get(right) if wanted else gold["answer"]
+    return Grade(value is not None and _values_equal(value, stated), stated)
 
 
 def _values_equal(gold: str, answer: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from infimmr_jax.data.records import DataError
-from infimmr_jax.evaluation.items import Benchmark, Grade, Item
+from infimmr_jax.evaluation.items import Benchmark, Grade, Item, MissingPicture, Picture
 from infimmr_jax.evaluation.olympiad_judge import DEFAULT_PRECISION, judge
 from infimmr_jax.evaluation.sources import Row, find_files, picture, read_rows, unique_ids
 
@@ -140,7 +140,7 @@ def _question(row: Row, subset: str) -> str:
     return f"{context}\n{row['question']}" if context and "physics" in subset else str(row["question"])
 
 
-def _images(row: Row, question: str, file: Path, where: str) -> tuple[str | bytes, ...]:
+def _images(row: Row, question: str, file: Path, where: str) -> tuple[Picture, ...]:
     """Pictures of the hub's columns `image_1`.., or those that the tags `<img_3362>` name in `images/`."""
     columns = [
         row[key] for key in sorted((k for k in row if re.fullmatch(r"image_\d+", k)), key=_number_of) if row[key]
@@ -151,13 +151,12 @@ def _images(row: Row, question: str, file: Path, where: str) -> tuple[str | byte
     return tuple(_file_picture(name, file, where) for name in names)
 
 
-def _file_picture(name: str, file: Path, where: str) -> str | bytes:
+def _file_picture(name: str, file: Path, where: str) -> Picture:
     for ending in ("jpg", "png", "jpeg"):
-        try:
-            return picture(f"{name}.{ending}", file, where)
-        except DataError:
-            continue
-    raise DataError(f"{file}, {where}: there is no image {name}.jpg in the images directory beside `data`")
+        image = picture(f"{name}.{ending}", file, where)
+        if not isinstance(image, MissingPicture):
+            return image
+    return MissingPicture(f"{file}, {where}: there is no image {name}.jpg in the images directory beside `data`")
 
 
 def _marked(question: str, images: int) -> str:

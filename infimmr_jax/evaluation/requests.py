@@ -58,7 +58,7 @@ def fingerprint(items: Sequence[Item], style: Style) -> str:
     """A hash of ids and questions, in order."""
     digest = hashlib.sha256()
     for item in items:
-        digest.update(json.dumps([item.id, item.problem(style).question, item.choices]).encode())
+        digest.update(json.dumps([item.id, item.asked(style), item.choices]).encode())
     return digest.hexdigest()[:16]
 
 

@@ -13,7 +13,7 @@ from infimmr_jax.data.pictures import open_image
 from infimmr_jax.data.records import DataError
 from infimmr_jax.errors import UserError
 from infimmr_jax.evaluation.grading import FAILURES, Graders, Judge, judge_items
-from infimmr_jax.evaluation.items import Benchmark, Grade, Item, Response
+from infimmr_jax.evaluation.items import Benchmark, Grade, Item, MissingPicture, Response
 from infimmr_jax.evaluation.latex_values import UnreadableLatexError, parse
 from infimmr_jax.training.statistics import bootstrap, maj_at_k, pass_at_k
 
@@ -33,9 +33,10 @@ def score_responses(
 ) -> tuple[dict[str, Any], list[list[Grade]]]:
     """Grade n responses to every item and count: (result as plain JSON, grades per item and response).
 
-    The result depends on nothing but the arguments. Accuracy is the mean over problems of the share of right responses,
-    with a 95% interval by bootstrap over problems. Raises EvaluationError when an item has no responses, or items
-    differ in their number.
+    The result depends on nothing but the arguments. `bad_golds` names problems that no response can get right; they
+    count as the protocol has it, and the result says so. Accuracy is the mean over problems of the share of right
+    responses, with a 95% interval by bootstrap over problems. Raises EvaluationError when an item has no responses, or
+    items differ in their number.
     """
     missing = [item.id for item in items if not responses.get(item.id)]
     if not items or missing:
@@ -76,6 +77,7 @@ def score_responses(
         "unformatted": _round(np.mean([grade.extracted is None for grade in graded])),
         "truncated": _round(np.mean([response.truncated for response in everything])),
         "mean_tokens": _round(np.mean(tokens)) if tokens else None,
+        "bad_golds": [] if judge is not None else [row["id"] for row in bad_golds(benchmark, items, graders)],
         "grader_failures": dict(sorted(_failures(graded).items())),
         "groups": _breakdowns(benchmark, items, scores),
         "summary": {key: _round(value) for key, value in summary.items()},
@@ -87,16 +89,17 @@ def score_responses(
 def dry_run(benchmark: Benchmark, items: Sequence[Item], graders: Graders) -> dict[str, Any]:
     """Count problems, pictures and groups, decode every picture, and grade every gold answer as a response.
 
-    `bad_golds` are golds that their own protocol does not grade as right, `bad_images` pictures that can not be
-    decoded, `text_golds` the number of mathematical golds that no parser reads, which only equal text matches.
+    `bad_golds` are golds that their own protocol does not grade as right, `bad_images` pictures that are missing or can
+    not be decoded, `text_golds` the number of mathematical golds that no parser reads, which only equal text matches.
     """
-    boxed = [f"\\boxed{{{item.gold['answer']}}}" for item in items]
-    said = graders.grade(benchmark.name, [item.gold for item in items], boxed)
     math = [item for item in items if item.answer_type == "math"]
     readable = graders.apply(readable_latex, [(item.answer,) for item in math])
     bad_images = []
     for item in items:
         for source in item.images:
+            if isinstance(source, MissingPicture):
+                bad_images.append({"id": item.id, "reason": source.text})
+                continue
             try:
                 open_image(source, ImageSection())
             except DataError as error:
@@ -113,13 +116,20 @@ def dry_run(benchmark: Benchmark, items: Sequence[Item], graders: Graders) -> di
         "answer_types": dict(sorted(Counter(item.answer_type for item in items).items())),
         "groups": {key: dict(sorted(counter.items())) for key, counter in counters.items()},
         "text_golds": sum(not grade.correct for grade in readable),
-        "bad_golds": [
-            {"id": item.id, "gold": item.gold["answer"], "reason": grade.reason or f"read as {grade.extracted!r}"}
-            for item, grade in zip(items, said, strict=True)
-            if not grade.correct or not str(item.gold["answer"]).strip()
-        ],
+        "bad_golds": bad_golds(benchmark, items, graders),
         "bad_images": bad_images,
     }
+
+
+def bad_golds(benchmark: Benchmark, items: Sequence[Item], graders: Graders) -> list[dict[str, Any]]:
+    """Find the golds that their own protocol does not grade as right when they are the answer: nobody can earn them."""
+    boxed = [f"\\boxed{{{item.gold['answer']}}}" for item in items]
+    grades = graders.grade(benchmark.name, [item.gold for item in items], boxed)
+    return [
+        {"id": item.id, "gold": item.gold["answer"], "reason": grade.reason or f"read as {grade.extracted!r}"}
+        for item, grade in zip(items, grades, strict=True)
+        if not grade.correct or not str(item.gold["answer"]).strip()
+    ]
 
 
 def readable_latex(text: str) -> Grade:

@@ -10,6 +10,7 @@ from typing import Any
 from infimmr_jax.data.raw_records import raw_records
 from infimmr_jax.data.records import DataError
 from infimmr_jax.data.roots import resolve_below
+from infimmr_jax.evaluation.items import MissingPicture, Picture
 
 Row = dict[str, Any]
 
@@ -52,11 +53,12 @@ def read_rows(path: Path, required: Sequence[str]) -> list[Row]:
     return rows
 
 
-def picture(value: Any, file: Path, where: str) -> str | bytes:
-    """A row's picture: the encoded bytes of a parquet struct, or the absolute path of a file.
+def picture(value: Any, file: Path, where: str) -> Picture:
+    """Find a row's picture: the encoded bytes of a parquet struct, or the absolute path of a file.
 
-    A path is looked for beside the data file, in its `images` directory, and one and two levels up. Raises DataError
-    when it is nowhere, and for a path that is absolute or has `..` in it.
+    A path is looked for beside the data file, in its `images` directory, and one and two levels up. One that is nowhere
+    comes back as MissingPicture: scoring stored responses needs none. Raises DataError for what is neither path nor
+    bytes, and for a path that is absolute or has `..` in it.
     """
     if isinstance(value, dict) and value.get("bytes"):
         return bytes(value["bytes"])
@@ -71,7 +73,7 @@ def picture(value: Any, file: Path, where: str) -> str | bytes:
         for folder in (base, base / "images"):
             with contextlib.suppress(DataError):
                 return str(resolve_below(folder, name, "image"))
-    raise DataError(
+    return MissingPicture(
         f"{file}, {where}: image {name[:200]!r} was not found beside it; unpack the benchmark's images there"
     )
 

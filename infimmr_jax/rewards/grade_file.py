@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,49 @@ from infimmr_jax.rewards.bad_groups import check_rewards
 from infimmr_jax.rewards.format import FORMATS
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import Scores, score_groups
+from infimmr_jax.rewards.verdict import Code
 
 CHUNK = 256
+# Verdicts that compared nothing: these rows are named.
+NOT_COMPARED: frozenset[Code] = frozenset(
+    ("bad_gold", "bad_answer", "bad_form", "timeout", "memory", "crash", "lost", "cancelled")
+)
 REQUIRED = ("question", "answer", "answer_type", "response")
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """Of a graded file: number of rows, mean of every component, share of rows with an answer, and the counters."""
+    """Of a graded file: number of rows, mean of every component, share of rows with an answer, and the counters.
+
+    `not_compared` names the rows ("row 3", or "row 3 (its id)") whose answer was never compared, by the code of their
+    verdict: gold or answer could not be read, or the grader failed.
+    """
 
     rows: int
     means: dict[str, float]
     answered: float
     counters: dict[str, int]
+    not_compared: dict[Code, list[str]]
+
+
+_SENTENCES: dict[Code, str] = {
+    "bad_gold": "the gold answer can not be read",
+    "bad_answer": "no parser reads the answer",
+    "bad_form": "the answer has not the form of its type",
+    "timeout": "the grader reached its deadline",
+    "memory": "the grader reached its memory limit",
+    "crash": "the grader failed",
+    "lost": "the grader's process was lost",
+}
+
+
+def not_compared_lines(summary: Summary, most: int = 10) -> list[str]:
+    """Say, a line a kind of verdict, in which rows nothing was compared: the first `most` of them by name."""
+    lines = []
+    for code, names in summary.not_compared.items():
+        more = f" and {len(names) - most} more (`code` in the output)" if len(names) > most else ""
+        lines.append(f"{_SENTENCES.get(code, code)}: {', '.join(names[:most])}{more}")
+    return lines
 
 
 def grade_file(path: Path, out: Path, config: RunConfig) -> Summary:
@@ -41,7 +71,8 @@ def grade_file(path: Path, out: Path, config: RunConfig) -> Summary:
     A row needs `question`, `answer`, `answer_type` and `response`; `choices` for `choice`; answers have the forms of
     training data; `response_format` overrides `prompt.format`; every other key is kept and seen by verifiers and reward
     functions (`verify`, `image_size`, `seen_size`: see `questions.options_of`). Written are `accuracy`, `format`, every
-    other component, `reward` (their weighted sum), `extracted` and `reason`. DataError names the file and line of a row
+    other component, `reward` (their weighted sum), `extracted`, `code` (the kind of verdict) and
+    `reason`. DataError names the file and line of a row
     that can not be used.
     """
     if path.resolve() == out.resolve():
@@ -53,6 +84,7 @@ def grade_file(path: Path, out: Path, config: RunConfig) -> Summary:
     partial = out.with_name(out.name + ".partial")
     sums: Counter[str] = Counter()
     counters: Counter[str] = Counter()
+    not_compared: defaultdict[Code, list[str]] = defaultdict(list)
     answered = 0
     reward = config.reward
     with (
@@ -60,17 +92,22 @@ def grade_file(path: Path, out: Path, config: RunConfig) -> Summary:
         partial.open("w", encoding="utf-8") as file,
     ):
         for start in range(0, len(rows), CHUNK):
-            for row, scores in _graded(rows[start : start + CHUNK], config, pool):
+            graded = _graded(rows[start : start + CHUNK], config, pool)
+            for number, (row, scores) in enumerate(graded, start=start + 1):
+                name = f"row {number} ({row['id']})" if "id" in row else f"row {number}"
                 row |= {name: float(values[0, 0]) for name, values in scores.components.items()}
                 row |= {"reward": float(scores.total[0, 0])}
-                row |= {"extracted": scores.extracted[0][0], "reason": scores.reasons[0][0]}
+                row |= {"extracted": scores.extracted[0][0]}
+                row |= {"code": scores.codes[0][0], "reason": scores.reasons[0][0]}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 sums.update({**{name: row[name] for name in scores.components}, "reward": row["reward"]})
                 answered += row["extracted"] is not None
+                if scores.codes[0][0] in NOT_COMPARED:
+                    not_compared[scores.codes[0][0]].append(name)
         counters.update(pool.counters)
     os.replace(partial, out)
     means = {name: total / len(rows) for name, total in sums.items()}
-    return Summary(len(rows), means, answered / len(rows), dict(counters))
+    return Summary(len(rows), means, answered / len(rows), dict(counters), dict(sorted(not_compared.items())))
 
 
 def _graded(

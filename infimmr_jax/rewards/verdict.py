@@ -46,7 +46,8 @@ class Options:
     |answer - gold| / |gold| at which two numbers count as equal (0: exact). `threshold` is a rule's own limit (None:
     the rule's default). `scale` multiplies the x and y of the answer's coordinates, to map them from the image the
     model saw to the one the gold refers to. `copied` says that a mathematical answer is a formula of the question,
-    which only a gold of the same text lets pass.
+    which only a gold of the same text lets pass. `units` are the only units that an answer may carry besides the
+    gold's own (None: all that are known, (): none); `nouns` are words of the question that may stand behind a number.
     """
 
     rule: str = ""
@@ -56,6 +57,8 @@ class Options:
     threshold: float | None = None
     scale: tuple[float, float] = (1.0, 1.0)
     copied: bool = False
+    units: tuple[str, ...] | None = None
+    nouns: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,11 +13,25 @@ from infimmr_jax.rewards.verdict import Options, Verdict, compared, refused
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
+# What may stand before the letter, in the languages of common test sets.
 _LEAD = re.compile(
-    r"^(?:the\s+)?(?:correct\s+|final\s+)*(?:answer|option|choice)\s*(?:is|:)?\s*:?\s*(?:option\s+|choice\s+)?", re.I
+    r"^(?:so,?\s+|thus,?\s+|therefore,?\s+|hence,?\s+)?(?:the\s+)?(?:correct\s+|final\s+|right\s+|best\s+)*"
+    r"(?:answer|option|choice)\s*(?:is|:|=)?\s*:?\s*(?:option\s+|choice\s+)?"
+    r"|^(?:故|因此|所以)?(?:正确)?(?:答案|选项|选择|应选|选)(?:应该)?(?:是|为|选)?\s*[::]?\s*(?:选项)?"
+    r"|^(?:die\s+|la\s+|le\s+|el\s+)?(?:(?:richtige|korrekte|bonne|respuesta\s+correcta|correcta)\s+)?"
+    r"(?:antwort|lösung|réponse|respuesta|opción|option|risposta|resposta|opção|ответ|вариант|정답|答え)(?:은|는|は)?"
+    r"\s*(?:ist|est|es|é|è|:)?\s*:?\s*",
+    re.IGNORECASE,
+)
+_TAIL = re.compile(
+    r"\s*(?:\s+is\s+(?:the\s+)?(?:correct|right|best)(?:\s+(?:answer|option|choice))?|选项|项|이다|입니다|です)\s*[.。]?$",
+    re.IGNORECASE,
 )
 _ALONE = re.compile(r"^[\[(]?\s*([A-Za-z])\s*[\])]?\s*[.:)]?$")
-_LABELLED = re.compile(r"^(?:\(\s*([A-Za-z])\s*\)|\[\s*([A-Za-z])\s*\]|([A-Z])\s*[.:)])\s*(\S.*)$", re.DOTALL)
+# The letter in brackets or with a sign behind it, or a capital with its text behind it: (b) 15 cm, B: 15 cm, B (15 cm).
+_LABELLED = re.compile(
+    r"^(?:\(\s*([A-Za-z])\s*\)|\[\s*([A-Za-z])\s*\]|([A-Z])\s*[.:),;=-]|([A-Z])(?=[\s(]))\s*(\S.*)$", re.DOTALL
+)
 _INNER = re.compile(r"\\(?:text|mathrm|mathbf|textbf|textit|mathit|textrm)\s*\{([^{}]*)\}")
 
 
@@ -30,22 +44,36 @@ def letter_of(text: str, choices: tuple[str, ...] = ()) -> tuple[str | None, str
     """The letter an answer names and the rule that found it; (None, why) when it names none or contradicts itself."""
     cleaned = unwrap(_INNER.sub(r"\1", unwrap(fold(text))))
     cleaned = unwrap(_LEAD.sub("", cleaned))
+    cleaned = unwrap(_TAIL.sub("", cleaned)) if not _option_letters(cleaned, choices) else cleaned
     alone = _ALONE.match(cleaned)
     if alone and (not choices or LETTERS.index(alone[1].upper()) < len(choices)):
         return alone[1].upper(), "letter"
+    named = _option_letters(cleaned, choices)
     labelled = _LABELLED.match(cleaned)
     if labelled:
-        letter = (labelled[1] or labelled[2] or labelled[3]).upper()
+        letter = (labelled[1] or labelled[2] or labelled[3] or labelled[4]).upper()
         if not choices:
             return None, "text behind the letter, and no options to compare it with"
-        named = _option_letters(labelled[4], choices)
-        if LETTERS.index(letter) < len(choices) and letter in named:
+        behind = _option_letters(labelled[5], choices) or _option_letters(_unbracketed(labelled[5]), choices)
+        if "-" in cleaned[: labelled.start(5)]:
+            negative = _option_letters(f"-{labelled[5]}", choices)
+            if negative and negative != behind:
+                return None, "a dash that may be a minus"
+        if LETTERS.index(letter) < len(choices) and letter in behind:
+            if named and named != [letter]:
+                return None, "a letter with its text, which is another option's text as well"
             return letter, "letter with its text"
-        return None, "letter and text disagree"
-    named = _option_letters(cleaned, choices)
+        if not named or not labelled[4]:
+            return None, "letter and text disagree"
     if len(named) == 1:
         return named[0], "option text"
     return None, "no option named" if not named else "several options have this text"
+
+
+def _unbracketed(text: str) -> str:
+    """`(15 cm)` as `15 cm`, `- 15 cm` as `15 cm`."""
+    text = text.strip()
+    return text[1:-1].strip() if text.startswith("(") and text.endswith(")") else text
 
 
 def _option_letters(text: str, choices: tuple[str, ...]) -> list[str]:

@@ -10,6 +10,7 @@ from infimmr_jax.rewards.math.equality import numbers_equal
 from infimmr_jax.rewards.math.labels import strip_label
 from infimmr_jax.rewards.math.latex import tidy
 from infimmr_jax.rewards.math.numbers import PlainNumber, parse_number, read_number
+from infimmr_jax.rewards.math.units import unit_fits
 from infimmr_jax.rewards.verdict import Options, Verdict, compared
 
 RELATIVE = 0.05
@@ -36,9 +37,9 @@ def verify_number(gold: str, answer: str, options: Options = Options()) -> Verdi
     )
 
 
-def _error(gold: PlainNumber, answer: PlainNumber) -> float:
-    """Relative error, infinite when the gold is 0 and the answer is not, or when the units differ."""
-    if gold.unit and answer.unit and not numbers_equal(gold, PlainNumber(gold.value, gold.percent, answer.unit)):
+def _error(gold: PlainNumber, answer: PlainNumber, options: Options) -> float:
+    """Relative error, infinite when the gold is 0 and the answer is not, or when the unit does not fit."""
+    if not unit_fits(gold.unit, answer.unit, options.units, options.nouns) or (gold.unit and answer.percent):
         return math.inf
     value = answer.value / 100 if answer.percent and not gold.percent else answer.value
     if value == gold.value:
@@ -50,27 +51,27 @@ def _error(gold: PlainNumber, answer: PlainNumber) -> float:
 
 
 def _exact(gold: PlainNumber, answer: PlainNumber, options: Options) -> float:
-    return float(numbers_equal(gold, answer, options.relative_tolerance))
+    return float(numbers_equal(gold, answer, options.relative_tolerance, options.units, options.nouns))
 
 
 def _rounded(gold: PlainNumber, answer: PlainNumber, options: Options) -> float:
     scale = Fraction(10) ** int(DECIMALS if options.threshold is None else options.threshold)
-    return float(_error(gold, answer) < math.inf and round(gold.value * scale) == round(answer.value * scale))
+    return float(_error(gold, answer, options) < math.inf and round(gold.value * scale) == round(answer.value * scale))
 
 
 def _relative(gold: PlainNumber, answer: PlainNumber, options: Options) -> float:
-    return float(_error(gold, answer) <= (RELATIVE if options.threshold is None else options.threshold))
+    return float(_error(gold, answer, options) <= (RELATIVE if options.threshold is None else options.threshold))
 
 
 def _cosine(gold: PlainNumber, answer: PlainNumber, options: Options) -> float:
-    error = _error(gold, answer)
+    error = _error(gold, answer, options)
     if error < COSINE_FULL or error > COSINE_NONE:
         return float(error < COSINE_FULL)
     return 0.5 * (math.cos(math.pi * (error - COSINE_FULL) / (COSINE_NONE - COSINE_FULL)) + 1)
 
 
 def _mean_relative(gold: PlainNumber, answer: PlainNumber, options: Options) -> float:
-    error = _error(gold, answer)
+    error = _error(gold, answer, options)
     return sum(error * 100 < 100 - percent for percent in range(50, 100, 5)) / 10
 
 

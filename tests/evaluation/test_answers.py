@@ -31,6 +31,13 @@ def test_final_text_is_what_follows_the_thinking():
         ("所以答案：B", "B"),
         ("I can not tell", None),
         (r"\boxed{4", None),
+        ("The answer is C because it is larger.", "C"),
+        ("B is the correct answer.", "B"),
+        ("A is the correct answer? No: the answer is (D).", "(D)"),
+        ("Hence option (B) is correct", "B"),
+        ("The answer is 72, in total.", "72"),
+        ("The answer is 3, 4.", "3, 4"),
+        ("(A) is not the correct answer", None),
     ],
 )
 def test_stated_answer(text, answer):
@@ -51,6 +58,14 @@ def test_stated_answer(text, answer):
         ("14", None),
         ("E", None),
         ("Both A and B", None),
+        ("(A)(B)(C)(D)", None),
+        ("(A) or (B)", None),
+        ("A, B", None),
+        ("A and C", None),
+        ("A-C", None),
+        ("(B) B", "B"),
+        ("B: A triangle", "B"),
+        ("C because it is larger", "C"),
         ("BA", None),
     ],
 )
@@ -60,6 +75,8 @@ def test_option_letter(text, letter):
 
 def test_last_resorts():
     assert last_option_letter("not (A) but (C) I think", "ABCD") == "C"
+    assert last_option_letter("one of (A)(B)(C)(D)", "ABCD") is None
+    assert last_option_letter("(A) or (B)", "ABCD") is None
     assert last_option_letter("long talk\nB", "ABCD") == "B"
     assert last_option_letter("A triangle has three sides, so we start from there and think.", "ABCD") is None
     assert last_number("from 3 to 1,234.5 units") == "1234.5"

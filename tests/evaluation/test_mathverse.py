@@ -56,6 +56,21 @@ def test_wrong(gold, response):
     assert not grade(gold, response).correct
 
 
+@pytest.mark.parametrize("answer", ["C", "(C)", "A\nC", "A, C", "False", "B.", "(A)\n(D)"])
+@pytest.mark.parametrize("options", [{}, CHOICE["options"], {"A": "True", "B": "False", "C": "x", "D": "y"}])
+def test_every_gold_of_a_choice_can_be_reached(answer, options):
+    gold = {"answer": answer, "options": options, "choice": True}
+    assert grade(gold, rf"\boxed{{{answer}}}").correct
+    assert not grade(gold, r"\boxed{(A)(B)(C)(D)}").correct
+    assert not grade(gold, r"\boxed{E}").correct
+
+
+def test_a_gold_that_is_an_options_text_is_that_option():
+    gold = {"answer": "False", "options": {"A": "True", "B": "False"}, "choice": True}
+    assert grade(gold, r"\boxed{B}").correct
+    assert not grade(gold, r"\boxed{A}").correct
+
+
 ROWS = [
     {"sample_index": "1", "problem_index": "1", "problem_version": "Text Dominant", "question": QUESTION}
     | {"image": "images_version_1-4/image_1.png", "answer": "D", "question_type": "multi-choice"}

@@ -89,8 +89,10 @@ def test_tolerances_of_rows(tmp_path):
 
 
 def test_missing_picture_and_unknown_subset_are_named(tmp_path):
+    (item,) = read(write_json(tmp_path / "OE_MM_maths_en_COMP.json", [ROW]))
+    assert item.asked("published")  # stored responses can be scored without it
     with pytest.raises(DataError, match=r"id 7: there is no image img_1\.jpg"):
-        read(write_json(tmp_path / "OE_MM_maths_en_COMP.json", [ROW]))
+        item.problem("published")
     with pytest.raises(DataError, match="neither path nor columns tell the subset"):
         read(write_json(tmp_path / "rows.json", [{**ROW, "question": "q"}]))
 

@@ -60,7 +60,7 @@ def test_rows_come_back_in_order_with_every_key(tmp_path: Path) -> None:
     graded = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     for before, after in zip(rows, graded, strict=True):
         assert before.items() <= after.items()
-        assert set(after) - set(before) == {"accuracy", "format", "reward", "extracted", "reason"}
+        assert set(after) - set(before) == {"accuracy", "format", "reward", "extracted", "code", "reason"}
     assert [row["accuracy"] for row in graded] == [1, 0, 1, 1, 1, 0, 0]
     assert [row["format"] for row in graded] == [1, 0, 1, 1, 1, 1, 0]
     assert [row["extracted"] for row in graded] == ["5", "6", "y", r"2\sqrt{2}", "5", "9^{9^{9}}", None]
@@ -112,3 +112,33 @@ def test_more_rows_than_a_chunk(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     assert grade_file(write(tmp_path / "in.jsonl", rows), out, config()).means["accuracy"] == pytest.approx(1 / 600)
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [str(i) for i in range(600)]
+
+
+def test_rows_that_were_not_compared_are_named(tmp_path: Path) -> None:
+    rows = [
+        {**ROW, "id": "fine"},
+        {**ROW, "id": "gold", "answer": r"\angle 3 \cong \angle Z"},
+        {**ROW, "answer": "x+1", "response": r"<think>a</think> \boxed{x+}"},
+    ]
+    summary = grade_file(write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", config())
+    assert summary.not_compared == {"bad_answer": ["row 3"], "bad_gold": ["row 2 (gold)"]}
+    graded = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["code"] for row in graded] == ["equal", "bad_gold", "bad_answer"]
+
+
+def test_a_row_says_which_units_an_answer_may_carry(tmp_path: Path) -> None:
+    said = {"answer": "12", "response": r"<think>a</think> \boxed{12 cm}"}
+    noun = {"answer": "12", "response": r"<think>a</think> \boxed{12 widgets}"}
+    rows = [
+        {**ROW, **said},
+        {**ROW, **said, "verify": {"units": []}},
+        {**ROW, **said, "verify": {"units": ["centimetres"]}},
+        {**ROW, **said, "verify": {"units": ["km"]}},
+        {**ROW, **noun},
+        {**ROW, **noun, "question": "How many widgets are made?"},
+        {**ROW, **noun, "verify": {"units": ["widget"]}},
+    ]
+    out = tmp_path / "out.jsonl"
+    grade_file(write(tmp_path / "in.jsonl", rows), out, config())
+    graded = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [row["accuracy"] for row in graded] == [1, 0, 1, 0, 0, 1, 1]

@@ -5,24 +5,30 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from infimmr_jax.rewards.math.numbers import PlainNumber, same_unit
+from infimmr_jax.rewards.math.numbers import PlainNumber
+from infimmr_jax.rewards.math.units import unit_fits
+from infimmr_jax.rewards.verdict import Options, Verdict, compared
 
 # Significant digits a decimal must show to stand for an exact value that it does not equal (0.333333 for 1/3).
 ROUNDING_DIGITS = 6
 
 
-def numbers_equal(gold: PlainNumber, answer: PlainNumber, relative_tolerance: float = 0.0) -> bool:
+def numbers_equal(
+    gold: PlainNumber,
+    answer: PlainNumber,
+    relative_tolerance: float = 0.0,
+    units: tuple[str, ...] | None = None,
+    nouns: tuple[str, ...] = (),
+) -> bool:
     """Whether two plain numbers are the same quantity.
 
     Exact, except that a decimal with at least six significant digits may stand for a fraction it is the rounding of,
     and that `relative_tolerance` widens the comparison when it is not 0. `6%` equals `6` and `0.06`; `6` and `0.06`
     stay apart. A bare number above 1 may be answered with a percent sign (50 by 50%), one below may not (0.5% is not
-    0.5). Two different units never agree.
+    0.5). Units agree as `units.unit_fits` says.
     """
-    if gold.unit and answer.unit and not same_unit(gold.unit, answer.unit):
+    if not unit_fits(gold.unit, answer.unit, units, nouns):
         return False
-    if answer.unit == "K" and not gold.unit:
-        return False  # thousands, as likely as kelvin
     if (gold.percent and answer.unit) or (gold.unit and answer.percent):
         return False
     if gold.percent == answer.percent:
@@ -34,6 +40,12 @@ def numbers_equal(gold: PlainNumber, answer: PlainNumber, relative_tolerance: fl
         if abs(gold.value) > 1:
             pairs.append((gold.value, answer.value))
     return any(values_equal(left, gold.decimals, right, answer.decimals, relative_tolerance) for left, right in pairs)
+
+
+def compare_numbers(gold: PlainNumber, answer: PlainNumber, options: Options) -> Verdict:
+    """The verdict of `numbers_equal` under a verifier's options."""
+    equal = numbers_equal(gold, answer, options.relative_tolerance, options.units, options.nouns)
+    return compared(float(equal), "numbers equal" if equal else "numbers differ")
 
 
 def values_equal(

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
 from fractions import Fraction
 
 from infimmr_jax.rewards.math.latex import tidy
+from infimmr_jax.rewards.math.units import is_number_word, is_unit_word, same_unit
 
 MAX_LENGTH = 200
 MAX_DIGITS = 60
@@ -44,37 +44,51 @@ _RECURRING = re.compile(r"([0-9]*)\.([0-9]*)\\(?:overline|bar)(?:\{([0-9]+)\}|([
 _SLASH = re.compile(r"([0-9]+)/([0-9]+)")
 _MIXED = re.compile(r"([0-9]+)(?:\\frac\{?([0-9]+)\}?\{?([0-9]+)\}?| ([0-9]+)/([0-9]+))")
 _BEFORE_UNIT = re.compile(r"(?:[0-9}).]|\\pi)\s*$")
-_CURRENCY = re.compile(r"^([+-]?)\s*(\$|€|£|¥|₹|\\pounds|\\euro)\s*([+-]?)")
-_CURRENCY_NAMES = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee", r"\pounds": "pound"}
-_PERCENT = re.compile(r"\s*(?:%|(?:\\(?:text|mathrm)\s*\{)?\s*(?:percent|per cent)\s*\}?)$", re.IGNORECASE)
+_CURRENCY_SIGN = r"(?:US|A|C|HK|NZ|S)?\$|€|£|¥|₹|₩|₽|\\pounds|\\euro"
+_CURRENCY = re.compile(rf"^([+-]?)\s*({_CURRENCY_SIGN}|(?:USD|EUR|GBP|RMB|CNY|INR)\s|Rs\.?\s)\s*([+-]?)")
+_CURRENCY_BEHIND = re.compile(rf"\s*({_CURRENCY_SIGN})$")
+_CURRENCY_NAMES = {
+    "$": "dollar",
+    "€": "euro",
+    r"\euro": "euro",
+    "£": "pound",
+    r"\pounds": "pound",
+    "¥": "yen",
+    "₹": "rupee",
+    "₩": "won",
+    "₽": "ruble",
+    "USD": "dollar",
+    "EUR": "euro",
+    "GBP": "pound",
+    "RMB": "yuan",
+    "CNY": "yuan",
+    "INR": "rupee",
+    "Rs": "rupee",
+}
+_STYLE = r"\\(?:text|mathrm|textrm|textnormal|textsf|textit|mathit|mathsf|mbox|hbox)"
+_PERCENT = re.compile(
+    rf"\s*(?:%|(?:{_STYLE}\s*\{{)?\s*(?:percent|per cent|pct\.?|percentage|prozent|pour cent)\s*\}}?)$", re.IGNORECASE
+)
 _DEGREE = re.compile(
-    r"\s*\^?\s*(?:\{\s*\\circ\s*\}|\\circ|\\degree|(?:\\text\s*\{)?\s*degrees?\s*\}?)"
+    rf"\s*\^?\s*(?:\{{\s*\\circ\s*\}}|\\circ|\\degree|(?:{_STYLE}\s*\{{)?\s*degrees?\s*\}}?)"
     r"\s*(?:(?:\\(?:text|mathrm)\s*\{\s*)?(?P<scale>[CF]|Celsius|Fahrenheit)\s*\}?)?$"
 )
 _STYLED_UNIT = re.compile(
-    r"(?P<space>)\s*\\(?:text|mathrm|textrm|textit|mathit|mbox|hbox)\s*\{\s*(?P<name>[^{}0-9\\^]{1,40}?)\s*"
+    rf"(?P<space>)\s*{_STYLE}\s*\{{\s*(?P<name>[^{{}}0-9\\^]{{1,40}}?)\s*"
     r"(?:\^\{?(?P<inside>[23])\}?)?\s*\}\s*(?:\^\{?(?P<power>[23])\}?)?$"
 )
+_LETTERS = r"(?:\\mu |\\Omega )?[^\W\d_]+"
 _PLAIN_UNIT = re.compile(
-    r"(?P<space> *)(?<![\\A-Za-z])(?P<name>[A-Za-z]+(?:[ /.-]+[A-Za-z]+){0,3}\.?)"
+    rf"(?P<space> *)(?<![\\A-Za-z])(?P<name>{_LETTERS}(?:(?:[ /.-]+|\\cdot ){_LETTERS}){{0,3}}\.?)"
     r"(?:\^\{?(?P<power>[23])\}?)?(?P<inside>)$"
 )
-# A number word is part of the value, and these words say something about it: none of them is a unit.
-_NO_UNIT_WORDS = """hundred hundreds thousand thousands million millions billion billions trillion trillions dozen
-    dozens half halves third thirds quarter quarters fourth fifth sixth tenth tenths hundredth hundredths pi e i x y z
-    n k and or not to plus minus times over per point squared cubed root sqrt log ln sin cos tan mod less than more at
-    least most about approximately around nearly between infinity undefined none no unknown zero one two three four
-    five six seven eight nine ten eleven twelve twenty thirty forty fifty
-    mil mio mln bn lakh crore score gross couple couples ppm ppb permille
-    twice thrice fewer once or base factorial choose if when is negative
-    positive doubled tripled halved inverse reciprocal wrong false owed below above under percent percentage degree"""
-_NO_UNIT = frozenset(_NO_UNIT_WORDS.split())
-_LETTER_UNITS = frozenset("msghlLVWJNK")
+# 5(cm), 5\,(\text{cm}), 5(cm^2); not 5(m), which is a product as well.
+_BRACKETED_UNIT = re.compile(
+    rf"\s*\(\s*({_STYLE}\s*\{{[^{{}}]{{1,40}}\}}(?:\^\{{?[23]\}}?)?|[^\W\d_]{{2}}[^()\\{{}}0-9]{{0,40}}(?:\^\{{?[23]\}}?)?)\s*\)$"
+)
 _MAGNITUDES = frozenset("kKMBTG")
-_MEGA = frozenset(("MW", "MV", "MJ", "MN", "MPa", "Mg", "MA", "Mb", "MB"))
-_SHORT_UNIT_WORDS = """cm mm km dm nm in ft yd mi g kg mg lb lbs oz ms hr hrs min ml cl kw kj pa
-    hz khz mhz mw mv mj mn ma mb mph kph km/h m/s sq cu am pm mol rad ha"""
-_SHORT_UNITS = frozenset(_SHORT_UNIT_WORDS.split())
+_KEPT_CASE = frozenset(("K", "MW", "MV", "MJ", "MN", "MPa", "Mg", "MA", "Mb", "MB"))
+_LETTER_UNITS = frozenset("msghlLVWJNK")
 
 
 def parse_number(text: str) -> PlainNumber | None:
@@ -94,7 +108,7 @@ def read_number(text: str) -> PlainNumber | None:
         if currency[1] and currency[3]:
             return None
         text = currency[1] + currency[3] + text[currency.end() :]
-        unit = _CURRENCY_NAMES.get(currency[2], "euro")
+        unit = _currency_name(currency[2])
     percent, suffix, text = _suffix(text)
     if suffix and unit and not same_unit(suffix, unit):
         return None
@@ -111,99 +125,54 @@ def split_unit(text: str) -> tuple[str, str]:
     return (text, "") if percent else (rest.strip(), unit)
 
 
-def same_unit(first: str, second: str) -> bool:
-    """Whether two unit names are one unit; a bare "unit" agrees with every unit of the same power."""
-    first, second = _unit_name(first), _unit_name(second)
-    if first[-1:] == second[-1:] or not (first[-1:] in "23" or second[-1:] in "23"):
-        base = {first.rstrip("23"), second.rstrip("23")}
-        if "unit" in base or len(base) == 1:
-            return True
-    return first == second
-
-
-_UNIT_NAMES = {
-    "metre": "m",
-    "meter": "m",
-    "centimetre": "cm",
-    "centimeter": "cm",
-    "millimetre": "mm",
-    "millimeter": "mm",
-    "kilometre": "km",
-    "kilometer": "km",
-    "gram": "g",
-    "kilogram": "kg",
-    "kilo": "kg",
-    "litre": "l",
-    "liter": "l",
-    "second": "s",
-    "sec": "s",
-    "minute": "min",
-    "hour": "h",
-    "hr": "h",
-    "hrs": "h",
-    "secs": "s",
-    "mins": "min",
-    "inch": "in",
-    "inche": "in",
-    "foot": "ft",
-    "feet": "ft",
-    "mile": "mi",
-    "pound": "lb",
-    "lbs": "lb",
-    "cent": "cent",
-    "dollars": "dollar",
-    "usd": "dollar",
-}
-
-
-def _unit_name(unit: str) -> str:
-    power = unit[-1] if unit[-1:] in "23" and unit else ""
-    words = _lower(unit.rstrip("23")).rstrip(". ").split()
-    if words and words[0] in ("square", "sq", "sq."):
-        power, words = "2", words[1:]
-    if words and words[0] in ("cubic", "cu", "cu."):
-        power, words = "3", words[1:]
-    name = " ".join(words)
-    if len(name) > 3 and name.endswith("s") and not name.endswith("ss"):
-        name = name[:-1]
-    return _UNIT_NAMES.get(name, name) + power
-
-
 def _suffix(text: str) -> tuple[bool, str, str]:
-    """Strip at most one percent sign, degree sign or unit from the end."""
-    match = _PERCENT.search(text, max(0, len(text) - MAX_UNIT))
+    """Strip at most one percent sign, degree sign, currency sign or unit from the end."""
+    start = max(0, len(text) - MAX_UNIT)
+    if text[-1:].isdigit() and "^" not in text:
+        return False, "", text
+    match = _PERCENT.search(text, start)
     if match and match.start() > 0:
         return True, "", text[: match.start()]
-    match = _DEGREE.search(text, max(0, len(text) - MAX_UNIT))
+    match = _DEGREE.search(text, start)
     if match and match.start() > 0:
         return False, "degree" + (match["scale"] or "")[:1], text[: match.start()]
-    start = max(0, len(text) - MAX_UNIT)
+    match = _CURRENCY_BEHIND.search(text, start)
+    if match and match.start() > 0:
+        return False, _currency_name(match[1]), text[: match.start()]
+    match = _BRACKETED_UNIT.search(text, start)
+    if match and match.start() > 0:
+        text = f"{text[: match.start()]} {match[1]}"
     match = _STYLED_UNIT.search(text, start) or _PLAIN_UNIT.search(text, start)
     if match and match.start() > 0 and _BEFORE_UNIT.search(text[: match.start()]) and _is_unit(match):
         return False, _lower(match["name"].strip()) + (match["power"] or match["inside"] or ""), text[: match.start()]
     return False, "", text
 
 
+def _currency_name(sign: str) -> str:
+    sign = sign.strip(" .")
+    return _CURRENCY_NAMES.get(sign) or _CURRENCY_NAMES[sign[-1]]
+
+
 def _lower(name: str) -> str:
     """A unit in lower case, but for a lone K (kelvin, or thousands) and a leading M (mega, where m is milli)."""
-    return name if name == "K" or name in _MEGA else name.lower()
+    return name if name in _KEPT_CASE else name.lower()
 
 
 def _is_unit(match: re.Match[str]) -> bool:
     words = [word for word in re.split(r"[ /.-]+", match["name"].strip(" .")) if word != "per"]
-    if not words or any(word.lower() in _NO_UNIT for word in words if len(word) > 1):
+    if not words or any(is_number_word(word) for word in words if len(word) > 1 or not word.isascii()):
         return False
     if match.re is _STYLED_UNIT:
         return match["name"].strip() not in _MAGNITUDES - {"K"}
     # Without a space a single letter is a factor (5m); with one, or from two letters on, it is taken for a unit.
-    return all(_UNIT_LETTERS[min(len(word), 3)](word) for word in words) and bool(match["space"] or len(words[0]) > 1)
+    return all(_is_word(word) for word in words) and bool(match["space"] or len(words[0]) > 1 or not words[0].isascii())
 
 
-_UNIT_LETTERS: dict[int, Callable[[str], bool]] = {
-    1: lambda word: word in _LETTER_UNITS,
-    2: lambda word: word.lower() in _SHORT_UNITS,
-    3: lambda word: True,
-}
+def _is_word(word: str) -> bool:
+    """Whether a word without a style may be a unit: three letters or more, or a short one that is known as a unit."""
+    if not word.isascii() or len(word) > 2:
+        return True
+    return word in _LETTER_UNITS if len(word) == 1 else is_unit_word(word)
 
 
 def _value(text: str) -> tuple[Fraction, int | None] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from infimmr_jax.rewards.math.labels import EQUALS
+from infimmr_jax.rewards.math.words import variables
 from infimmr_jax.rewards.text import MAX_ANSWER, MAX_NESTING, matching_braces, nesting
 
 MAX_PLAIN = 300
@@ -60,16 +61,6 @@ _BINARY = re.compile(
 _CONDITION = re.compile(r"[<>]|\\(?:in|le|ge|ne|lt|gt)(?![a-zA-Z])")
 _PIECES = re.compile(r"[,;]|\\(?:text|mathrm)\s*\{[^{}]*\}|\\(?:cup|cap|lor|vee|land|wedge)(?![a-zA-Z])|\b(?:and|or)\b")
 _BARE = re.compile(r"(?:[a-zA-Z]|\\[a-zA-Z]+)(?:_\{?[a-zA-Z0-9]+\}?)?'?")
-_NAMES = re.compile(
-    r"\\(?:text|mathrm|textrm|mbox|mathbb)\s*\{[^{}]*\}|\\[a-zA-Z]+|(?<![a-zA-Z])(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|exp"
-    r"|sqrt|and|or)(?![a-zA-Z])"
-)
-# i and e are constants; words of three letters and more (the matrix of \begin{matrix}) are dealt with elsewhere.
-_VARIABLE = re.compile(r"(?<![a-zA-Z])(?:[a-df-hj-zA-Z]|[a-zA-Z]{2})(?![a-zA-Z])")
-_GREEK = re.compile(
-    r"\\(?:var)?(alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|rho|sigma|tau|upsilon|phi|chi"
-    r"|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Upsilon|Phi|Psi|Omega)(?![a-zA-Z])"
-)
 _LITERAL = re.compile(rf"[0-9]{{{MAX_LITERAL + 1},}}")
 _FLOAT_EXPONENT = re.compile(r"[0-9]\s*[eE]\s*[+-]?\s*[0-9]{4,}")
 _CALLS = re.compile(r"\\(?:sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|arcsin|arccos|arctan|sinh|cosh|tanh)(?![a-zA-Z])")
@@ -105,12 +96,12 @@ def undone(gold: str, answer: str) -> str | None:
         return "an unevaluated matrix expression"
     if _CONDITION.search(answer) and not _is_solved(answer) and (not _CONDITION.search(gold) or _is_solved(gold)):
         return "an unsolved condition"
-    if not _CONDITION.search(answer) and _letters(answer) - _letters(gold):
+    if not _CONDITION.search(answer) and variables(answer) - variables(gold):
         return "a variable that the gold answer does not have"
     for family, pattern in _FAMILIES.items():
         if pattern.search(answer) and not pattern.search(gold):
             return f"an unevaluated {family}"
-    return None if _letters(answer) else _unevaluated(gold, answer)
+    return None if variables(answer) else _unevaluated(gold, answer)
 
 
 _BUILDER = re.compile(r"^\\\{.*?(?:\\mid(?![a-zA-Z])|:|\|)(.*)\\\}$", re.DOTALL)
@@ -121,7 +112,7 @@ def _is_solved(text: str) -> bool:
     builder = _BUILDER.match(text)
     for condition in _PIECES.split(builder[1] if builder else text):
         sides = [side.strip() for side in _CONDITION.split(condition)]
-        if len(sides) > 1 and [bool(_letters(side)) for side in sides].count(True) > 1:
+        if len(sides) > 1 and [bool(variables(side)) for side in sides].count(True) > 1:
             return False
         if len(sides) > 1 and not any(_BARE.fullmatch(side) for side in sides):
             return False
@@ -132,6 +123,8 @@ def _unevaluated(gold: str, answer: str) -> str | None:
     """Why an answer without variables is not worked out: a sum for a single term, the root of a square, 7!/5!."""
     if _SUM.search(answer) and not _RELATED_SUM.search(gold):
         return "an unevaluated sum"
+    if _RATIONAL.fullmatch(gold) and "!" in answer:
+        return "an unevaluated factorial"
     if _RATIONAL.fullmatch(gold) and r"\sqrt" in answer:
         return "an unevaluated root"
     for index, radicand in _ROOT.findall(answer):
@@ -158,12 +151,6 @@ def dropped(gold: str, answer: str) -> str | None:
     if len(EQUALS.findall(answer)) > len(EQUALS.findall(gold)) > 0:
         return "more equations than the gold answer has"
     return next((name for name, sign in _DROPPED.items() if sign.search(answer) and not sign.search(gold)), None)
-
-
-def _letters(text: str) -> set[str]:
-    """The single-letter variables of a formula (case folded, as math-verify does) and its Greek ones."""
-    names = _VARIABLE.findall(_NAMES.sub(" ", text))
-    return ({letter for name in names for letter in name.lower()} - {"e", "i"}) | set(_GREEK.findall(text))
 
 
 def costly(gold: str, answer: str) -> str | None:

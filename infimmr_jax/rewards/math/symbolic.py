@@ -18,20 +18,22 @@ from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 from sympy.core.relational import Relational
 
-from infimmr_jax.rewards.math.conditions import as_intervals
-from infimmr_jax.rewards.math.equality import numbers_equal, values_equal
-from infimmr_jax.rewards.math.labels import EQUALS, RELATION, strip_label
+from infimmr_jax.rewards.math.conditions import Builder, builder_of, solved
+from infimmr_jax.rewards.math.equality import compare_numbers, values_equal
+from infimmr_jax.rewards.math.equations import relations_agree
+from infimmr_jax.rewards.math.expressions import read_expression
+from infimmr_jax.rewards.math.labels import RELATION, is_label, last_side, sides, split_label, without_labels
 from infimmr_jax.rewards.math.latex import tidy
-from infimmr_jax.rewards.math.numbers import PlainNumber, read_number, same_unit, split_unit
+from infimmr_jax.rewards.math.numbers import PlainNumber, read_number, split_unit
+from infimmr_jax.rewards.math.refusals import undone
 from infimmr_jax.rewards.math.structure import Structure, split_top, take_apart
+from infimmr_jax.rewards.math.units import unit_fits
+from infimmr_jax.rewards.math.values import agree
 from infimmr_jax.rewards.math.words import holds_words, is_words, solid
 from infimmr_jax.rewards.verdict import Options, Verdict, compared, refused
 
 # math-verify warns once that its own (signal based) timeouts are off: here the pool's kill is the deadline.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-
-DIGITS = 50
-_TINY = sympy.Float(10) ** (10 - DIGITS)
 
 _CONFIG = LatexExtractionConfig(
     boxed_match_priority=0,
@@ -46,7 +48,6 @@ _SET_LIKE = re.compile(r"[=<>]|\\(?:le|ge|ne|in|cup|cap|setminus|mathbb|emptyset
 _OR = re.compile(r"\\(?:cup|lor|vee)(?![a-zA-Z])|(?<![a-zA-Z])or(?![a-zA-Z])")
 _NAME = re.compile(r"\\[a-zA-Z]+|[a-zA-Z]")
 _SPARE = (r"\xi", r"\kappa", r"\tau", r"\sigma", r"\rho", r"\eta", r"\nu", r"\chi")
-_PLACE = (sympy.Rational(733, 997), sympy.Rational(1327, 601), sympy.Rational(311, 1009))
 
 
 @lru_cache(maxsize=4096)
@@ -56,6 +57,9 @@ def parse_latex(text: str) -> Any:
         return None  # the grammar would parse what stands before an unbalanced bracket
     if _SCALED_TUPLE.search(text):
         return None  # the grammar drops the factor of -(1, 2)
+    expression = read_expression(text)
+    if expression is not None:
+        return expression
     found = parse(rf"\boxed{{{text}}}", [_CONFIG], parsing_timeout=None)
     return found[0] if found and not isinstance(found[0], str) else None
 
@@ -63,18 +67,14 @@ def parse_latex(text: str) -> Any:
 def compare(gold: str, answer: str, options: Options) -> Verdict:
     """Whether two answers denote the same object; an unparsable gold or answer scores 0 and says so."""
     gold, answer = tidy(gold), tidy(answer)
-    if "=" not in gold:
-        answer = strip_label(answer)
-    if RELATION.search(gold) is None or RELATION.search(answer) is None or _OR.search(gold + answer):
-        written = gold, answer
-        gold, answer = as_intervals(gold), as_intervals(answer)
-        # Equal texts that are no intervals go on: a gold answer is compared with itself to see whether it parses.
-        if written != (gold, answer) and solid(gold) == solid(answer):
-            return compared(1.0, "same intervals")
+    gold, answer, why = without_labels(gold, answer)
+    if why and take_apart(gold).kind == "atom":
+        return refused(why)
+    verdict = _conditions(gold, answer, options)
+    if verdict is not None:
+        return verdict
     left, right = take_apart(gold), take_apart(answer)
     if len(left.elements) == 1 and len(right.elements) == 1:
-        if left.kind == right.kind == "atom":
-            return _atoms(gold, answer, options)
         return _atoms(left.elements[0], right.elements[0], options)
     if left.kind == "atom" or right.kind == "atom":
         if {left.kind, right.kind} & {"list", "set"}:  # sympy would make one element of 0, 0
@@ -86,54 +86,98 @@ def compare(gold: str, answer: str, options: Options) -> Verdict:
     return _compounds(left, right, options)
 
 
+def _conditions(gold: str, answer: str, options: Options) -> Verdict | None:
+    r"""Compare solved conditions and sets by condition as intervals; None where neither side is one.
+
+    `x > 3`, `\{x \mid x > 3\}` and `(3, \infty)` are one answer; `x > 3` and `y > 3` are two.
+    """
+    left_set, right_set = builder_of(gold), builder_of(answer)
+    left = solved(gold) if left_set or RELATION.search(gold) else None
+    right = solved(answer) if right_set or RELATION.search(answer) else None
+    if left is None and right is None:
+        if left_set and right_set:
+            return _builders(left_set, right_set, options)
+        return None
+    if left and right and left[0] and right[0] and left[0] != right[0]:
+        return compared(0.0, "a condition on another variable")
+    written = left[1] if left else gold, right[1] if right else answer
+    if solid(written[0]) == solid(written[1]):
+        return compared(1.0, "same intervals")
+    if RELATION.search(written[0]) or RELATION.search(written[1]):
+        return None  # one is not solved
+    return compare(*written, options)
+
+
+def _builders(gold: Builder, answer: Builder, options: Options) -> Verdict:
+    """Compare two sets by condition that are no intervals: the same variables and domain, and conditions alike."""
+    if (gold.head, solid(gold.domain)) != (answer.head, solid(answer.domain)):
+        return compared(0.0, "a set over other variables or another domain")
+    if solid(gold.body) == solid(answer.body):
+        return compared(1.0, "same condition")
+    return compare(gold.body, answer.body, options)
+
+
 def _compounds(gold: Structure, answer: Structure, options: Options) -> Verdict:
     """Compare element by element, in order where the gold or the answer has one."""
     if len(gold.elements) != len(answer.elements):
         return compared(0.0, f"{len(answer.elements)} elements instead of {len(gold.elements)}")
     if gold.kind != answer.kind and (gold.kind, answer.kind) not in _INTERCHANGEABLE:
         return compared(0.0, f"brackets differ: {answer.kind} instead of {gold.kind}")
-    labelled = any("=" in element for element in gold.elements) and not any("=" in e for e in answer.elements)
+    golds, answers, labelled = _in_order_of_labels(list(gold.elements), list(answer.elements))
     if gold.ordered or answer.ordered or labelled:
-        for left, right in zip(gold.elements, answer.elements, strict=True):
-            verdict = compare(left, right, options)
+        for left, right in zip(golds, answers, strict=True):
+            verdict = _element(left, right, options)
             if verdict.score < 1:
                 return Verdict(0.0, verdict.code, f"element: {verdict.reason}")
         return compared(1.0, "all elements equal, in order")
-    left_over = list(answer.elements)
-    for element in gold.elements:
-        match = next((e for e in left_over if compare(element, e, options).score == 1), None)
+    for element in golds:
+        match = next((e for e in answers if _element(element, e, options).score == 1), None)
         if match is None:
             return compared(0.0, "an element is missing")
-        left_over.remove(match)
+        answers.remove(match)
     return compared(1.0, "all elements equal")
+
+
+def _in_order_of_labels(golds: list[str], answers: list[str]) -> tuple[list[str], list[str], bool]:
+    """The elements, and whether their order counts: labels that differ (`y = 2, x = 1`) say which is which."""
+    names, others = ([split_label(element)[0] for element in side] for side in (golds, answers))
+    if len(set(names)) == len(names) and sorted(names) == sorted(others) and all(names):
+        return golds, [answers[others.index(name)] for name in names], True
+    return golds, answers, all(names) and len(set(names)) > 1 and not any(others)
+
+
+def _element(gold: str, answer: str, options: Options) -> Verdict:
+    """The verdict on one element of a tuple, set or list: work left undone is refused in each of them."""
+    gold, answer, why = without_labels(gold, answer)
+    if not why and read_number(gold) and read_number(answer):
+        return compare(gold, answer, options)
+    why = why or undone(gold, last_side(answer) if not RELATION.search(gold) else answer)
+    return refused(why) if why else compare(gold, answer, options)
 
 
 def _atoms(gold: str, answer: str, options: Options) -> Verdict:
     left, right = read_number(gold), read_number(answer)
     if left and right:
-        equal = numbers_equal(left, right, options.relative_tolerance)
-        return compared(float(equal), "numbers equal" if equal else "numbers differ")
+        return compare_numbers(left, right, options)
     if solid(gold) == solid(answer):
-        return (
-            compared(1.0, "same text") if parse_latex(gold) is not None else Verdict(0.0, "bad_gold", "unparsable gold")
-        )
+        return Verdict(0.0, "bad_gold", "unparsable gold") if parse_latex(gold) is None else compared(1.0, "same text")
     if is_words(gold) or is_words(answer):
         return compared(0.0, "words differ")
     (gold, gold_unit), (answer, answer_unit) = split_unit(gold), split_unit(answer)
-    if gold_unit and answer_unit and not same_unit(gold_unit, answer_unit):
-        return compared(0.0, f"unit {answer_unit} instead of {gold_unit}")
+    if not unit_fits(gold_unit, answer_unit, options.units, options.nouns):
+        instead = f" instead of {gold_unit}" if gold_unit else ", which the gold answer has not"
+        return compared(0.0, f"unit {answer_unit}{instead}")
     if holds_words(answer) and not holds_words(gold):
         return refused("words in a formula")
-    if EQUALS.search(answer) and not RELATION.search(gold):
+    if len(sides(answer)) > 1 and not RELATION.search(gold):
         return _chain(gold, answer, options)
     return _expressions(gold, answer, options)
 
 
 def _chain(gold: str, answer: str, options: Options) -> Verdict:
     r"""`x = 2 \cdot 3 = 6` for gold 6: the left end may name what is asked for, every other side must be equal."""
-    sides = [side.strip() for side in EQUALS.split(answer)]
-    first_is_label = strip_label(f"{sides[0]} = 1") == "1"
-    for side in sides[1:] if first_is_label else sides:
+    parts = sides(answer)
+    for side in parts[1:] if is_label(parts[0]) else parts:
         verdict = compare(gold, side, options) if side else Verdict(0.0, "bad_answer", "empty")
         if verdict.score < 1:
             return Verdict(0.0, verdict.code, f"a side of the equation: {verdict.reason}")
@@ -149,13 +193,16 @@ def _expressions(gold: str, answer: str, options: Options) -> Verdict:
         return Verdict(0.0, "bad_answer", "unparsable answer")
     if _values_agree(gold, gold_value, answer, answer_value, options):
         return compared(1.0, "values equal")
-    # Numbers first: math-verify simplifies differences, which is slow for what is plainly different. They refute only:
-    # 2^{4950} and 2^{4950} + 1 agree to any number of digits one cares to compute.
-    if _differ_numerically(gold_value, answer_value):
-        return compared(0.0, "values differ")
+    relations = isinstance(gold_value, Relational) and isinstance(answer_value, Relational)
+    # Values first: math-verify simplifies differences, which is slow for what is plainly different, and calls equal
+    # whatever agrees to 15 digits.
+    same = relations_agree(gold_value, answer_value) if relations else agree(gold_value, answer_value)
+    if same is not None:
+        return compared(float(same), f"{'relations' if relations else 'values'} {'equal' if same else 'differ'}")
     if not verify(gold_value, answer_value, allow_set_relation_comp=True, timeout_seconds=None):
         return compared(0.0, "math-verify: different")
-    relations = isinstance(gold_value, Relational) and isinstance(answer_value, Relational)
+    if isinstance(gold_value, Relational) != isinstance(answer_value, Relational):
+        return refused("an equation against none")
     if relations and not gold_value.free_symbols == answer_value.free_symbols != set():
         # math-verify solves both: without a solution, x^2 = -1 and 0 = 1 are alike.
         return refused("an equation in other variables")
@@ -204,22 +251,3 @@ def _fraction(number: PlainNumber | None, value: Any) -> Fraction | None:
         return None
     approximate = value.evalf(50)
     return Fraction(str(approximate)) if isinstance(approximate, sympy.Float | sympy.Integer) else None
-
-
-def _differ_numerically(gold: Any, answer: Any) -> bool:
-    """Whether two expressions in the same variables differ at a fixed place, beyond any doubt of rounding."""
-    if not (isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr)):
-        return False
-    percent = gold.has(sympy.UnevaluatedExpr) or answer.has(sympy.UnevaluatedExpr)
-    if percent or gold.free_symbols != answer.free_symbols or len(gold.free_symbols) > len(_PLACE):
-        return False
-    place = dict(zip(sorted(gold.free_symbols, key=str), _PLACE, strict=False))
-    try:
-        left, right = gold.subs(place).evalf(DIGITS), answer.subs(place).evalf(DIGITS)
-    except OverflowError:
-        return False
-    if not (left.is_number and right.is_number and left.is_finite and right.is_finite):
-        return False
-    size = max(abs(left), abs(right))
-    # Both too near to 0: a difference could be rounding.
-    return bool(size > _TINY and abs(left - right) > _TINY * size)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 
-from infimmr_jax.rewards.math.equality import numbers_equal
-from infimmr_jax.rewards.math.labels import RELATION, last_side, strip_label
+from infimmr_jax.rewards.math.equality import compare_numbers
+from infimmr_jax.rewards.math.labels import RELATION, last_side, strip_label, without_labels
 from infimmr_jax.rewards.math.latex import tidy
-from infimmr_jax.rewards.math.numbers import PlainNumber, parse_number, read_number, split_unit
+from infimmr_jax.rewards.math.numbers import parse_number, read_number, split_unit
 from infimmr_jax.rewards.math.refusals import costly, dropped, refusal, undone
 from infimmr_jax.rewards.math.words import holds_words, is_words, solid
 from infimmr_jax.rewards.verdict import Options, Verdict, compared, refused
@@ -21,6 +21,11 @@ _BASE = re.compile(
     r"(-?(?=[A-Fa-f]*[0-9])[0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)(?:_(?:\{(?:\\text\{)?(?:base)?([0-9]{1,2})\}{0,2}|([0-9])))?"
 )
 _PARENTHESES = re.compile(r"^(?:\(\s*([^()\[\]]*?)\s*\)|\[\s*([^()\[\]]*?)\s*\])$")
+# Square or cubic metres without a space; to a gold that is a formula, m is a factor.
+_METRES = re.compile(r"(?<=[0-9])m\^\{?([23])\}?$")
+_CONGRUENCE = re.compile(
+    r"(?:(?P<name>[a-zA-Z])\s*\\equiv\s*)?(?P<residue>-?[0-9]{1,18})\s*\(?\s*\\(?:pmod|bmod|mod)\s*(?:\{\s*)?(?P<modulus>[1-9][0-9]{0,17})\s*\}?\)?"
+)
 _DIGITS_AND_SIGNS = re.compile(r"[0-9 .,;:+\-*/()\[\]{}$%|'\"<>?#&]*")
 
 
@@ -33,23 +38,27 @@ def decide(gold: str, answer: str, options: Options = Options()) -> Verdict | No
         return Verdict(0.0, "bad_gold", "unparsable gold")
     gold_number, answer_number = parse_number(gold), parse_number(answer)
     if gold_number and answer_number:
-        return _numbers_verdict(gold_number, answer_number, options)
+        return compare_numbers(gold_number, answer_number, options)
     gold, answer = tidy(gold), tidy(answer)
+    if gold_number is None and solid(gold) == solid(answer):
+        return compared(1.0, "same text")
+    if options.copied:
+        return refused("refused: copied from the question")
+    gold, answer, why = without_labels(gold, answer)
+    if why and "," not in gold:
+        return refused(why)
+    gold_number = read_number(gold)
     if gold_number:
-        if options.copied:
-            return refused("refused: copied from the question")
-        labelled = read_number(_PARENTHESES.sub(r"\1\2", strip_label(answer)))
-        if labelled:
-            return _numbers_verdict(gold_number, labelled, options)
+        answer_number = read_number(_METRES.sub(r" m^\1", _PARENTHESES.sub(r"\1\2", strip_label(answer))))
+        if answer_number:
+            return compare_numbers(gold_number, answer_number, options)
         if _DIGITS_AND_SIGNS.fullmatch(answer):
             return refused("not an evaluated number")
     if solid(gold) == solid(answer):
         return compared(1.0, "same text")
-    if options.copied:
-        return refused("refused: copied from the question")
-    based = _based(gold, answer)
-    if based is not None:
-        return based
+    written_otherwise = _based(gold, answer) or _congruent(gold, answer)
+    if written_otherwise is not None:
+        return written_otherwise
     if is_words(gold):
         equal = clean_text(gold) in (clean_text(answer), clean_text(strip_label(answer)))
         return compared(float(equal), "words equal" if equal else "words differ")
@@ -79,9 +88,18 @@ def _based(gold: str, answer: str) -> Verdict | None:
     return compared(float(equal), "digits and base equal" if equal else "digits or base differ")
 
 
-def _numbers_verdict(gold: PlainNumber, answer: PlainNumber, options: Options) -> Verdict:
-    equal = numbers_equal(gold, answer, options.relative_tolerance)
-    return compared(float(equal), "numbers equal" if equal else "numbers differ")
+def _congruent(gold: str, answer: str) -> Verdict | None:
+    r"""`3 \pmod 7` and `x \equiv 3 \pmod{7}`: equal moduli, and residues that are equal by them."""
+    left, right = _CONGRUENCE.fullmatch(gold), _CONGRUENCE.fullmatch(answer)
+    if not left or not right:
+        return refused("a residue without its modulus, or with one that the gold has not") if left or right else None
+    if left["name"] and right["name"] and left["name"] != right["name"]:
+        return compared(0.0, "a congruence of another variable")
+    equal = (
+        left["modulus"] == right["modulus"]
+        and (int(left["residue"]) - int(right["residue"])) % int(left["modulus"]) == 0
+    )
+    return compared(float(equal), "congruences equal" if equal else "residue or modulus differs")
 
 
 def verify_math(gold: str, answer: str, options: Options = Options()) -> Verdict:  # noqa: B008 - frozen

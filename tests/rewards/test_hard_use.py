@@ -1,0 +1,46 @@
+"""What hard use found, and its siblings made by rule: no wrong 1, no wrong 0, no deadline."""
+
+import json
+from pathlib import Path
+
+from variants import cases
+
+from infimmr_jax.rewards.extract import extract
+from infimmr_jax.rewards.pool import GraderPool
+from infimmr_jax.rewards.verdict import Options, Question
+
+REPORTED = Path(__file__).parent / "cases" / "hard_use.jsonl"
+
+
+def test_what_was_reported_gets_its_score() -> None:
+    rows = [json.loads(line) for line in REPORTED.read_text(encoding="utf-8").splitlines()]
+    questions = []
+    for row in rows:
+        answer = extract(row["response"]).answer
+        assert answer is not None
+        options = Options(choices=tuple(row.get("choices", ())))
+        questions.append(Question(row["answer_type"], row["answer"], answer, options))
+    with GraderPool(workers=1) as pool:
+        verdicts = pool.verify(questions)
+    assert len(rows) == 51
+    wrong = [
+        (row["id"], verdict.reason)
+        for row, verdict in zip(rows, verdicts, strict=True)
+        if verdict.score != row["expected"]
+    ]
+    assert wrong == []
+
+
+def test_variants_get_the_score_that_they_were_made_with() -> None:
+    made = cases()
+    assert len(made) >= 800
+    assert {0.0, 1.0} == {case[4] for case in made}
+    with GraderPool(workers=1) as pool:
+        verdicts = pool.verify([Question(kind, g, a, Options(choices=c)) for _, kind, g, a, _, c in made])
+        assert pool.counters["timeouts"] == pool.counters["crashes"] == 0
+    wrong = [
+        (kind, gold, answer, verdict.score, verdict.reason)
+        for (kind, _, gold, answer, score, _), verdict in zip(made, verdicts, strict=True)
+        if verdict.score != score
+    ]
+    assert wrong == []
