@@ -83,10 +83,10 @@ def phase_mistakes(config: RunSections) -> str | None:
                     f"{where}.grpo.{name}.start_step: {part.start_step} is not before the end of the {span} steps; "
                     "lower it or set end_step"
                 )
-        buffer = phase.grpo.overlong.buffer
-        if buffer is not None and buffer > phase.max_response:
+        overlong = phase.grpo.overlong
+        if overlong.mode == "soft" and overlong.buffer > phase.max_response:
             return (
-                f"{where}.grpo.overlong.buffer: {buffer} tokens do not fit into responses of {phase.max_response}; "
+                f"{where}.grpo.overlong.buffer: {overlong.buffer} tokens do not fit into responses of {phase.max_response}; "
                 "choose a buffer of at most max_response"
             )
     return None

@@ -12,6 +12,7 @@ from infimmr_jax.config.grpo import GrpoSection, RolloutSection
 from infimmr_jax.config.model import ImageSection, PromptSection
 from infimmr_jax.config.optimizer import OptimizerSection, TrainableSection
 from infimmr_jax.config.reward import RewardSection
+from infimmr_jax.config.schema import Kinds
 from infimmr_jax.names import AnswerType, Modality
 
 
@@ -81,40 +82,49 @@ class FilterSection(Section):
     min_image_gap: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
 
 
-class PromotionSection(Section):
-    """When a phase ends before its `steps`, at the earliest after `min_steps`.
+class _Promotion(Section):
+    """What every rule has that ends a phase before its `steps`: at the earliest it does after `min_steps`."""
 
-    `plateau`: the training accuracy's mean over the last `window` steps is less than `least_gain` above that of the
-    `window` steps before. `accuracy`: on the first `problems` held-out problems of the phase's modality, answered
-    every `every` steps, the accuracy is at least `at_least`. `tokens`: the phase has sampled `tokens` response tokens.
+    min_steps: Annotated[int, Field(ge=0)] = 0
+
+
+class StepsPromotion(Section):
+    """The phase ends with its `steps`."""
+
+    kind: Literal["steps"]
+
+
+class PlateauPromotion(_Promotion):
+    """Ends where the training accuracy's mean over `window` steps is less than `least_gain` above that before them."""
+
+    kind: Literal["plateau"]
+    window: PositiveInt
+    least_gain: float
+
+
+class AccuracyPromotion(_Promotion):
+    """Ends where at least `at_least` of the first `problems` held-out problems are right, asked every `every` steps.
+
+    The problems are those of the phase's modality.
     """
 
-    kind: Literal["steps", "plateau", "accuracy", "tokens"] = "steps"
-    min_steps: Annotated[int, Field(ge=0)] = 0
-    window: PositiveInt | None = None
-    least_gain: float | None = None
-    at_least: Share | None = None
-    every: PositiveInt | None = None
-    problems: PositiveInt | None = None
-    tokens: PositiveInt | None = None
+    kind: Literal["accuracy"]
+    at_least: Share
+    every: PositiveInt
+    problems: PositiveInt
 
-    @model_validator(mode="after")
-    def _complete(self) -> PromotionSection:
-        keys: dict[str, tuple[str, ...]] = {
-            "steps": (),
-            "plateau": ("window", "least_gain"),
-            "accuracy": ("at_least", "every", "problems"),
-            "tokens": ("tokens",),
-        }
-        for name in (name for names in keys.values() for name in names):
-            given, wanted = getattr(self, name) is not None, name in keys[self.kind]
-            if given != wanted:
-                fault = "is missing" if wanted else "has no meaning"
-                needs = " and ".join(keys[self.kind]) or "nothing else"
-                raise ValueError(f"promotion: {name} {fault} with kind {self.kind!r}, which takes {needs}")
-        if self.kind == "steps" and self.min_steps:
-            raise ValueError("promotion: kind 'steps' ends with the phase's steps; min_steps has no meaning")
-        return self
+
+class TokensPromotion(_Promotion):
+    """Ends where the phase has sampled `tokens` response tokens."""
+
+    kind: Literal["tokens"]
+    tokens: PositiveInt
+
+
+# When a phase ends before its `steps`.
+PromotionSection = Annotated[
+    StepsPromotion | PlateauPromotion | AccuracyPromotion | TokensPromotion, Kinds(default="steps")
+]
 
 
 class PhaseSection(Section):
@@ -145,7 +155,7 @@ class PhaseSection(Section):
     rollout: RolloutSection = RolloutSection()
     optimizer: OptimizerSection = OptimizerSection()
     trainable: TrainableSection = TrainableSection()
-    promotion: PromotionSection = PromotionSection()
+    promotion: PromotionSection = StepsPromotion(kind="steps")
 
     @model_validator(mode="after")
     def _captioned(self) -> PhaseSection:
