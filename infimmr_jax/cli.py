@@ -62,6 +62,19 @@ def train(
 
 
 @app.command()
+def keys(
+    section: Annotated[str, typer.Argument(help="Only what begins with this, such as grpo.kl.")] = "",
+) -> None:
+    """List every key of the configuration: what may stand there, its default (docs/configuration.md)."""
+    from infimmr_jax.config.reference import page
+
+    text = page(section)
+    if not text:
+        raise ConfigError(f"no key of the configuration begins with {section!r}; `infimmr keys` lists all")
+    print(text, end="")
+
+
+@app.command()
 def report(
     runs: RunDirs,
     out: Annotated[Path | None, typer.Option(help="Where to write; default report.html in the first run.")] = None,

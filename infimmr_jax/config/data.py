@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from infimmr_jax.config.base import PositiveInt, Section, Share
+from infimmr_jax.config.base import Because, PositiveInt, Section, Share, UserPath, UserPathText
 from infimmr_jax.config.grpo import GrpoSection, RolloutSection
 from infimmr_jax.config.model import ImageSection, PromptSection
 from infimmr_jax.config.optimizer import OptimizerSection, TrainableSection
@@ -38,10 +37,10 @@ class SourceSection(Section):
         "geometry3k",
         "geometry3k_folder",
     ]
-    path: str | None = None
-    images: str | None = None
-    captions: str | None = None
-    pass_rates: str | None = None
+    path: UserPathText | None = None
+    images: UserPathText | None = None
+    captions: UserPathText | None = None
+    pass_rates: UserPathText | None = None
     families: tuple[str, ...] = ()
     style: str = "plain"
     split: Literal["train", "heldout"] = "train"
@@ -133,8 +132,8 @@ class PhaseSection(Section):
     `modality` says what the prompt shows: `text` no image, `caption` image and caption, `image` the image alone.
     `caption_dropout` is the share of a caption phase's problems that are shown without their caption, at its first and
     at its last step (linear in between). `prompt` (the template's instruction and system text), `reward`, `grpo`,
-    `rollout`, `optimizer` and `trainable` hold what differs from the run's sections of these names (see
-    `config.inheritance`); read, they are the phase's whole sections.
+    `rollout`, `optimizer` and `trainable` hold what differs from the run's sections of these names; once read, they are
+    the phase's whole sections.
     `promotion` can end the phase before its `steps`.
     """
 
@@ -147,7 +146,9 @@ class PhaseSection(Section):
     caption_dropout: tuple[Share, Share] = (0.0, 0.0)
     order: Literal["shuffle", "file", "easy_to_hard"] = "shuffle"
     prompts_per_step: PositiveInt = 32
-    group_size: Annotated[int, Field(ge=2)] = 8
+    group_size: Annotated[
+        int, Field(ge=2), Because("an answer is judged by comparison with the others of its group")
+    ] = 8
     max_response: PositiveInt = 48
     prompt: PromptSection = PromptSection()
     reward: RewardSection = RewardSection()
@@ -198,7 +199,7 @@ class DataSection(Section):
     threads each: for hosts whose one interpreter can not keep up. The steps and their order are the same.
     """
 
-    root: Path | None = None
+    root: UserPath | None = None
     max_prompt: PositiveInt = 64
     prompt_buckets: tuple[PositiveInt, ...] = ()
     image_buckets: tuple[tuple[int, int], ...] = ()

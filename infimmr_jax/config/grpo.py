@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from infimmr_jax.config.base import PositiveInt, Section
+from infimmr_jax.config.base import Because, PositiveInt, Section
 from infimmr_jax.config.schema import Kinds
 
 
@@ -54,7 +54,9 @@ class RolloutSection(Section):
     the cache of a batch's answers grows through, of which every token reads the whole; each is a loop more to compile.
     """
 
-    temperature: Annotated[float, Field(ge=0.0)] = 1.0
+    temperature: Annotated[
+        float, Field(gt=0.0), Because("at 0 all answers of a group are the same, and nothing is learned from them")
+    ] = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     min_p: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0

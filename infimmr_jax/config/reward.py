@@ -71,7 +71,7 @@ class _LengthTerm(Section):
 
 
 class DylrLength(_LengthTerm):
-    """VL-Cogito: highest at a target length, the mean of the right responses (`unsolved_length` where none is right)."""
+    """VL-Cogito: highest at a target length, the mean of the right responses; `unsolved_length` where none is right."""
 
     kind: Literal["dylr"]
     form: Literal["paper", "code"] = "paper"
@@ -163,6 +163,15 @@ class RewardSection(Section):
     def largest(self) -> float:
         """The size beyond which a reward is taken for a mistake."""
         return self.limit or 1000.0 * (sum(map(abs, self.weights.values())) or 1.0)
+
+    @model_validator(mode="after")
+    def _rewards_something(self) -> RewardSection:
+        if not any(self.weights.values()):
+            given = "is empty" if not self.weights else "holds zeros only"
+            raise ValueError(
+                f"`weights` {given}, so every answer gets 0 and nothing is learned; give a component a weight"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> RewardSection:

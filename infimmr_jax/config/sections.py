@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from infimmr_jax.config.base import Section
+from infimmr_jax.config.base import Section, UserPath
 from infimmr_jax.config.data import DataSection, PhaseSection
 from infimmr_jax.config.grpo import GrpoSection, RolloutSection
 from infimmr_jax.config.model import ModelSection, PromptSection
@@ -42,7 +42,7 @@ class RunSections(Section):
 
     name: str = "run"
     seed: int = 0
-    output: Path = Path("runs/run")
+    output: UserPath = Path("runs/run")
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     prompt: PromptSection = PromptSection()
