@@ -9,7 +9,8 @@ import subprocess
 import pytest
 from fake_runs import HOSTILE, make_run, write_rows
 
-from infimmr_jax.report.html import embed_json, write_report
+from infimmr_jax.report.html import write_report
+from infimmr_jax.report.page_data import embed_json
 from infimmr_jax.report.reading import ReportError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
