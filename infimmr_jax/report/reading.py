@@ -11,6 +11,7 @@ from typing import Any
 from infimmr_jax.config import ConfigError
 from infimmr_jax.config.yaml_file import read_yaml
 from infimmr_jax.errors import UserError
+from infimmr_jax.report.ending import read_ending
 from infimmr_jax.report.transcript_file import TranscriptFile
 
 MAX_CONFIG_BYTES = 200_000
@@ -27,7 +28,8 @@ class Run:
     """What was found in one run directory.
 
     `phases` are (name, modality or None, planned steps or None) in curriculum order. `notes` are sentences about what
-    was missing or unreadable, for the reader of the report.
+    was missing or unreadable, for the reader of the report. `ending` is what the last attempt ended with ("status",
+    "reason"), where it said so.
     """
 
     directory: Path
@@ -40,6 +42,7 @@ class Run:
     evals: list[dict[str, Any]]
     transcripts: Sequence[dict[str, Any]]
     notes: tuple[str, ...]
+    ending: dict[str, Any] | None = None
 
     @property
     def phases(self) -> list[tuple[str, str | None, int | None]]:
@@ -82,6 +85,7 @@ def read_run(directory: Path) -> Run:
         evals=[row for row in rows["evals"] if _has_numbers(row, "stage_index", "accuracy")],
         transcripts=transcripts,
         notes=tuple(notes),
+        ending=read_ending(directory),
     )
 
 
