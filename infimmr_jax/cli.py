@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -56,11 +57,30 @@ def train(
     # Before the processes meet: they wait for each other only half a minute in their first collectives.
     from infimmr_jax.commands.train import run_and_report
     from infimmr_jax.parallel.startup import join_processes, use_compilation_cache
+    from infimmr_jax.report.ending import record_ending, recorded_ending
     from infimmr_jax.report.html import write_report
+
+    def finish(runs: Sequence[Path], out: Path) -> Path:
+        record_ending(runs[0], 0, "finished")
+        return write_report(runs, out)
 
     use_compilation_cache()
     join_processes()
-    run_and_report(settings, "auto" if auto_resume else resume, write_report)
+    with recorded_ending(settings.output):
+        run_and_report(settings, "auto" if auto_resume else resume, finish)
+
+
+@app.command()
+def keys(
+    section: Annotated[str, typer.Argument(help="Only what begins with this, such as grpo.kl.")] = "",
+) -> None:
+    """List every key of the configuration: what may stand there, its default (docs/configuration.md)."""
+    from infimmr_jax.config.reference import page
+
+    text = page(section)
+    if not text:
+        raise ConfigError(f"no key of the configuration begins with {section!r}; `infimmr keys` lists all")
+    print(text, end="")
 
 
 @app.command()

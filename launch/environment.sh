@@ -1,6 +1,8 @@
 # shellcheck shell=bash
-# Sourced by the other scripts: makes .venv beside the project once, and again only when pyproject.toml changed.
-# PYTHON chooses the interpreter; INFIMMR_EXTRAS (for example "cuda" or "tpu") adds optional dependencies.
+# Sourced by the other scripts: makes .venv beside the project once, and again only when pyproject.toml or the
+# constraints changed.
+# PYTHON chooses the interpreter; INFIMMR_EXTRAS (for example "cuda" or "tpu") adds optional dependencies. The versions
+# are those of launch/constraints.txt; INFIMMR_CONSTRAINTS takes another file, or none where it is empty.
 
 find_python() { # the first one that is new enough and can make environments
   local candidate
@@ -28,7 +30,8 @@ prepare_environment() {
     echo "error: no Python 3.11 or newer with venv was found; install one, or point PYTHON at it" >&2
     return 2
   fi
-  wanted="$({ cat pyproject.toml; echo "$extras $("$python" -VV)"; } | cksum)"
+  local constraints="${INFIMMR_CONSTRAINTS-launch/constraints.txt}"
+  wanted="$({ cat pyproject.toml ${constraints:+"$constraints"}; echo "$extras $("$python" -VV)"; } | cksum)"
   stamp=".venv/.installed-$(echo "$extras" | tr -c 'a-z0-9\n' '-')"
   if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     return 0
@@ -43,6 +46,7 @@ prepare_environment() {
         .venv/bin/python -m pip install -qq --disable-pip-version-check torch==2.13.0
       ;;
   esac
-  .venv/bin/python -m pip install -qq --disable-pip-version-check --editable ".${extras:+[$extras]}"
+  .venv/bin/python -m pip install -qq --disable-pip-version-check ${constraints:+--constraint "$constraints"} \
+    --editable ".${extras:+[$extras]}"
   echo "$wanted" > "$stamp"
 }

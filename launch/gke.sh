@@ -28,21 +28,23 @@ Options:
   --bucket BUCKET         mount this bucket at /bucket, to read; the cluster needs the Cloud Storage FUSE CSI driver
   --service-account NAME  Kubernetes service account that may read the bucket and write the checkpoints
   --setup CMD             bash runs it in each pod before the run, such as a download to a disk of the pod
+  --root                  run as root in the pod, for nodes whose devices are not open to others
   --dry-run               print the filled-in file, and apply nothing
 TEXT
 }
 
-name="" accelerator="" topology="" chips=4 image="" bucket="" account="" setup="" dry_run=""
+name="" accelerator="" topology="" chips=4 image="" bucket="" account="" setup="" as_root="" dry_run=""
 while [ $# -gt 0 ]; do
   case "$1" in
     --name) value "$@"; name="$2"; shift 2 ;;
     --accelerator) value "$@"; accelerator="$2"; shift 2 ;;
     --topology) value "$@"; topology="$2"; shift 2 ;;
-    --chips) value "$@"; chips="$2"; shift 2 ;;
+    --chips) value "$@"; number "$1" "$2" 1; chips="$2"; shift 2 ;;
     --image) value "$@"; image="$2"; shift 2 ;;
     --bucket) value "$@"; bucket="${2#gs://}"; shift 2 ;;
     --service-account) value "$@"; account="$2"; shift 2 ;;
     --setup) value "$@"; setup="$2"; shift 2 ;;
+    --root) as_root=1; shift ;;
     --dry-run) dry_run=1; shift ;;
     --) shift; break ;;
     -h | --help) usage; exit 0 ;;
@@ -56,6 +58,15 @@ for needed in name accelerator topology image; do
   fi
 done
 something_to_run "$@"
+
+# They become part of YAML, and bash would run what stands in $(..) in its arithmetic.
+label='[a-z0-9]([-a-z0-9._]{0,61}[a-z0-9])?'
+form --name "$name" '[a-z]([-a-z0-9]{0,40}[a-z0-9])?' "a name of small letters, digits and -, of at most 42"
+form --accelerator "$accelerator" "$label" "a value of the label gke-tpu-accelerator, such as tpu-v6e-slice"
+form --topology "$topology" '[1-9][0-9]{0,4}(x[1-9][0-9]{0,4}){0,3}' "numbers with x between them, such as 4x4"
+form --image "$image" '[A-Za-z0-9][-A-Za-z0-9._:/@]*' "an image without its tag, such as REGISTRY/infimmr"
+form --bucket "$bucket" "($label)?" "the name of a bucket"
+form --service-account "$account" "($label)?" "the name of a Kubernetes service account"
 
 total=1
 for side in ${topology//x/ }; do total=$((total * side)); done
@@ -77,6 +88,7 @@ for word in "$@"; do arguments+="${arguments:+, }\"$(inside "$word")\""; done
 
 file="$(cat "$root/launch/gke_jobset.yaml")"
 [ -n "$bucket" ] || file="$(sed '/ --bucket$/d' <<<"$file")"
+[ -z "$as_root" ] || file="$(sed '/ --root$/d' <<<"$file")"
 [ -n "$account" ] || file="$(sed '/ --service-account$/d' <<<"$file")"
 fill() { file="${file//"\${$1}"/$2}"; }
 fill NAME "$name"

@@ -24,9 +24,9 @@ TEXT
 processes=2 devices="" restarts=10 logs=runs/logs dry_run=""
 while [ $# -gt 0 ]; do
   case "$1" in
-    --processes) value "$@"; processes="$2"; shift 2 ;;
-    --devices) value "$@"; devices="$2"; shift 2 ;;
-    --restarts) value "$@"; restarts="$2"; shift 2 ;;
+    --processes) value "$@"; number "$1" "$2" 1; processes="$2"; shift 2 ;;
+    --devices) value "$@"; number "$1" "$2" 1; devices="$2"; shift 2 ;;
+    --restarts) value "$@"; number "$1" "$2" 0; restarts="$2"; shift 2 ;;
     --logs) value "$@"; logs="$2"; shift 2 ;;
     --dry-run) dry_run=1; shift ;;
     --) shift; break ;;
@@ -43,6 +43,8 @@ free_port() { "$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0
 
 job_environment() { # of process $1 with the coordinator at port $2
   printf '%s\n' "INFIMMR_COORDINATOR=127.0.0.1:$2" "INFIMMR_PROCESSES=$processes" "INFIMMR_PROCESS=$1"
+  # gRPC would ask a proxy for the coordinator as well, and wait for it in vain.
+  printf '%s\n' "no_proxy=127.0.0.1,localhost${no_proxy:+,$no_proxy}" "NO_PROXY=127.0.0.1,localhost${NO_PROXY:+,$NO_PROXY}"
   if [ -n "$devices" ]; then
     printf '%s\n' JAX_PLATFORMS=cpu "XLA_FLAGS=${XLA_FLAGS:-} --xla_force_host_platform_device_count=$devices"
   fi
@@ -86,7 +88,8 @@ end_all() {
   done
 }
 
-# The job's processes are told, save together and end with 75; this script then ends with 75 as well.
+# The job's processes are told, save together and end with 75; this script then ends with 75 as well. Ctrl-C in a
+# terminal reaches the processes by itself; this one more signal changes nothing for them.
 trap 'asked=1; for pid in "${!index_of[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done' TERM INT
 trap end_all EXIT
 
@@ -96,7 +99,8 @@ for ((attempt = 0; ; attempt++)); do
   while [ "${#index_of[@]}" -gt 0 ]; do
     status=0 ended=""
     wait -n -p ended "${!index_of[@]}" || status=$?
-    [ -n "$ended" ] || continue # a signal came to this script
+    # A signal came to this script: wait has unset the variable.
+    [ -n "${ended:-}" ] || continue
     index="${index_of[$ended]}"
     unset "index_of[$ended]"
     [ "$status" -ne 0 ] || continue
@@ -112,7 +116,7 @@ for ((attempt = 0; ; attempt++)); do
     index_of=()
   done
   if [ "$worst" -eq 0 ]; then exit 0; fi
-  if [ -n "$asked" ]; then exit 75; fi
+  if [ -n "$asked" ] && { [ "$worst" -eq 75 ] || [ "$worst" -gt 128 ]; }; then exit 75; fi
   if [ "$worst" -ne 75 ] && [ "$worst" -lt 128 ]; then
     echo "multiprocess: starting again would not help; see the message above" >&2
     exit "$worst"

@@ -12,6 +12,20 @@ value() { # refuses an option that no value follows
   fi
 }
 
+number() { # refuses what is no whole number of at least $3; bash would run what stands in $(..) in its arithmetic
+  if ! [[ "$2" =~ ^[0-9]{1,9}$ ]] || [ "$2" -lt "$3" ]; then
+    printf 'error: %s must be a whole number of at least %s, not %q\n' "$1" "$3" "$2" >&2
+    exit 2
+  fi
+}
+
+form() { # refuses a value of option $1 that does not match $3; $4 says what it must be
+  if ! [[ "$2" =~ ^($3)$ ]]; then
+    printf 'error: %s must be %s, not %q\n' "$1" "$4" "$2" >&2
+    exit 2
+  fi
+}
+
 unknown() {
   echo "error: unknown option $1 (arguments of infimmr train come after --)" >&2
   exit 2

@@ -6,6 +6,10 @@
 set -uo pipefail
 
 restarts="${INFIMMR_RESTARTS:-100}" pause="${INFIMMR_RESTART_SECONDS:-10}"
+if ! [[ "$restarts" =~ ^[0-9]{1,9}$ ]]; then
+  echo "error: INFIMMR_RESTARTS must be a whole number, not $restarts" >&2
+  exit 2
+fi
 child="" asked=""
 # Passed on, so that the run saves; then this script ends too: who sent it wants the machine back.
 trap 'asked=1; [ -n "$child" ] && kill -TERM "$child" 2>/dev/null' TERM INT

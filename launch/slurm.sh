@@ -43,8 +43,8 @@ submit() {
   local nodes=1 gpus=8 time=24:00:00 name=infimmr log='infimmr-%j.log' dry_run="" more=() revision
   while [ $# -gt 0 ]; do
     case "$1" in
-      --nodes) value "$@"; nodes="$2"; shift 2 ;;
-      --gpus) value "$@"; gpus="$2"; shift 2 ;;
+      --nodes) value "$@"; number "$1" "$2" 1; nodes="$2"; shift 2 ;;
+      --gpus) value "$@"; number "$1" "$2" 1; gpus="$2"; shift 2 ;;
       --time) value "$@"; time="$2"; shift 2 ;;
       --name) value "$@"; name="$2"; shift 2 ;;
       --log) value "$@"; log="$2"; shift 2 ;;

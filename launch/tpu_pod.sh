@@ -44,7 +44,7 @@ while [ $# -gt 0 ]; do
     --project) value "$@"; project="$2"; shift 2 ;;
     --spot) spot=--spot; shift ;;
     --setup) value "$@"; setup="$2"; shift 2 ;;
-    --poll) value "$@"; poll="$2"; shift 2 ;;
+    --poll) value "$@"; form "$1" "$2" '[0-9]{1,6}(\.[0-9]{1,6})?' "a number of seconds"; poll="$2"; shift 2 ;;
     --delete) delete=1; shift ;;
     --dry-run) dry_run=1; shift ;;
     --) shift; break ;;

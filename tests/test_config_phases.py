@@ -134,7 +134,6 @@ def test_draws_by_accuracy_go_with_estimators_of_components():
 def test_rewards_are_bounded_by_their_weights_unless_a_limit_is_given():
     assert RewardSection().largest() == 1000
     assert RewardSection(weights={"accuracy": 2.0, "format": -0.5}).largest() == 2500
-    assert RewardSection(weights={"accuracy": 0.0}).largest() == 1000
     assert RewardSection(limit=7.0).largest() == 7
 
 

@@ -1,36 +1,54 @@
 """The run configuration: typed sections, read from YAML; every mistake is a sentence that names its key."""
 
-from infimmr_jax.config.base import ConfigError, PositiveInt, Section, Share
+from infimmr_jax.config.base import Because, ConfigError, PositiveInt, Section, Share, UserPath
 from infimmr_jax.config.data import (
+    AccuracyPromotion,
     CurationSection,
     DataSection,
     FilterSection,
     PhaseSection,
+    PlateauPromotion,
     PromotionSection,
     SourceSection,
+    StepsPromotion,
+    TokensPromotion,
 )
 from infimmr_jax.config.grpo import (
+    ApoWeight,
     CoefficientSection,
+    CogitoWeight,
     DrawsSection,
     EntropySection,
     GroupWeightSection,
     GrpoSection,
     ImportanceSection,
     KlSection,
+    NoGroupWeight,
+    ObserveWeight,
+    OverlapWeight,
+    OverlongKept,
+    OverlongMasked,
     OverlongSection,
+    OverlongSoft,
     PerceptionSection,
     RolloutSection,
 )
-from infimmr_jax.config.load import apply_overrides, dump_config, dump_phases, load_config, parse_config
+from infimmr_jax.config.load import dump_config, dump_phases, load_config, parse_config
 from infimmr_jax.config.model import ImageSection, ModelSection, ModelShape, PromptSection, VideoSection, VisionShape
 from infimmr_jax.config.optimizer import OptimizerSection, TrainableSection
+from infimmr_jax.config.overrides import apply_overrides
 from infimmr_jax.config.reward import (
+    AnswerLength,
     ConsistencyTable,
+    CosineLength,
+    DastLength,
+    DylrLength,
     JudgeSection,
     LengthSection,
     RepetitionSection,
     RewardSection,
     SecondPassSection,
+    ShortestLength,
 )
 from infimmr_jax.config.run import RunConfig
 from infimmr_jax.config.sections import PHASES, PolicyConfig
@@ -49,13 +67,21 @@ from infimmr_jax.config.training import (
 
 __all__ = [
     "PHASES",
+    "AccuracyPromotion",
+    "AnswerLength",
+    "ApoWeight",
+    "Because",
     "CheckpointSection",
     "CoefficientSection",
+    "CogitoWeight",
     "ConfigError",
     "ConsistencyTable",
+    "CosineLength",
     "CurationSection",
+    "DastLength",
     "DataSection",
     "DrawsSection",
+    "DylrLength",
     "EntropySection",
     "EvaluationSection",
     "FilterSection",
@@ -72,10 +98,17 @@ __all__ = [
     "MeshSection",
     "ModelSection",
     "ModelShape",
+    "NoGroupWeight",
+    "ObserveWeight",
     "OptimizerSection",
+    "OverlapWeight",
+    "OverlongKept",
+    "OverlongMasked",
     "OverlongSection",
+    "OverlongSoft",
     "PerceptionSection",
     "PhaseSection",
+    "PlateauPromotion",
     "PolicyConfig",
     "PositiveInt",
     "PromotionSection",
@@ -90,9 +123,13 @@ __all__ = [
     "SftSection",
     "SftStage",
     "Share",
+    "ShortestLength",
     "SourceSection",
     "StageSpec",
+    "StepsPromotion",
+    "TokensPromotion",
     "TrainableSection",
+    "UserPath",
     "VideoSection",
     "VisionShape",
     "apply_overrides",

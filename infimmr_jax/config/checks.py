@@ -41,7 +41,7 @@ def phase_mistakes(config: RunSections) -> str | None:
     moved_reference = None
     for index, phase in _grpo_phases(config):
         where = f"phases.{index}"
-        mistake = _reward_mistake(phase) or _draw_mistake(phase)
+        mistake = _reward_mistake(phase) or _draw_mistake(phase) or _truncation_mistake(phase)
         if mistake is not None:
             return f"{where}.{mistake}"
         if phase.promotion.kind == "accuracy" and phase.modality not in config.evaluation.sources:
@@ -83,11 +83,11 @@ def phase_mistakes(config: RunSections) -> str | None:
                     f"{where}.grpo.{name}.start_step: {part.start_step} is not before the end of the {span} steps; "
                     "lower it or set end_step"
                 )
-        buffer = phase.grpo.overlong.buffer
-        if buffer is not None and buffer > phase.max_response:
+        overlong = phase.grpo.overlong
+        if overlong.mode == "soft" and overlong.buffer > phase.max_response:
             return (
-                f"{where}.grpo.overlong.buffer: {buffer} tokens do not fit into responses of {phase.max_response}; "
-                "choose a buffer of at most max_response"
+                f"{where}.grpo.overlong.buffer: {overlong.buffer} tokens do not fit into responses of "
+                f"{phase.max_response}; choose a buffer of at most max_response"
             )
     return None
 
@@ -115,6 +115,23 @@ def _reward_mistake(phase: PhaseSection) -> str | None:
             near = difflib.get_close_matches(task, ANSWER_TYPES, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"tasks are answer types: {', '.join(ANSWER_TYPES)}"
             return f"grpo.group_weight.tasks: {task!r} is no answer type; {hint}"
+    return None
+
+
+def _truncation_mistake(phase: PhaseSection) -> str | None:
+    rollout, importance = phase.rollout, phase.grpo.importance
+    cuts = {
+        "top_k": rollout.top_k if rollout.top_k > 0 else None,
+        "top_p": rollout.top_p if rollout.top_p < 1 else None,
+        "min_p": rollout.min_p if rollout.min_p > 0 else None,
+    }
+    for key, value in cuts.items():
+        if value is not None and importance.level != "none":
+            return (
+                f"rollout.{key}: {value} leaves tokens out, so the sampler gives those that stay more than the trainer "
+                f"does, and grpo.importance (level {importance.level!r}) would make the policy term smaller for it; "
+                f"drop {key}, or importance"
+            )
     return None
 
 

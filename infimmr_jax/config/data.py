@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from infimmr_jax.config.base import PositiveInt, Section, Share
+from infimmr_jax.config.base import Because, PositiveInt, Section, Share, UserPath, UserPathText
 from infimmr_jax.config.grpo import GrpoSection, RolloutSection
 from infimmr_jax.config.model import ImageSection, PromptSection
 from infimmr_jax.config.optimizer import OptimizerSection, TrainableSection
 from infimmr_jax.config.reward import RewardSection
+from infimmr_jax.config.schema import Kinds
 from infimmr_jax.names import AnswerType, Modality
 
 
@@ -37,10 +37,10 @@ class SourceSection(Section):
         "geometry3k",
         "geometry3k_folder",
     ]
-    path: str | None = None
-    images: str | None = None
-    captions: str | None = None
-    pass_rates: str | None = None
+    path: UserPathText | None = None
+    images: UserPathText | None = None
+    captions: UserPathText | None = None
+    pass_rates: UserPathText | None = None
     families: tuple[str, ...] = ()
     style: str = "plain"
     split: Literal["train", "heldout"] = "train"
@@ -81,40 +81,49 @@ class FilterSection(Section):
     min_image_gap: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
 
 
-class PromotionSection(Section):
-    """When a phase ends before its `steps`, at the earliest after `min_steps`.
+class _Promotion(Section):
+    """What every rule has that ends a phase before its `steps`: at the earliest it does after `min_steps`."""
 
-    `plateau`: the training accuracy's mean over the last `window` steps is less than `least_gain` above that of the
-    `window` steps before. `accuracy`: on the first `problems` held-out problems of the phase's modality, answered
-    every `every` steps, the accuracy is at least `at_least`. `tokens`: the phase has sampled `tokens` response tokens.
+    min_steps: Annotated[int, Field(ge=0)] = 0
+
+
+class StepsPromotion(Section):
+    """The phase ends with its `steps`."""
+
+    kind: Literal["steps"]
+
+
+class PlateauPromotion(_Promotion):
+    """Ends where the training accuracy's mean over `window` steps is less than `least_gain` above that before them."""
+
+    kind: Literal["plateau"]
+    window: PositiveInt
+    least_gain: float
+
+
+class AccuracyPromotion(_Promotion):
+    """Ends where at least `at_least` of the first `problems` held-out problems are right, asked every `every` steps.
+
+    The problems are those of the phase's modality.
     """
 
-    kind: Literal["steps", "plateau", "accuracy", "tokens"] = "steps"
-    min_steps: Annotated[int, Field(ge=0)] = 0
-    window: PositiveInt | None = None
-    least_gain: float | None = None
-    at_least: Share | None = None
-    every: PositiveInt | None = None
-    problems: PositiveInt | None = None
-    tokens: PositiveInt | None = None
+    kind: Literal["accuracy"]
+    at_least: Share
+    every: PositiveInt
+    problems: PositiveInt
 
-    @model_validator(mode="after")
-    def _complete(self) -> PromotionSection:
-        keys: dict[str, tuple[str, ...]] = {
-            "steps": (),
-            "plateau": ("window", "least_gain"),
-            "accuracy": ("at_least", "every", "problems"),
-            "tokens": ("tokens",),
-        }
-        for name in (name for names in keys.values() for name in names):
-            given, wanted = getattr(self, name) is not None, name in keys[self.kind]
-            if given != wanted:
-                fault = "is missing" if wanted else "has no meaning"
-                needs = " and ".join(keys[self.kind]) or "nothing else"
-                raise ValueError(f"promotion: {name} {fault} with kind {self.kind!r}, which takes {needs}")
-        if self.kind == "steps" and self.min_steps:
-            raise ValueError("promotion: kind 'steps' ends with the phase's steps; min_steps has no meaning")
-        return self
+
+class TokensPromotion(_Promotion):
+    """Ends where the phase has sampled `tokens` response tokens."""
+
+    kind: Literal["tokens"]
+    tokens: PositiveInt
+
+
+# When a phase ends before its `steps`.
+PromotionSection = Annotated[
+    StepsPromotion | PlateauPromotion | AccuracyPromotion | TokensPromotion, Kinds(default="steps")
+]
 
 
 class PhaseSection(Section):
@@ -123,8 +132,8 @@ class PhaseSection(Section):
     `modality` says what the prompt shows: `text` no image, `caption` image and caption, `image` the image alone.
     `caption_dropout` is the share of a caption phase's problems that are shown without their caption, at its first and
     at its last step (linear in between). `prompt` (the template's instruction and system text), `reward`, `grpo`,
-    `rollout`, `optimizer` and `trainable` hold what differs from the run's sections of these names (see
-    `config.inheritance`); read, they are the phase's whole sections.
+    `rollout`, `optimizer` and `trainable` hold what differs from the run's sections of these names; once read, they are
+    the phase's whole sections.
     `promotion` can end the phase before its `steps`.
     """
 
@@ -137,7 +146,9 @@ class PhaseSection(Section):
     caption_dropout: tuple[Share, Share] = (0.0, 0.0)
     order: Literal["shuffle", "file", "easy_to_hard"] = "shuffle"
     prompts_per_step: PositiveInt = 32
-    group_size: Annotated[int, Field(ge=2)] = 8
+    group_size: Annotated[
+        int, Field(ge=2), Because("an answer is judged by comparison with the others of its group")
+    ] = 8
     max_response: PositiveInt = 48
     prompt: PromptSection = PromptSection()
     reward: RewardSection = RewardSection()
@@ -145,7 +156,7 @@ class PhaseSection(Section):
     rollout: RolloutSection = RolloutSection()
     optimizer: OptimizerSection = OptimizerSection()
     trainable: TrainableSection = TrainableSection()
-    promotion: PromotionSection = PromotionSection()
+    promotion: PromotionSection = StepsPromotion(kind="steps")
 
     @model_validator(mode="after")
     def _captioned(self) -> PhaseSection:
@@ -188,7 +199,7 @@ class DataSection(Section):
     threads each: for hosts whose one interpreter can not keep up. The steps and their order are the same.
     """
 
-    root: Path | None = None
+    root: UserPath | None = None
     max_prompt: PositiveInt = 64
     prompt_buckets: tuple[PositiveInt, ...] = ()
     image_buckets: tuple[tuple[int, int], ...] = ()

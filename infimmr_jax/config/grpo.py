@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from infimmr_jax.config.base import PositiveInt, Section
+from infimmr_jax.config.base import Because, PositiveInt, Section
+from infimmr_jax.config.schema import Kinds
 
 
 class DrawsSection(Section):
@@ -53,7 +54,9 @@ class RolloutSection(Section):
     the cache of a batch's answers grows through, of which every token reads the whole; each is a loop more to compile.
     """
 
-    temperature: Annotated[float, Field(ge=0.0)] = 1.0
+    temperature: Annotated[
+        float, Field(gt=0.0), Because("at 0 all answers of a group are the same, and nothing is learned from them")
+    ] = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     min_p: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
@@ -186,41 +189,81 @@ class ImportanceSection(Section):
         return self
 
 
-class OverlongSection(Section):
-    """Responses cut at the length limit: kept, taken out of the loss (`mask`), or penalised as they near it (`soft`).
+class OverlongKept(Section):
+    """Responses cut at the length limit train as all others do."""
 
-    `soft` takes up to `penalty` from the reward over the last `buffer` tokens before the limit (DAPO).
-    """
+    mode: Literal["none"]
 
-    mode: Literal["none", "mask", "soft"] = "none"
-    buffer: PositiveInt | None = None
+
+class OverlongMasked(Section):
+    """Responses cut at the length limit are taken out of the loss."""
+
+    mode: Literal["mask"]
+
+
+class OverlongSoft(Section):
+    """Up to `penalty` is taken from the reward over the last `buffer` tokens before the limit (DAPO)."""
+
+    mode: Literal["soft"]
+    buffer: PositiveInt
     penalty: Annotated[float, Field(gt=0)] = 1.0
 
-    @model_validator(mode="after")
-    def _soft_has_buffer(self) -> OverlongSection:
-        if self.mode == "soft" and self.buffer is None:
-            raise ValueError("overlong mode 'soft' needs `buffer`, the number of tokens over which the penalty grows")
-        if self.mode != "soft" and self.buffer is not None:
-            raise ValueError(f"`buffer` belongs to overlong mode 'soft', the mode is {self.mode!r}")
-        return self
+
+# Responses cut at the length limit: kept, taken out of the loss, or penalised as they near it.
+OverlongSection = Annotated[OverlongKept | OverlongMasked | OverlongSoft, Kinds("mode", default="none")]
 
 
-class GroupWeightSection(Section):
-    """A factor on the advantages of a group, from its accuracy, lengths or overlap.
+class _GroupWeight(Section):
+    """What every group weight has.
 
     `component` is the reward component read as accuracy (univg: as overlap); a response counts as right from
-    `correct_from` on. `tasks` limits the weight to problems of these tasks (null: all). `sigma` belongs to observe_r1,
-    `difficulty` and `unsolved` to vl_cogito, `base` to apo.
+    `correct_from` on; `grpo.kl.sample_weight` reads both as well. `tasks` limits the weight to problems of these tasks
+    (null: all).
     """
 
-    kind: Literal["none", "observe_r1", "vl_cogito", "univg", "apo"] = "none"
     component: str = "accuracy"
     correct_from: Annotated[float, Field(gt=0)] = 0.5
+    tasks: tuple[str, ...] | None = None
+
+
+class NoGroupWeight(_GroupWeight):
+    """All groups weigh the same."""
+
+    kind: Literal["none"]
+
+
+class ObserveWeight(_GroupWeight):
+    """Observe-R1: `sigma` times four times the variance of the group's accuracy."""
+
+    kind: Literal["observe_r1"]
     sigma: Annotated[float, Field(gt=0)] = 1.8
+
+
+class CogitoWeight(_GroupWeight):
+    """VL-Cogito: by the group's accuracy and the phase's `difficulty`; `unsolved` weighs groups without a right one."""
+
+    kind: Literal["vl_cogito"]
     difficulty: Literal["easy", "medium", "hard"] = "easy"
     unsolved: Annotated[float, Field(ge=0)] = 0.25
+
+
+class OverlapWeight(_GroupWeight):
+    """UniVG-R1: the more, the smaller the group's mean overlap is."""
+
+    kind: Literal["univg"]
+
+
+class ApoWeight(_GroupWeight):
+    """APO: wrong responses that are longer than the right ones weigh more, by `base` to the power of the excess."""
+
+    kind: Literal["apo"]
     base: Annotated[float, Field(gt=1)] = 1.00001
-    tasks: tuple[str, ...] | None = None
+
+
+# A factor on the advantages of a group, from its accuracy, lengths or overlap.
+GroupWeightSection = Annotated[
+    NoGroupWeight | ObserveWeight | CogitoWeight | OverlapWeight | ApoWeight, Kinds(default="none")
+]
 
 
 # Published (clip_low, clip_high) of each objective; cispo's paper has no lower bound, and sapo has no bounds at all.
@@ -249,7 +292,7 @@ class GrpoSection(Section):
     advantage_clip: Annotated[float, Field(gt=0)] | None = None
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     ema_fallback: Annotated[float, Field(gt=0)] = 5.0
-    group_weight: GroupWeightSection = GroupWeightSection()
+    group_weight: GroupWeightSection = NoGroupWeight(kind="none")
     objective: Literal["ppo_clip", "gspo", "gspo_token", "cispo", "sapo"] = "ppo_clip"
     clip_low: float | None = PUBLISHED_CLIP["ppo_clip"][0]
     clip_high: float | None = PUBLISHED_CLIP["ppo_clip"][1]
@@ -261,7 +304,7 @@ class GrpoSection(Section):
     entropy: EntropySection = EntropySection()
     perception: PerceptionSection = PerceptionSection()
     importance: ImportanceSection = ImportanceSection()
-    overlong: OverlongSection = OverlongSection()
+    overlong: OverlongSection = OverlongKept(mode="none")
     updates_per_batch: PositiveInt = 1
     minibatches: PositiveInt = 1
     micro_batches: PositiveInt = 1

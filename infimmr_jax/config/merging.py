@@ -20,7 +20,8 @@ from typing import Any, get_args
 
 from infimmr_jax.config.base import ConfigError, Section
 from infimmr_jax.config.inheritance import merge
-from infimmr_jax.config.sections import PHASES
+from infimmr_jax.config.schema import node_of
+from infimmr_jax.config.sections import Phase
 from infimmr_jax.names import Modality
 
 Tree = dict[str, Any]
@@ -77,11 +78,12 @@ def _change_phases(phases: Any, changes: Tree, name: str) -> list[Any]:
             raise ConfigError(f"{name}: phases.{key} must hold keys of a phase, it holds {value!r:.60}")
         steps.append((rank, places, value))
     phases = list(phases)
+    phase_kinds = node_of(Phase).section
+    assert phase_kinds is not None
     for _, places, value in sorted(steps, key=lambda step: step[0]):
         for place in places:
             if isinstance(phases[place], dict):  # what is malformed is left to the validation
-                kind = str(phases[place].get("kind", "grpo"))
-                phases[place] = merge(phases[place], value, PHASES.get(kind, PHASES["grpo"]))
+                phases[place] = merge(phases[place], value, phase_kinds)
     return phases
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from infimmr_jax.config.base import PositiveInt, Section
+from infimmr_jax.config.base import PositiveInt, Section, UserPath
 
 
 class VisionShape(Section):
@@ -42,7 +41,7 @@ class ModelSection(Section):
     without `path`, the shape of a model with random weights.
     """
 
-    path: Path | None = None
+    path: UserPath | None = None
     preset: Literal["qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen2.5-vl-32b", "qwen2.5-vl-72b"] | None = None
     shape: ModelShape = ModelShape()
     vocab_size: PositiveInt = 512

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from infimmr_jax.config.base import PositiveInt, Section
+from infimmr_jax.config.schema import Kinds
 from infimmr_jax.names import REWARD_COMPONENTS, RULES
 
 # Components that are added after the others are combined: penalties that no product and no gate takes away.
@@ -58,53 +59,67 @@ class SecondPassSection(Section):
     consistency: ConsistencyTable = ConsistencyTable()
 
 
-_OF_KIND = {
-    "dylr": ("form", "low", "high", "unsolved_length"),
-    "dast": ("gain", "floor", "wrong_gain"),
-    "answer_closeness": ("per_token", "most", "unanswered"),
-    "cosine": ("right", "wrong", "cut"),
-    "shortest_right": ("bonus", "over"),
-}
+class _LengthTerm(Section):
+    """What every kind of `reward.length` has: a response counts as right from `correct_from` of `component` on."""
 
-
-class LengthSection(Section):
-    """The component `length`: a term from the lengths of a whole group, by `kind`; formulas in docs/methods.md.
-
-    A response counts as right from `correct_from` of `component` on. The other keys belong to one kind each, and take
-    their source's values where they are left out.
-    """
-
-    kind: Literal["dylr", "dast", "answer_closeness", "cosine", "shortest_right"]
     component: str = "accuracy"
     correct_from: Annotated[float, Field(gt=0)] = 0.5
-    form: Literal["paper", "code"] | None = None
-    low: float | None = None
-    high: float | None = None
-    unsolved_length: PositiveInt | None = None
-    gain: Annotated[float, Field(gt=0)] | None = None
-    floor: Annotated[float, Field(ge=0)] | None = None
-    wrong_gain: Annotated[float, Field(gt=0)] | None = None
-    per_token: Annotated[float, Field(gt=0)] | None = None
-    most: PositiveInt | None = None
-    unanswered: Annotated[float, Field(ge=0)] | None = None
-    right: tuple[float, float] | None = None
-    wrong: tuple[float, float] | None = None
-    cut: float | None = None
-    bonus: Annotated[float, Field(gt=0)] | None = None
-    over: Annotated[int, Field(ge=0)] | None = None
-
-    @model_validator(mode="after")
-    def _of_its_kind(self) -> LengthSection:
-        for kind, names in _OF_KIND.items():
-            for name in names:
-                if kind != self.kind and getattr(self, name) is not None:
-                    raise ValueError(f"length: {name!r} belongs to kind {kind!r}, the kind is {self.kind!r}")
-        return self
 
     def arguments(self) -> dict[str, Any]:
-        """What the function of this kind is called with."""
-        given = {name: getattr(self, name) for name in _OF_KIND[self.kind]}
-        return {"correct_from": self.correct_from} | {name: x for name, x in given.items() if x is not None}
+        """Return what the function of this kind is called with (`rewards.lengths`)."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name not in ("kind", "component")}
+
+
+class DylrLength(_LengthTerm):
+    """VL-Cogito: highest at a target length, the mean of the right responses; `unsolved_length` where none is right."""
+
+    kind: Literal["dylr"]
+    form: Literal["paper", "code"] = "paper"
+    low: float = -0.5
+    high: float = 0.0
+    unsolved_length: PositiveInt = 750
+
+
+class DastLength(_LengthTerm):
+    """UI-R1-E: a length budget between the right responses' mean and the limit, by the group's difficulty."""
+
+    kind: Literal["dast"]
+    gain: Annotated[float, Field(gt=0)] = 0.5
+    floor: Annotated[float, Field(ge=0)] = 0.1
+    wrong_gain: Annotated[float, Field(gt=0)] = 0.9
+
+
+class AnswerLength(_LengthTerm):
+    """General-Reasoner: a right answer loses `per_token` for each token, up to `most`, that the gold's length is off.
+
+    A response in which no answer was found loses `unanswered`.
+    """
+
+    kind: Literal["answer_closeness"]
+    per_token: Annotated[float, Field(gt=0)] = 0.05
+    most: PositiveInt = 10
+    unanswered: Annotated[float, Field(ge=0)] = 0.5
+
+
+class CosineLength(_LengthTerm):
+    """Yeo et al.: `right` and `wrong` are the values at length 0 and at the limit; `cut` replaces them at the limit."""
+
+    kind: Literal["cosine"]
+    right: tuple[float, float] = (1.0, 0.5)
+    wrong: tuple[float, float] = (-1.0, -0.5)
+    cut: float | None = None
+
+
+class ShortestLength(_LengthTerm):
+    """Observe-R1: the shortest right response of a group gets `bonus` if it has more than `over` tokens."""
+
+    kind: Literal["shortest_right"]
+    bonus: Annotated[float, Field(gt=0)] = 0.2
+    over: Annotated[int, Field(ge=0)] = 100
+
+
+# The component `length`: a term from the lengths of a whole group; formulas in docs/methods.md, "Lengths".
+LengthSection = Annotated[DylrLength | DastLength | AnswerLength | CosineLength | ShortestLength, Kinds()]
 
 
 class RepetitionSection(Section):
@@ -148,6 +163,15 @@ class RewardSection(Section):
     def largest(self) -> float:
         """The size beyond which a reward is taken for a mistake."""
         return self.limit or 1000.0 * (sum(map(abs, self.weights.values())) or 1.0)
+
+    @model_validator(mode="after")
+    def _rewards_something(self) -> RewardSection:
+        if not any(self.weights.values()):
+            given = "is empty" if not self.weights else "holds zeros only"
+            raise ValueError(
+                f"`weights` {given}, so every answer gets 0 and nothing is learned; give a component a weight"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> RewardSection:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field
 
-from infimmr_jax.config.base import Section
+from infimmr_jax.config.base import Section, UserPath
 from infimmr_jax.config.data import DataSection, PhaseSection
 from infimmr_jax.config.grpo import GrpoSection, RolloutSection
 from infimmr_jax.config.model import ModelSection, PromptSection
 from infimmr_jax.config.optimizer import OptimizerSection, TrainableSection
 from infimmr_jax.config.reward import RewardSection
+from infimmr_jax.config.schema import Kinds
 from infimmr_jax.config.training import (
     CheckpointSection,
     EvaluationSection,
@@ -23,20 +24,8 @@ from infimmr_jax.config.training import (
     SftSection,
 )
 
-
-def _kind_of(phase: Any) -> str:
-    return str(phase.get("kind", "grpo") if isinstance(phase, dict) else getattr(phase, "kind", "grpo"))
-
-
 PHASES: dict[str, type[Section]] = {"grpo": PhaseSection, "sft": SftPhaseSection}
-Phase = Annotated[
-    Annotated[PhaseSection, Tag("grpo")] | Annotated[SftPhaseSection, Tag("sft")],
-    Discriminator(
-        _kind_of,
-        custom_error_type="phase_kind",
-        custom_error_message=f"unknown kind of phase; known: {', '.join(PHASES)}",
-    ),
-]
+Phase = Annotated[PhaseSection | SftPhaseSection, Kinds(default="grpo", strict=True)]
 
 
 class PolicyConfig(Section):
@@ -53,7 +42,7 @@ class RunSections(Section):
 
     name: str = "run"
     seed: int = 0
-    output: Path = Path("runs/run")
+    output: UserPath = Path("runs/run")
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     prompt: PromptSection = PromptSection()

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from infimmr_jax.config.base import PositiveInt, Section, Share
+from infimmr_jax.config.base import PositiveInt, Section, Share, UserPathText
 from infimmr_jax.config.data import SourceSection
 from infimmr_jax.config.optimizer import TrainableSection
 from infimmr_jax.names import Modality
@@ -32,7 +32,7 @@ class SftStage(Section):
 class ConversationSource(Section):
     """A JSONL file below `data.root` of demonstrations in the messages form (see `data.conversations`)."""
 
-    path: str
+    path: UserPathText
     size: PositiveInt | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
 
@@ -158,7 +158,7 @@ class CheckpointSection(Section):
 
     every_steps: PositiveInt = 20
     keep_last: PositiveInt = 2
-    directory: str | None = None
+    directory: UserPathText | None = None
     keep_best: KeepBestSection | None = None
     may_change: tuple[str, ...] = ()
 

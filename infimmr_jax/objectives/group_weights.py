@@ -1,14 +1,14 @@
-"""Factors on the advantages of a group, after normalisation: by difficulty, overlap or length; by name in `WEIGHTS`."""
+"""Factors on the advantages of a group, after normalisation: by difficulty, overlap or length."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from infimmr_jax.config import GroupWeightSection
+from infimmr_jax.config import ApoWeight, CogitoWeight, GroupWeightSection, ObserveWeight, OverlapWeight
 
 
 def weigh_advantages(
@@ -19,7 +19,7 @@ def weigh_advantages(
     task: Int[Array, "P"] | None = None,
     task_names: Sequence[str] = (),
 ) -> Float[Array, "P G"]:
-    """Advantages times the configured weight, a constant without gradient.
+    """Multiply advantages by the configured weight, a constant without gradient.
 
     `components[config.component]` is the accuracy (univg: the overlap) of every response, `lengths` its tokens. With
     `config.tasks` only prompts of these tasks are weighed: `task` numbers them in the order of `task_names`. Raises
@@ -33,7 +33,16 @@ def weigh_advantages(
             f"{sorted(components)}; set grpo.group_weight.component to one of them"
         )
     accuracy = jnp.asarray(components[config.component], advantages.dtype)
-    factor = WEIGHTS[config.kind](accuracy, jnp.asarray(lengths, advantages.dtype), config)
+    lengths = jnp.asarray(lengths, advantages.dtype)
+    match config:
+        case ObserveWeight():
+            factor = _observe_r1(accuracy, config)
+        case CogitoWeight():
+            factor = _vl_cogito(accuracy, config)
+        case OverlapWeight():
+            factor = _univg(accuracy)
+        case ApoWeight():
+            factor = _apo(accuracy, lengths, config)
     if config.tasks is not None:
         unknown = sorted(set(config.tasks) - set(task_names))
         if task is None or unknown:
@@ -43,16 +52,16 @@ def weigh_advantages(
     return advantages * jax.lax.stop_gradient(factor)
 
 
-def _right(accuracy: Array, config: GroupWeightSection) -> Array:
+def _right(accuracy: Array, config: ObserveWeight | ApoWeight) -> Array:
     return accuracy >= config.correct_from
 
 
-def _observe_r1(accuracy: Array, lengths: Array, config: GroupWeightSection) -> Array:
+def _observe_r1(accuracy: Array, config: ObserveWeight) -> Array:
     right = jnp.mean(_right(accuracy, config).astype(accuracy.dtype), axis=1, keepdims=True)
     return config.sigma * 4.0 * right * (1.0 - right)
 
 
-def _vl_cogito(accuracy: Array, lengths: Array, config: GroupWeightSection) -> Array:
+def _vl_cogito(accuracy: Array, config: CogitoWeight) -> Array:
     mean = jnp.mean(accuracy, axis=1, keepdims=True)
     # sin(pi) is a little below 0 in floating point, and a negative weight would turn the gradient round.
     hump = jnp.maximum(jnp.sin(jnp.pi * mean), 0.0)
@@ -63,11 +72,11 @@ def _vl_cogito(accuracy: Array, lengths: Array, config: GroupWeightSection) -> A
     return jnp.where(mean == 0, config.unsolved, jnp.where(mean <= 0.5, 1.0, hump))
 
 
-def _univg(accuracy: Array, lengths: Array, config: GroupWeightSection) -> Array:
+def _univg(accuracy: Array) -> Array:
     return jnp.exp(1.0 - jnp.mean(accuracy, axis=1, keepdims=True))
 
 
-def _apo(accuracy: Array, lengths: Array, config: GroupWeightSection) -> Array:
+def _apo(accuracy: Array, lengths: Array, config: ApoWeight) -> Array:
     right = _right(accuracy, config)
     count = jnp.sum(right, axis=1, keepdims=True)
     usual = jnp.sum(jnp.where(right, lengths, 0.0), axis=1, keepdims=True) / jnp.maximum(count, 1)
@@ -76,11 +85,4 @@ def _apo(accuracy: Array, lengths: Array, config: GroupWeightSection) -> Array:
     return 1.0 - jnp.expm1(-excess * jnp.log1p(config.base - 1.0))
 
 
-WEIGHTS: dict[str, Callable[[Array, Array, GroupWeightSection], Array]] = {
-    "observe_r1": _observe_r1,
-    "vl_cogito": _vl_cogito,
-    "univg": _univg,
-    "apo": _apo,
-}
-
-__all__ = ["WEIGHTS", "weigh_advantages"]
+__all__ = ["weigh_advantages"]

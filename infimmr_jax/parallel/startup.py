@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import os
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -115,10 +117,31 @@ def _explicit(environ: Mapping[str, str], names: tuple[str, ...], given: list[st
         raise ConfigError(f"INFIMMR_PROCESS={index} must be a number below INFIMMR_PROCESSES={count}")
     arguments = {"coordinator_address": address, "num_processes": int(count), "process_id": int(index)}
     local = environ.get("INFIMMR_LOCAL_DEVICES")
+    bind = coordinator_bind(address) if index == "0" else None
+    arguments |= {"coordinator_bind_address": bind} if bind else {}
     # Without it SLURM and MPI tasks would each take one GPU only, whatever their number on the node.
     arguments |= {"local_device_ids": [int(i) for i in local.split(",")]} if local else {}
     words = f"explicit addresses: process {index} of {count}, coordinator {address}"
     return Job(words, arguments | {"cluster_detection_method": "deactivate"})
+
+
+def coordinator_bind(address: str) -> str | None:
+    """Return where the coordinator listens: at `address` (host:port) itself where that is an address of this machine.
+
+    None where it is a name that other machines may resolve in another way: JAX then listens on all interfaces.
+    """
+    host, _, port = address.rpartition(":")
+    host = {"localhost": "127.0.0.1"}.get(host, host).strip("[]")
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        return None
+    try:
+        with socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET) as probe:
+            probe.bind((host, 0))
+    except OSError:
+        return None  # an address that is translated on the way here
+    return f"[{host}]:{port}" if version == 6 else f"{host}:{port}"
 
 
 def _slices(environment: str | None) -> int:

@@ -15,6 +15,7 @@ from infimmr_jax.plan.abstract import PlannedRun, check_divides, planned_model, 
 from infimmr_jax.plan.chips import GIB, Topology
 from infimmr_jax.plan.compile import DoesNotFitError, compile_sampler, compile_update, described_devices
 from infimmr_jax.plan.cost import ProgramCost
+from infimmr_jax.plan.units import seconds_words
 
 # Arithmetic leaves out what only the compiler knows: a candidate must leave this share of the memory free.
 MARGIN = 0.08
@@ -229,7 +230,7 @@ def _remarks(plan: Plan) -> tuple[str, ...]:
     chip = plan.topology.chip
     times = [(part.least(chip), program.name, part) for program in plan.programs for part in program.parts]
     seconds, program, part = max(times, key=lambda item: item[0])
-    remarks = [f"The longest part is {program}: {part.name}, {seconds:.1f} s, bound by {part.bound(chip)}."]
+    remarks = [f"The longest part is {program}: {part.name}, {seconds_words(seconds)}, bound by {part.bound(chip)}."]
     free = chip.usable - max(cost.peak for cost in plan.programs)
     if free > chip.usable / 3:
         remarks.append(

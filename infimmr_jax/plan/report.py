@@ -13,6 +13,7 @@ from rich.table import Table
 from infimmr_jax.plan.chips import GIB
 from infimmr_jax.plan.cost import Memory, ProgramCost
 from infimmr_jax.plan.planner import Plan
+from infimmr_jax.plan.units import BINARY, BYTES, TIME, WORK, choose_unit, count_words, seconds_words
 
 
 def as_tree(plan: Plan) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def show(plan: Plan, console: Console) -> None:
     axes = ", ".join(f"{name} {size}" for name, size in plan.mesh.items())
     console.print(
         f"[bold]{plan.config}[/] on {plan.topology.name}: {plan.topology.chips} chips, {axes}; {how}\n"
-        f"phase {plan.phase!r}: {plan.shapes}; {plan.parameters / 1e9:.2f} billion parameters"
+        f"phase {plan.phase!r}: {plan.shapes}; {count_words(plan.parameters)} parameters"
     )
     if plan.programs:
         console.print(_memory_table(plan))
@@ -79,7 +80,7 @@ def show(plan: Plan, console: Console) -> None:
             console.print(_parts_table(program, plan))
     if plan.programs and not plan.failures:
         console.print(
-            f"One step takes at least {plan.seconds:.1f} s (every resource at its peak), so at most "
+            f"One step takes at least {seconds_words(plan.seconds)} (every resource at its peak), so at most "
             f"{plan.tokens_per_second:,.0f} sampled tokens/s, {plan.tokens_per_second / plan.topology.chips:,.0f} a "
             f"chip; {plan.flops_share:.0%} of the chips' FLOP/s. Chip numbers: {chip.source}"
         )
@@ -92,13 +93,14 @@ def show(plan: Plan, console: Console) -> None:
 
 
 def _memory_table(plan: Plan) -> Table:
-    title = f"GiB on one chip (of {plan.topology.chip.usable / GIB:.2f})"
+    unit, size = choose_unit(max(program.peak for program in plan.programs), BINARY)
+    title = f"{unit} on one chip (of {plan.topology.chip.usable / GIB:.2f} GiB)"
     table = Table("", title=title, title_justify="left", box=SIMPLE)
     for program in plan.programs:
         table.add_column(program.name, justify="right")
     for field in dataclasses.fields(Memory):
-        table.add_row(field.name, *(f"{getattr(program.memory, field.name) / GIB:.2f}" for program in plan.programs))
-    table.add_row("peak", *(f"{program.peak / GIB:.2f}" for program in plan.programs), style="bold")
+        table.add_row(field.name, *(f"{getattr(program.memory, field.name) / size:.2f}" for program in plan.programs))
+    table.add_row("peak", *(f"{program.peak / size:.2f}" for program in plan.programs), style="bold")
     return table
 
 
@@ -106,19 +108,24 @@ def _parts_table(program: ProgramCost, plan: Plan) -> Table:
     chip = plan.topology.chip
     compiled = f", compiled in {program.compile_seconds:.0f} s" if program.compile_seconds is not None else ""
     table = Table(title=f"{program.name}, one chip{compiled}", title_justify="left", box=SIMPLE)
+    whole = program.least(chip)
+    # What is too short to be seen beside the whole is left out.
+    parts = [part for part in program.parts if part.least(chip) >= min(1e-3, whole / 1000)]
+    flops, flop = choose_unit(max((part.flops for part in parts), default=0), WORK)
+    largest = max((max(part.bytes, part.sent) for part in parts), default=0)
+    unit, size = choose_unit(largest, BYTES)
+    clock, second = choose_unit(max((part.least(chip) for part in parts), default=0), TIME)
     # Two lines a heading: the numbers must be whole on a terminal of 80 columns.
-    for name in ("part", "TFLOP", "GB\nmemory", "GB\nlinks", "s\ncompute", "s\nmemory", "s\nlinks", "bound"):
+    times = (f"{clock}\ncompute", f"{clock}\nmemory", f"{clock}\nlinks")
+    for name in ("part", flops, f"{unit}\nmemory", f"{unit}\nlinks", *times, "bound"):
         table.add_column(name, justify="left" if name in ("part", "bound") else "right", no_wrap=True)
-    for part in program.parts:
-        times = part.seconds(chip)
-        if part.least(chip) < 1e-3:
-            continue
+    for part in parts:
         table.add_row(
             part.name,
-            f"{part.flops / 1e12:,.1f}",
-            f"{part.bytes / 1e9:,.1f}",
-            f"{part.sent / 1e9:,.1f}",
-            *(f"{seconds:.2f}" for seconds in times.values()),
+            f"{part.flops / flop:,.1f}",
+            f"{part.bytes / size:,.1f}",
+            f"{part.sent / size:,.1f}",
+            *(f"{seconds / second:.2f}" for seconds in part.seconds(chip).values()),
             part.bound(chip),
         )
     return table

@@ -6,7 +6,6 @@ import base64
 import datetime
 import hashlib
 import importlib.resources
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from infimmr_jax.report.charts import comparison_charts, run_charts
+from infimmr_jax.report.page_data import embed_json
 from infimmr_jax.report.reading import MODALITIES, ReportError, Run, config_differences, read_run
 from infimmr_jax.report.tables import comparison_table, health_notes, results_table, setup_rows, status, tiles
 from infimmr_jax.report.transcripts import BUDGET_BYTES, distributions, pack_transcripts
@@ -76,15 +76,6 @@ def write_report(run_dirs: Sequence[Path], out: Path) -> Path:
     partial.write_text(page, encoding="utf-8")
     partial.rename(out)
     return out
-
-
-def embed_json(value: Any) -> str:
-    """JSON that can stand in a script element: no character in it can end the element or start a comment."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    # A lone surrogate (half of a character cut by the length limit) can not be written as UTF-8.
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _run_view(run: Run, name: str, charts: dict[str, Any], packed: dict[str, Any]) -> dict[str, Any]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from infimmr_jax.config import ConfigError
+from infimmr_jax.config.yaml_file import read_yaml
 from infimmr_jax.errors import UserError
+from infimmr_jax.report.ending import read_ending
+from infimmr_jax.report.transcript_file import TranscriptFile
 
+MAX_CONFIG_BYTES = 200_000
 # Modalities in the order of the curriculum, as the page names them.
 MODALITIES = {"text": "text", "caption": "image + caption", "image": "image alone"}
 
@@ -24,7 +28,8 @@ class Run:
     """What was found in one run directory.
 
     `phases` are (name, modality or None, planned steps or None) in curriculum order. `notes` are sentences about what
-    was missing or unreadable, for the reader of the report.
+    was missing or unreadable, for the reader of the report. `ending` is what the last attempt ended with ("status",
+    "reason"), where it said so.
     """
 
     directory: Path
@@ -35,8 +40,9 @@ class Run:
     sft: list[dict[str, Any]]
     grpo: list[dict[str, Any]]
     evals: list[dict[str, Any]]
-    transcripts: list[dict[str, Any]]
+    transcripts: Sequence[dict[str, Any]]
     notes: tuple[str, ...]
+    ending: dict[str, Any] | None = None
 
     @property
     def phases(self) -> list[tuple[str, str | None, int | None]]:
@@ -60,8 +66,9 @@ def read_run(directory: Path) -> Run:
     if not directory.is_dir():
         raise ReportError(f"there is no run directory {directory}")
     notes: list[str] = []
-    rows = {name: read_rows(directory / f"{name}.jsonl", notes) for name in ("metrics", "evals", "transcripts")}
-    if not any(rows.values()):
+    rows = {name: read_rows(directory / f"{name}.jsonl", notes) for name in ("metrics", "evals")}
+    transcripts = TranscriptFile(directory / "transcripts.jsonl", notes)
+    if not any(rows.values()) and not transcripts:
         raise ReportError(
             f"{directory} holds no rows of a run (metrics.jsonl, evals.jsonl, transcripts.jsonl): "
             "give the directory that `infimmr train` wrote to"
@@ -76,8 +83,9 @@ def read_run(directory: Path) -> Run:
         sft=[row for row in rows["metrics"] if row.get("kind") == "sft"],
         grpo=[row for row in rows["metrics"] if row.get("kind") == "grpo"],
         evals=[row for row in rows["evals"] if _has_numbers(row, "stage_index", "accuracy")],
-        transcripts=[row for row in rows["transcripts"] if isinstance(row.get("responses"), list)],
+        transcripts=transcripts,
         notes=tuple(notes),
+        ending=read_ending(directory),
     )
 
 
@@ -89,7 +97,7 @@ def read_rows(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     for line in path.read_bytes().splitlines():
         try:
             row = json.loads(line, parse_constant=lambda _: None)
-        except ValueError:
+        except (ValueError, RecursionError):
             bad += 1
             continue
         if isinstance(row, dict):
@@ -105,11 +113,15 @@ def _read_config(path: Path, notes: list[str]) -> tuple[str, dict[str, Any]]:
     if not path.exists():
         notes.append("config.yaml is missing: planned steps are not known.")
         return "", {}
-    text = path.read_text(encoding="utf-8", errors="replace")
+    with path.open("rb") as file:
+        text = file.read(MAX_CONFIG_BYTES + 1).decode("utf-8", "replace")
+    if len(text) > MAX_CONFIG_BYTES:
+        notes.append(f"config.yaml is left out: it is larger than {MAX_CONFIG_BYTES // 1000} kB.")
+        return "", {}
     try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        notes.append(f"config.yaml is not valid YAML ({str(error).splitlines()[0]}).")
+        tree = read_yaml(text, "config.yaml")
+    except ConfigError as error:
+        notes.append(f"{str(error).splitlines()[0]}.")
         return text, {}
     return text, tree if isinstance(tree, dict) else {}
 

@@ -9,6 +9,16 @@ from typing import Any
 
 from infimmr_jax.report.reading import MODALITIES, Run, flatten
 
+# Counters of a step that are 0 when all is well, and what they mean.
+COUNTED = {
+    "grading/judge_failures": "The judge gave no verdict on {} answers",
+    "grading/function_failures": "A reward function of yours failed on {} groups",
+    "grading/timeouts": "Graders ran out of time on {} answers, which scored 0",
+    "grading/crashes": "Graders died or failed on {} answers, which scored 0",
+    "grading/out_of_memory": "Graders ran out of memory on {} answers, which scored 0",
+    "grading/bad_rewards": "{} rewards were no numbers or far too large, and their groups taken out of training",
+}
+
 
 def results_table(run: Run) -> dict[str, Any] | None:
     """Stages by modalities with accuracy, interval and format rate, and the gain of the last stage over stage 0.
@@ -66,7 +76,7 @@ def tiles(run: Run) -> list[dict[str, str]]:
         if rows:
             first, last = rows[0]["accuracy"], rows[-1]["accuracy"]
             value = f"{100 * first:.1f} → {100 * last:.1f}%" if len(rows) > 1 else f"{100 * last:.1f}%"
-            tone = "" if len(rows) == 1 or first == last else "up" if last > first else "down"
+            tone = "" if len(rows) == 1 else _tone(rows[0], rows[-1])
             found.append({"value": value, "label": f"{name}: held-out accuracy", "tone": tone})
     steps = steps_done(run)
     if steps:
@@ -94,9 +104,9 @@ def status(run: Run) -> str:
         parts.append(f"seed {run.config['seed']}")
     done, planned = steps_done(run), run.steps_planned
     if planned is not None:
-        parts.append(
-            f"finished: {done} steps" if done >= planned else f"not finished: {done} of {planned} GRPO steps so far"
-        )
+        # A phase may end before its steps.
+        over = done >= planned or (run.ending is not None and run.ending["status"] == 0)
+        parts.append(f"finished: {done} steps" if over else f"not finished: {done} of {planned} GRPO steps so far")
     elif done:
         parts.append(f"{done} GRPO steps so far")
     return " · ".join(parts)
@@ -125,6 +135,7 @@ def health_notes(run: Run) -> list[str]:
     bad = sum(any(value is None for value in row.values()) for row in [*run.sft, *run.grpo])
     if bad:
         notes.append(f"{bad} metrics rows hold a value that is not finite (NaN or infinity).")
+    notes += _ending_notes(run) + _counted_notes(run)
     recent = run.grpo[-max(10, len(run.grpo) // 10) :]
     checks: list[tuple[str, Callable[[float], bool], str]] = [
         ("response/truncated", lambda x: x > 0.25, "{:.0%} of the latest responses are cut off by the length limit."),
@@ -140,6 +151,27 @@ def health_notes(run: Run) -> list[str]:
         values = _numbers(recent, key)
         if values and is_odd(statistics.fmean(values)):
             notes.append(sentence.format(statistics.fmean(values)))
+    return notes
+
+
+def _ending_notes(run: Run) -> list[str]:
+    if run.ending is not None and run.ending["status"]:
+        return [f"The run ended with status {run.ending['status']}: {run.ending['reason']}"]
+    return []
+
+
+def _counted_notes(run: Run) -> list[str]:
+    """Say what went wrong in single steps, where something did."""
+    rows = [*run.sft, *run.grpo]
+    notes = []
+    skipped = sum(value > 0 for value in _numbers(rows, "policy/skipped"))
+    if skipped:
+        notes.append(f"{skipped:,} of {len(rows):,} updates were skipped: their loss or gradient was not finite.")
+    for key, sentence in COUNTED.items():
+        count = math.fsum(_numbers(run.grpo, key))
+        if count:
+            steps = sum(value > 0 for value in _numbers(run.grpo, key))
+            notes.append(sentence.format(f"{count:,.0f}") + f" (in {steps:,} of {len(run.grpo):,} steps).")
     return notes
 
 
@@ -159,7 +191,7 @@ def _nested(value: Any) -> bool:
 def _cell(row: dict[str, Any] | None) -> dict[str, Any] | None:
     if row is None:
         return None
-    low, high = row.get("low", row["accuracy"]), row.get("high", row["accuracy"])
+    low, high = _interval(row)
     formed = row.get("format_rate")
     return {
         "accuracy": f"{100 * row['accuracy']:.1f}%",
@@ -176,7 +208,18 @@ def _gain(first: dict[str, Any] | None, last: dict[str, Any] | None) -> dict[str
     if first is None or last is None:
         return {"text": "–", "tone": ""}
     gain = 100 * (last["accuracy"] - first["accuracy"])
-    return {"text": f"{gain:+.1f} points", "tone": "up" if gain > 0 else "down" if gain < 0 else ""}
+    return {"text": f"{gain:+.1f} points", "tone": _tone(first, last)}
+
+
+def _tone(first: dict[str, Any], last: dict[str, Any]) -> str:
+    """Choose the colour of a change: none where the 95% intervals overlap, for it may be chance."""
+    (low, high), (next_low, next_high) = _interval(first), _interval(last)
+    return "up" if next_low > high else "down" if next_high < low else ""
+
+
+def _interval(row: dict[str, Any]) -> tuple[float, float]:
+    ends = [row[key] if isinstance(row.get(key), int | float) else row["accuracy"] for key in ("low", "high")]
+    return ends[0], ends[1]
 
 
 def _numbers(rows: list[dict[str, Any]], key: str) -> list[float]:

@@ -35,8 +35,8 @@ def soft_overlong(
 
 
 def overlong_rewards(lengths: Lengths, max_response: int, config: OverlongSection) -> Scores:
-    """The soft penalty that `grpo.overlong` asks for; zeros in its other modes."""
-    if config.mode != "soft" or config.buffer is None:
+    """Compute the soft penalty that `grpo.overlong` asks for; zeros in its other modes."""
+    if config.mode != "soft":
         return np.zeros(lengths.shape)
     return soft_overlong(lengths, np.zeros(lengths.shape), max_response, buffer=config.buffer, penalty=config.penalty)
 

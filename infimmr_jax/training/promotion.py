@@ -38,13 +38,12 @@ def extend_history(
     Training accuracies for `plateau`, the tokens sampled so far for `tokens`. `row` is what the host knows of the step,
     `read` waits for the rest; it is called only where it is needed.
     """
-    if promotion.kind not in WATCHED:
+    if promotion.kind != "plateau" and promotion.kind != "tokens":
         return ()
     over_draws, of_batch = WATCHED[promotion.kind]
     value = row[over_draws] if over_draws in row else read()[of_batch]
     if promotion.kind == "tokens":
         return (sum(history) + value,)
-    assert promotion.window is not None
     return (*history, value)[-2 * promotion.window :]
 
 
@@ -61,19 +60,14 @@ def promotion_due(
     """
     rule, made = phase.promotion, step_in_phase + 1
     if rule.kind == "plateau":
-        assert rule.window is not None
-        assert rule.least_gain is not None
         gain = plateau_gain(recent, rule.window)
         if gain is None:
             return False, {}
         return made >= rule.min_steps and gain < rule.least_gain, {"promotion/gain": gain}
     if rule.kind == "tokens":
-        assert rule.tokens is not None
         (sampled,) = recent
         return made >= rule.min_steps and sampled >= rule.tokens, {"promotion/tokens": sampled}
     if rule.kind == "accuracy" and made >= rule.min_steps:
-        assert rule.every is not None
-        assert rule.at_least is not None
         if made % rule.every:
             return False, {}
         numbers = measure(phase.modality, heldout[phase.modality][: rule.problems])

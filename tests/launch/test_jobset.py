@@ -82,3 +82,14 @@ def test_the_jobset_file_itself_is_valid_yaml():
     assert tree["spec"]["failurePolicy"]["maxRestarts"] > 0
     # The schema of JobSet wants a name for each rule.
     assert all(rule["name"] for rule in tree["spec"]["failurePolicy"]["rules"])
+
+
+def test_a_pod_runs_as_the_user_of_the_image_unless_root_is_asked_for(launch):
+    pod = job_of(launch("gke.sh", *SLICE, "--", *RUN))["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert f"USER {pod['securityContext']['runAsUser']}:" in (LAUNCH / "Dockerfile").read_text()
+    assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    pod = job_of(launch("gke.sh", *SLICE, "--root", "--", *RUN))["template"]["spec"]
+    assert "securityContext" not in pod
+    assert "securityContext" not in pod["containers"][0]

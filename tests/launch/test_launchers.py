@@ -3,8 +3,10 @@
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -213,3 +215,81 @@ def test_restart_does_not_start_again_when_the_signal_comes_between_attempts(tmp
     job.terminate()
     assert job.wait(30) == 75
     assert (tmp_path / "starts").read_text() == "start\n"
+
+
+# A process that saves when it is asked to, and says that it was started under which variables.
+PROCESS = """if [ "$1" = -c ]; then echo 4567; exit; fi
+trap 'echo saved >> {folder}/saved; exit 75' TERM
+trap '' INT
+echo "$no_proxy|$NO_PROXY|$INFIMMR_COORDINATOR" > {folder}/ready-$INFIMMR_PROCESS
+while :; do sleep 0.05; done"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_multiprocess_lets_all_processes_save_and_ends_with_75(tmp_path, tools, number):
+    path = tools("python", PROCESS.format(folder=tmp_path))
+    command = ["bash", str(LAUNCH / "multiprocess.sh"), "--processes", "3", "--logs", str(tmp_path / "logs"), *RUN]
+    environment = os.environ | {"INFIMMR_PYTHON": str(path / "python"), "no_proxy": "my.host", "NO_PROXY": ""}
+    job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    waits_for(lambda: len(list(tmp_path.glob("ready-*"))) == 3, job)
+    job.send_signal(number)
+    assert job.wait(30) == 75, job.stderr.read()
+    assert (tmp_path / "saved").read_text() == "saved\n" * 3
+    # A proxy is not asked for the coordinator.
+    assert (tmp_path / "ready-2").read_text() == "127.0.0.1,localhost,my.host|127.0.0.1,localhost|127.0.0.1:4567\n"
+
+
+def test_an_error_of_a_process_is_the_status_of_multiprocess_even_when_it_was_asked_to_stop(tmp_path, tools):
+    path = tools("python", PROCESS.replace("exit 75", "exit 2").format(folder=tmp_path))
+    command = ["bash", str(LAUNCH / "multiprocess.sh"), "--processes", "1", "--logs", str(tmp_path / "logs"), *RUN]
+    job = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=os.environ | {"INFIMMR_PYTHON": str(path / "python")}
+    )
+    waits_for((tmp_path / "ready-0").exists, job)
+    job.terminate()
+    assert job.wait(30) == 2
+
+
+def waits_for(condition, job):
+    end = time.monotonic() + 30
+    while not condition():
+        assert job.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("script", "option", "given"),
+    [
+        ("multiprocess.sh", "--processes", "restarts[$(touch {})0]"),
+        ("multiprocess.sh", "--devices", "0"),
+        ("multiprocess.sh", "--restarts", "-1"),
+        ("slurm.sh", "--nodes", "x"),
+        ("slurm.sh", "--gpus", "$(touch {})"),
+        ("tpu_pod.sh", "--poll", "1s"),
+        ("gke.sh", "--topology", "total[$(touch${{IFS}}{})]"),
+        ("gke.sh", "--topology", "0x4"),
+        ("gke.sh", "--chips", "total[$(touch {})0]"),
+        ("gke.sh", "--chips", "0"),
+        ("gke.sh", "--name", 'n"\n  evil: "1'),
+        ("gke.sh", "--accelerator", 'a"'),
+        ("gke.sh", "--image", "i: x"),
+        ("gke.sh", "--bucket", 'b}}"'),
+        ("gke.sh", "--service-account", "a\nb: c"),
+        ("image.sh", "--image", "$(touch {})"),
+        ("image.sh", "--extras", "tpu,$(touch {})"),
+        ("image.sh", "--base", "python; touch {}"),
+    ],
+)
+def test_values_that_are_none_are_refused_and_run_nothing(launch, tmp_path, script, option, given):
+    needed = dict(zip(*[iter(NEEDED.get(script, ()))] * 2, strict=True)) | {option: given.format(tmp_path / "ran")}
+    words = [word for pair in needed.items() for word in pair]
+    said = launch(script, *words, "--dry-run", *(RUN if script != "image.sh" else ()))
+    assert said.returncode == 2, said.stdout
+    assert said.stderr.startswith(f"error: {option} ")
+    assert len(said.stderr.splitlines()) == 1
+    assert not (tmp_path / "ran").exists()
+
+
+def test_restart_refuses_a_bound_that_is_no_number(launch):
+    assert launch("restart.sh", "true", INFIMMR_RESTARTS="x").returncode == 2

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from infimmr_jax.config import GroupWeightSection
+from infimmr_jax.config import GrpoSection, OverlapWeight
 from infimmr_jax.objectives.group_weights import weigh_advantages
 
 GROUP = 8
@@ -13,7 +13,7 @@ LENGTHS = np.full(ACCURACY.shape, 10)
 
 
 def weigh(advantages=ONES, accuracy=ACCURACY, lengths=LENGTHS, component="accuracy", task=None, names=(), **keys):
-    config = GroupWeightSection(component=component, **keys)
+    config = GrpoSection(group_weight={"component": component, **keys}).group_weight
     return weigh_advantages(
         jnp.asarray(advantages), {component: jnp.asarray(accuracy) * 1.0}, jnp.asarray(lengths), config, task, names
     )
@@ -82,5 +82,5 @@ def test_a_missing_component_is_named():
             jnp.asarray(ONES),
             {"accuracy": jnp.asarray(ONES)},
             jnp.asarray(LENGTHS),
-            GroupWeightSection(kind="univg", component="iou"),
+            OverlapWeight(kind="univg", component="iou"),
         )

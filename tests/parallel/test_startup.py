@@ -85,3 +85,21 @@ def test_joining_passes_the_addresses_and_the_patience_on(monkeypatch):
     monkeypatch.setattr(startup, "find_job", lambda: found({}))
     join_processes()
     assert seen == {}
+
+
+@pytest.mark.parametrize(
+    ("address", "bind"),
+    [
+        ("127.0.0.1:4567", "127.0.0.1:4567"),
+        ("localhost:4567", "127.0.0.1:4567"),
+        ("n1:20007", None),
+        # Of no machine (RFC 5737): it may be translated on the way to this one.
+        ("192.0.2.1:80", None),
+    ],
+)
+def test_the_coordinator_listens_where_it_is_reached_and_nowhere_else(address, bind):
+    assert startup.coordinator_bind(address) == bind
+    first = EXPLICIT | {"INFIMMR_COORDINATOR": address, "INFIMMR_PROCESS": "0"}
+    assert found(first).arguments.get("coordinator_bind_address") == bind
+    # The others do not listen.
+    assert "coordinator_bind_address" not in found(first | {"INFIMMR_PROCESS": "1"}).arguments

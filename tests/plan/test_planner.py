@@ -59,6 +59,25 @@ def test_a_terminal_of_80_columns_shows_every_number_whole():
         assert f"{part.bytes / 1e9:,.1f}" in shown
 
 
+def test_a_small_model_is_planned_in_units_that_show_it():
+    console = Console(file=io.StringIO(), width=80)
+    nano = load_config(CONFIGS / "nano.yaml")
+    plan = make_plan(nano, parse_topology("v5e:2x2"), False, search=False)
+    show(plan, console)
+    lines = console.file.getvalue().splitlines()
+    peak = next(line for line in lines if line.strip().startswith("peak")).split()
+    assert all(float(value) >= 0.1 for value in peak[1:])
+    unit = next(line for line in lines if "on one chip (of" in line).split()[0]
+    scale = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10}[unit]
+    assert float(peak[1]) == pytest.approx(plan.programs[0].peak / scale, abs=0.01)
+    # The longest parts are there, with numbers.
+    parts = [line.split() for line in lines if line.strip().startswith("branch")]
+    assert parts
+    assert all(max(map(float, words[4:7])) > 0 for words in parts)
+    assert "million parameters" in " ".join(lines)
+    assert "0.0 s" not in " ".join(lines)
+
+
 def test_what_does_not_fit_is_mended():
     small = config("3b_v5e-16", overrides=["mesh.tensor=1", "mesh.fsdp=4", "grpo.micro_batches=1"])
     topology = parse_topology("v5e:4x4")

@@ -9,7 +9,8 @@ import subprocess
 import pytest
 from fake_runs import HOSTILE, make_run, write_rows
 
-from infimmr_jax.report.html import embed_json, write_report
+from infimmr_jax.report.html import write_report
+from infimmr_jax.report.page_data import embed_json
 from infimmr_jax.report.reading import ReportError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -147,3 +148,21 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(tmp_path):
     )
     dom, _ = browse(frame, 800, tmp_path, "--allow-file-access-from-files")
     assert "<title>390 yes</title>" in dom
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_on_paper_every_chart_is_drawn_at_the_width_of_the_paper(tmp_path):
+    write_report([make_run(tmp_path / "run", steps=20)], tmp_path / "report.html")
+    frame = tmp_path / "paper.html"
+    frame.write_text(
+        '<iframe id="page" src="report.html" style="width:1200px;height:700px;border:0"></iframe><script>'
+        "const frame = document.getElementById('page'), told = [];"
+        "const count = () => { const page = frame.contentDocument, drawn = [...page.querySelectorAll('canvas')];"
+        "  const open = [...page.querySelectorAll('[data-chart]')].filter((node) => node.clientWidth);"
+        "  told.push(drawn.length > 3 && drawn.length === open.length, drawn.every((one) => one.clientWidth < 700)); };"
+        "onload = () => setTimeout(() => { count(); frame.contentWindow.dispatchEvent(new Event('beforeprint'));"
+        "  setTimeout(() => { count(); document.title = told.join(' '); }, 200); }, 800);</script>"
+    )
+    dom, _ = browse(frame, 1300, tmp_path, "--allow-file-access-from-files")
+    # On the screen the charts further down wait for a reader.
+    assert re.search("<title>false (true|false) true true</title>", dom)

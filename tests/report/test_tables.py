@@ -72,3 +72,45 @@ def test_health_notes_speak_only_when_something_is_odd(run):
 def test_setup_rows():
     rows = setup_rows({"devices": ["cpu:0", "cpu:1"], "versions": {"jax": "0.10"}, "git": None})
     assert rows == [("devices", "cpu:0, cpu:1"), ("versions.jax", "0.10"), ("git", "None")]
+
+
+def test_a_change_is_coloured_only_where_the_intervals_do_not_overlap(tmp_path):
+    run = read_run(make_run(tmp_path / "run", steps=2, sft_steps=0))
+    first, last = ({"stage": s, "stage_index": i, "modality": "text"} for i, s in enumerate("ab"))
+
+    def tones(*rows):
+        changed = dataclasses.replace(run, evals=[first | rows[0], last | rows[1]])
+        return results_table(changed)["gains"][0]["tone"], tiles(changed)[0]["tone"]
+
+    def at(accuracy, low, high):
+        return {"accuracy": accuracy, "low": low, "high": high}
+
+    assert tones(at(0.5, 0.44, 0.56), at(0.45, 0.39, 0.51)) == ("", "")
+    assert tones(at(0.5, 0.44, 0.56), at(0.3, 0.25, 0.36)) == ("down", "down")
+    assert tones(at(0.5, 0.44, 0.56), at(0.7, 0.64, 0.75)) == ("up", "up")
+    assert tones({"accuracy": 0.5}, {"accuracy": 0.4}) == ("down", "down")
+
+
+def test_what_went_wrong_is_worth_knowing(tmp_path):
+    run = read_run(make_run(tmp_path / "run", steps=4, sft_steps=2))
+    assert health_notes(run) == []
+    counts = {"grading/judge_failures": 7, "grading/bad_rewards": 2, "grading/timeouts": 1, "policy/skipped": 1.0}
+    rows = [row | (counts if row["step"] == 3 else {}) for row in run.grpo]
+    assert health_notes(dataclasses.replace(run, grpo=rows)) == [
+        "1 of 14 updates were skipped: their loss or gradient was not finite.",
+        "The judge gave no verdict on 7 answers (in 1 of 12 steps).",
+        "Graders ran out of time on 1 answers, which scored 0 (in 1 of 12 steps).",
+        "2 rewards were no numbers or far too large, and their groups taken out of training (in 1 of 12 steps).",
+    ]
+
+
+def test_why_a_run_ended_is_worth_knowing(tmp_path):
+    directory = make_run(tmp_path / "run", steps=4, planned=9)
+    assert health_notes(read_run(directory)) == []
+    assert "not finished: 12 of 27" in status(read_run(directory))
+    (directory / "ended.json").write_text('{"status": 75, "reason": "stopped by signal 15 after step 12"}')
+    assert health_notes(read_run(directory)) == ["The run ended with status 75: stopped by signal 15 after step 12"]
+    # A phase that was promoted makes fewer steps than planned.
+    (directory / "ended.json").write_text('{"status": 0, "reason": "finished"}')
+    assert health_notes(read_run(directory)) == []
+    assert "finished: 12 steps" in status(read_run(directory))

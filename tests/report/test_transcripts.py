@@ -4,12 +4,16 @@ import base64
 import dataclasses
 import io
 import json
+import tracemalloc
 
 import pytest
 from fake_runs import make_run
 from PIL import Image
 
+from infimmr_jax.report.html import write_report
+from infimmr_jax.report.page_data import embed_json
 from infimmr_jax.report.reading import read_run
+from infimmr_jax.report.transcript_file import TranscriptFile
 from infimmr_jax.report.transcripts import data_uri, distributions, pack_transcripts
 
 
@@ -88,3 +92,55 @@ def test_distributions_count_every_response_once(run):
 def test_no_distribution_without_training_transcripts(run):
     rows = [{**row, "kind": "eval"} for row in run.transcripts]
     assert distributions(dataclasses.replace(run, transcripts=rows)) == []
+
+
+def test_only_pictures_of_known_formats_are_opened(tmp_path, monkeypatch):
+    # Pillow hands EPS to Ghostscript.
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    (tmp_path / "x.png").write_bytes(eps)
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    assert data_uri(tmp_path, "x.png") is None
+
+
+def test_long_texts_are_shortened_and_say_so(run):
+    row = run.transcripts[12]
+    long = {**row["responses"][0], "text": "a" * 50_000 + "end", "tokens": ["a"] * 50_000, "logprobs": [0.0] * 50_000}
+    (item,) = pack_transcripts(dataclasses.replace(run, transcripts=[{**row, "responses": [long] * 70}]))["items"]
+    shown = item["responses"][0]
+    assert len(shown["text"]) < 12_100
+    assert "more characters, in transcripts.jsonl" in shown["text"]
+    assert shown["text"].endswith("end")
+    assert "tokens" not in shown
+    assert (len(item["responses"]), item["left_out"]) == (64, 6)
+
+
+def test_numbers_that_are_none_do_not_reach_the_page(tmp_path):
+    path = tmp_path / "transcripts.jsonl"
+    text = '{"step": 1, "responses": [{"text": "a", "total": %s, "tokens": ["a"], "logprobs": [%s]}]}\n'
+    path.write_text("".join(text % (x, x) for x in ("1e400", "NaN", "1" + "0" * 310, "0.5")))
+    rows = TranscriptFile(path, [])
+    assert [one.values["total"] for one in rows.summaries] == [(), (), (), (0.5,)]
+    assert [row["responses"][0]["total"] for row in rows][:2] == [None, None]
+
+
+def test_a_large_file_is_neither_held_in_memory_nor_put_on_the_page(tmp_path):
+    directory = make_run(tmp_path / "run", steps=5, sft_steps=0)
+    path = directory / "transcripts.jsonl"
+    row = json.loads(path.read_text().splitlines()[0])
+    row["responses"] = [{**row["responses"][0], "text": "<x>&" * 1000}] * 8
+    line = (json.dumps(row) + "\n").encode()
+    with path.open("ab") as file:
+        for _ in range(600):
+            file.write(line)
+        file.write(b'{"responses": ["' + b"x" * 33_000_000 + b'"]}\n' + line)
+    tracemalloc.start()
+    run = read_run(directory)
+    assert len(run.transcripts) == 604
+    assert any("1 row of more than 32 MB left out" in note for note in run.notes)
+    packed = pack_transcripts(run)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 90_000_000  # one line that is too long, and what is packed
+    # Escaped as on the page, where < takes six bytes.
+    assert 3_000_000 < len(embed_json(packed)) < 3_600_000
+    assert write_report([directory], tmp_path / "report.html").stat().st_size < 4_000_000

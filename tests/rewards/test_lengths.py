@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from infimmr_jax.config import OverlongSection
+from infimmr_jax.config import OverlongKept, OverlongMasked, OverlongSoft
 from infimmr_jax.rewards.lengths import (
     LENGTH_REWARDS,
     answer_closeness,
@@ -36,9 +36,9 @@ def test_soft_overlong_is_dapos():
 
 
 def test_overlong_rewards_follow_the_configuration():
-    np.testing.assert_array_equal(overlong_rewards(LENGTHS, LIMIT, OverlongSection()), 0)
-    np.testing.assert_array_equal(overlong_rewards(LENGTHS, LIMIT, OverlongSection(mode="mask")), 0)
-    found = overlong_rewards(LENGTHS, LIMIT, OverlongSection(mode="soft", buffer=512, penalty=0.5))
+    np.testing.assert_array_equal(overlong_rewards(LENGTHS, LIMIT, OverlongKept(mode="none")), 0)
+    np.testing.assert_array_equal(overlong_rewards(LENGTHS, LIMIT, OverlongMasked(mode="mask")), 0)
+    found = overlong_rewards(LENGTHS, LIMIT, OverlongSoft(mode="soft", buffer=512, penalty=0.5))
     np.testing.assert_allclose(found, soft_overlong(LENGTHS, ACCURACY, LIMIT, buffer=512, penalty=0.5))
     assert found[1, -1] == -0.5
 

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from infimmr_jax.config import PromotionSection
+from infimmr_jax.config import PlateauPromotion, StepsPromotion, TokensPromotion
 from infimmr_jax.training.promotion import extend_history, plateau_gain, promotion_due
 
-PLATEAU = PromotionSection(kind="plateau", window=2, least_gain=0.1)
+PLATEAU = PlateauPromotion(kind="plateau", window=2, least_gain=0.1)
 
 
 def test_the_gain_is_between_two_windows():
@@ -20,7 +20,7 @@ def test_only_what_a_decision_needs_is_kept():
     for value in range(7):
         history = extend_history(history, {}, lambda value=value: {"reward/accuracy": float(value)}, PLATEAU)
     assert history == (3.0, 4.0, 5.0, 6.0)
-    assert extend_history((), {}, unread, PromotionSection()) == ()
+    assert extend_history((), {}, unread, StepsPromotion(kind="steps")) == ()
 
 
 def unread():
@@ -28,7 +28,7 @@ def unread():
 
 
 def test_tokens_of_all_draws_are_added_up_and_end_the_phase():
-    rule = PromotionSection(kind="tokens", tokens=1000, min_steps=2)
+    rule = TokensPromotion(kind="tokens", tokens=1000, min_steps=2)
     first = extend_history((), {"sampling/tokens": 700.0}, unread, rule)
     second = extend_history(first, {}, lambda: {"rollout/tokens": 300.0}, rule)
     assert (first, second) == ((700.0,), (1000.0,))

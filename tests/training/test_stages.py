@@ -138,8 +138,8 @@ def test_a_curriculum_may_be_supervised_alone(tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"kind": "sftt"}, "phases.1.kind: unknown kind of phase; known: grpo, sft (got 'sftt')"),
-        ({"group_size": 4}, "phases.1.group_size: unknown key"),
+        ({"kind": "sftt"}, "phases.1.kind: 'sftt' is unknown; did you mean 'sft'?"),
+        ({"group_size": 4}, "phases.1.group_size: 'group_size' belongs to kind 'grpo', the kind is 'sft'"),
         ({"sources": {}}, "there is nothing to learn from"),
         ({"warmup_steps": 3}, "warmup_steps 3 must be fewer than the 3 steps of the phase"),
         ({"stepz": 4}, "phases.1.stepz: unknown key; did you mean 'steps'?"),

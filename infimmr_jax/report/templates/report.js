@@ -91,7 +91,9 @@
       let text = mark.label;
       const room = to - Math.max(from, bbox.left) - 8 * ratio;
       while (text && ctx.measureText(text === mark.label ? text : text + "…").width > room) text = text.slice(0, -1);
-      if (text.length > 1 || text === mark.label) ctx.fillText(text === mark.label ? text : text + "…", Math.max(from, bbox.left) + 4 * ratio, bbox.top - 4 * ratio);
+      // Where there is no room for a part of the name: its first letter, so that no phase is left out.
+      const label = text === mark.label ? text : text.length > 1 ? text + "…" : mark.label.slice(0, 1);
+      ctx.fillText(label, Math.max(from, bbox.left) + (text.length > 1 ? 4 : 1) * ratio, bbox.top - 4 * ratio);
     });
     ctx.restore();
   };
@@ -162,7 +164,7 @@
         drag: { x: matchMedia("(pointer: fine)").matches && !chart.labels, y: false },
       },
       scales: {
-        x: { time: false, range: (u, low, high) => (chart.labels ? [chart.xs[0] - spread, chart.xs[chart.xs.length - 1] + spread] : [low, high === low ? low + 1 : high]) },
+        x: { time: false, range: (u, low, high) => (chart.labels ? [chart.xs[0] - spread, chart.xs[chart.xs.length - 1] + spread] : [low - 0.5, high + 0.5]) },
         y: chart.kind === "log" ? { distr: 3 } : { range: yRange(chart) },
       },
       axes: [
@@ -177,18 +179,29 @@
   };
 
   const shown = new Map(); // holder -> {plot, redraw}
+  const showChart = (holder) => {
+    if (shown.has(holder) || !holder.clientWidth) return; // in a closed part of the page
+    const [where, section, index] = holder.dataset.chart.split("/");
+    const chart = where === "compare" ? data.comparison[index] : data.runs[where].charts[section][index];
+    const group = chart.x === "step" ? where + section : null;
+    const redraw = () => { shown.get(holder)?.plot.destroy(); shown.set(holder, { plot: draw(holder, chart, group), redraw }); };
+    redraw();
+  };
   const reveal = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      if (!entry.isIntersecting || shown.has(entry.target)) continue;
-      const holder = entry.target, [where, section, index] = holder.dataset.chart.split("/");
-      const chart = where === "compare" ? data.comparison[index] : data.runs[where].charts[section][index];
-      const group = chart.x === "step" ? where + section : null;
-      const redraw = () => { shown.get(holder)?.plot.destroy(); shown.set(holder, { plot: draw(holder, chart, group), redraw }); };
-      redraw();
-    }
+    for (const entry of entries) if (entry.isIntersecting) showChart(entry.target);
   }, { rootMargin: "300px" });
   document.querySelectorAll("[data-chart]").forEach((holder) => reveal.observe(holder));
   const redrawAll = () => shown.forEach((one) => one.redraw());
+  // Paper has another width and light colours, and shows charts that nobody has scrolled to.
+  addEventListener("beforeprint", () => {
+    document.documentElement.classList.add("printing");
+    document.querySelectorAll("[data-chart]").forEach((holder) => showChart(holder));
+    redrawAll();
+  });
+  addEventListener("afterprint", () => {
+    document.documentElement.classList.remove("printing");
+    redrawAll();
+  });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
   let waiting = 0, lastWidth = innerWidth;
   addEventListener("resize", () => {
@@ -295,6 +308,7 @@
       const head = make("p", "soft", [item.kind === "eval" ? "held-out" : "training", item.phase, "step " + item.step, modalityNames[item.modality] || item.modality, item.problem_id, `${right} of ${item.responses.length} right`].filter(Boolean).join(" · "));
       const cards = make("div", "responses");
       cards.append(...item.responses.map(responseCard));
+      if (item.left_out) cards.append(make("p", "hint", `${item.left_out} more responses, in transcripts.jsonl`));
       stage.replaceChildren(head, problemView(item, images), cards);
     };
     const refresh = () => {
