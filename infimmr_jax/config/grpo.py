@@ -104,6 +104,11 @@ class CoefficientSection(Section):
             raise ValueError(f"end_step {self.end_step} must come after start_step {self.start_step}")
         return self
 
+    @property
+    def used(self) -> bool:
+        """Whether the term is computed at all; its coefficient is given with every step."""
+        return self.coefficient > 0
+
 
 class KlSection(CoefficientSection):
     """Penalty on the divergence from the reference policy; `sample_weight: apo` eases it on hard questions (APO).
@@ -135,6 +140,16 @@ class KlSection(CoefficientSection):
                 "sample_weight weighs the KL term of the loss; it needs place 'loss' and a coefficient > 0"
             )
         return self
+
+    @property
+    def in_loss(self) -> bool:
+        """Whether the loss has a KL term."""
+        return self.used and self.place == "loss"
+
+    @property
+    def in_reward(self) -> bool:
+        """Whether advantages are lowered by the KL to come."""
+        return self.used and self.place == "reward"
 
 
 class EntropySection(CoefficientSection):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 
 import flax.struct
@@ -59,7 +60,8 @@ def advantages(
     usable = jnp.ones(rewards.shape[0], bool) if usable is None else usable
     rewards = jnp.where(usable[:, None], _at_least_float32(rewards), 0.0)
     components = {name: jnp.where(usable[:, None], values, 0) for name, values in components.items()}
-    values, state = ESTIMATORS[config.estimator](rewards, components, weights, config, state, task, usable)
+    group = GroupRewards(rewards, components, weights, state, task, usable)
+    values, state = ESTIMATORS[config.estimator](group, config)
     if config.advantage_clip is not None:
         values = jnp.clip(values, -config.advantage_clip, config.advantage_clip)
     return jax.lax.stop_gradient(values), state
@@ -99,53 +101,71 @@ def _root_of_squares(x: Array, axis: int | None, count: Array | int) -> Array:
     return safe * jnp.sqrt(jnp.sum((x / safe) ** 2, axis=axis, keepdims=True) / count) * (size > 0)
 
 
-def _grpo(rewards, components, weights, config, state, task, usable):
-    return _centred(rewards) / (_std(rewards, 1) + config.std_epsilon), state
+@dataclasses.dataclass(frozen=True)
+class GroupRewards:
+    """What an estimator is given: total rewards, components with their weights, what it remembers, and each prompt's
+    task; groups that are not `usable` have rewards of 0 and count in no statistic."""
+
+    total: Float[Array, "P G"]
+    components: Mapping[str, Float[Array, "P G"]]
+    weights: Mapping[str, float]
+    state: EstimatorState
+    task: Int[Array, "P"]
+    usable: Bool[Array, "P"]
 
 
-def _no_std(rewards, components, weights, config, state, task, usable):
-    return _centred(rewards), state
+Estimates = tuple[Float[Array, "P G"], EstimatorState]
 
 
-def _batch_std(rewards, components, weights, config, state, task, usable):
-    return _centred(rewards) / (_batch_spread(rewards, usable) + config.std_epsilon), state
+def _grpo(group: GroupRewards, config: GrpoSection) -> Estimates:
+    return _centred(group.total) / (_std(group.total, 1) + config.std_epsilon), group.state
 
 
-def _rloo(rewards, components, weights, config, state, task, usable):
-    group = rewards.shape[1]
+def _no_std(group: GroupRewards, config: GrpoSection) -> Estimates:
+    return _centred(group.total), group.state
+
+
+def _batch_std(group: GroupRewards, config: GrpoSection) -> Estimates:
+    spread = _batch_spread(group.total, group.usable)
+    return _centred(group.total) / (spread + config.std_epsilon), group.state
+
+
+def _rloo(group: GroupRewards, config: GrpoSection) -> Estimates:
+    size = group.total.shape[1]
     # The mean of the others is the group mean moved by the response's own share, so the difference is a scaling.
-    return _centred(rewards) * (group / (group - 1)), state
+    return _centred(group.total) * (size / (size - 1)), group.state
 
 
-def _reinforce_baseline(rewards, components, weights, config, state, task, usable):
-    centred = _centred(rewards)
-    return centred / (_batch_spread(centred, usable) + config.std_epsilon), state
+def _reinforce_baseline(group: GroupRewards, config: GrpoSection) -> Estimates:
+    centred = _centred(group.total)
+    return centred / (_batch_spread(centred, group.usable) + config.std_epsilon), group.state
 
 
-def _per_component(components, weights, config):
-    total = 0.0
-    for name, weight in weights.items():
-        rewards = _at_least_float32(components[name])
-        total = total + weight * _centred(rewards) / (_std(rewards, 1) + config.std_epsilon)
-    return total
+def _per_component(group: GroupRewards, config: GrpoSection) -> Float[Array, "P G"]:
+    parts = []
+    for name, weight in group.weights.items():
+        rewards = _at_least_float32(group.components[name])
+        parts.append(weight * _centred(rewards) / (_std(rewards, 1) + config.std_epsilon))
+    return sum(parts[1:], 0.0 + parts[0])
 
 
-def _gdpo(rewards, components, weights, config, state, task, usable):
-    summed = _centred(_per_component(components, weights, config))
-    return summed / (_batch_spread(summed, usable) + config.std_epsilon), state
+def _gdpo(group: GroupRewards, config: GrpoSection) -> Estimates:
+    summed = _centred(_per_component(group, config))
+    return summed / (_batch_spread(summed, group.usable) + config.std_epsilon), group.state
 
 
-def _component_mean(rewards, components, weights, config, state, task, usable):
-    return _per_component(components, weights, config) / sum(weights.values()), state
+def _component_mean(group: GroupRewards, config: GrpoSection) -> Estimates:
+    return _per_component(group, config) / sum(group.weights.values()), group.state
 
 
-def _ema_std(rewards, components, weights, config, state, task, usable):
+def _ema_std(group: GroupRewards, config: GrpoSection) -> Estimates:
+    rewards, state, task, usable = group.total, group.state, group.task, group.usable
     tasks = state.seen.shape[0]
     prompts = jax.ops.segment_sum(usable.astype(rewards.dtype), task, tasks)
     present = prompts > 0
     count = jnp.where(present, prompts, 1.0)
 
-    def moved(old, values):
+    def moved(old: Array, values: Array) -> Array:
         means = jnp.where(usable, jnp.mean(values, axis=1), 0.0)
         batch = jax.ops.segment_sum(means, task, tasks) / count
         decay = jnp.where(state.seen > 0, config.ema_decay, 0.0)
@@ -166,7 +186,7 @@ def _ema_std(rewards, components, weights, config, state, task, usable):
 
 _BY_COMPONENT = ("gdpo", "component_mean")
 
-ESTIMATORS: dict[str, Callable[..., tuple[Array, EstimatorState]]] = {
+ESTIMATORS: dict[str, Callable[[GroupRewards, GrpoSection], Estimates]] = {
     "grpo": _grpo,
     "no_std": _no_std,
     "batch_std": _batch_std,
@@ -177,4 +197,4 @@ ESTIMATORS: dict[str, Callable[..., tuple[Array, EstimatorState]]] = {
     "ema_std": _ema_std,
 }
 
-__all__ = ["ESTIMATORS", "EstimatorState", "advantages", "has_signal", "init_estimator_state"]
+__all__ = ["ESTIMATORS", "EstimatorState", "GroupRewards", "advantages", "has_signal", "init_estimator_state"]

@@ -112,16 +112,16 @@ def policy_loss(
     if reference_logprobs is not None:
         reference = stop_gradient(reference_logprobs)
         tokens["policy/kl"] = kl_estimate(logprobs, reference, mask, "k3")
-        if config.kl.coefficient and config.kl.place == "loss":
+        if config.kl.in_loss:
             divergence = kl_estimate(logprobs, reference, mask, config.kl.estimator)
             if kl_weights is not None:
                 divergence *= stop_gradient(kl_weights)[..., None]
             loss += coefficients.kl * aggregate(divergence, mask, config.aggregation, denominators)
     if entropies is not None:
         tokens["policy/entropy"] = entropies
-        if config.entropy.coefficient:
+        if config.entropy.used:
             loss -= coefficients.entropy * aggregate(entropies, mask, config.aggregation, denominators)
-    if masked_image_logprobs is not None and config.perception.coefficient:
+    if masked_image_logprobs is not None and config.perception.used:
         seen = masked_image_logprobs if config.perception.differentiate_masked else stop_gradient(masked_image_logprobs)
         seen = jnp.where(mask, seen, 0.0)
         gap = perception_gap(logprobs, seen)
@@ -208,10 +208,10 @@ def _unscheduled(config: GrpoSection) -> Coefficients:
 
 def _check_inputs(config, reference, entropies, behaviour, masked_image):
     needs = {
-        "reference_logprobs": (config.kl.coefficient and config.kl.place == "loss", reference, "kl.coefficient"),
-        "entropies": (config.entropy.coefficient, entropies, "entropy.coefficient"),
+        "reference_logprobs": (config.kl.in_loss, reference, "kl.coefficient"),
+        "entropies": (config.entropy.used, entropies, "entropy.coefficient"),
         "behaviour_logprobs": (config.importance.level != "none", behaviour, "importance.level"),
-        "masked_image_logprobs": (config.perception.coefficient, masked_image, "perception.coefficient"),
+        "masked_image_logprobs": (config.perception.used, masked_image, "perception.coefficient"),
     }
     for name, (needed, given, key) in needs.items():
         if needed and given is None:

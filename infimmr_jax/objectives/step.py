@@ -81,7 +81,7 @@ class _Micro:
 
 def needs_reference(grpo: GrpoSection) -> bool:
     """Whether a reference policy is needed: without a KL term there is neither a copy nor a forward of it."""
-    return grpo.kl.coefficient > 0
+    return grpo.kl.used
 
 
 def averaged(reference: Params, params: Params, kl: KlSection) -> Params:
@@ -156,13 +156,13 @@ def grpo_update(
     if grpo.kl.sample_weight != "none":
         kl_weights = kl_sample_weights(values, rewards.components[grpo.group_weight.component], grpo)
     given, reference = values, None
-    if grpo.kl.coefficient and grpo.kl.place == "reward":
+    if grpo.kl.in_reward:
         assert state.reference is not None
         reference = before(state.reference, batch)
         penalty = penalty_to_go(old, reference, rollouts.mask, grpo, scheduled.kl)
         given = values[..., None] - jnp.where(usable[:, None, None], penalty, 0.0)
     dark = masked_image = None
-    if grpo.perception.coefficient:
+    if grpo.perception.used:
         black = -jnp.asarray(MEAN) / jnp.asarray(STD)
         dark = mask_patches(batch.patches, batch.patch_mask, key, grpo.perception.masked_share, black)
         if not grpo.perception.differentiate_masked:
@@ -189,7 +189,7 @@ def grpo_update(
         numbers = jnp.arange(1, steps) % grpo.minibatches
         state, reports = jax.lax.scan(lambda state, number: move(state, number, False), state, numbers)
         report = {name: _over_updates(name, value, reports[name]) for name, value in report.items()}
-    if state.reference is not None and grpo.kl.coefficient and grpo.kl.reference == "ema":
+    if state.reference is not None and grpo.kl.used and grpo.kl.reference == "ema":
         state = dataclasses.replace(state, reference=averaged(state.reference, state.params, grpo.kl))
     report["policy/advantage_std"] = jnp.std(values)
     return state, {**report, **_batch_metrics(batch, rollouts, executed, rewards)}
@@ -264,7 +264,7 @@ def _micro_loss(
     grpo, rollouts = settings.grpo, micro.rollouts
     logprobs, entropies = response_logprobs(params, settings, micro.batch, rollouts.tokens, allowed)
     reference, masked = micro.reference, micro.masked_image
-    if grpo.kl.coefficient and grpo.kl.place == "loss":
+    if grpo.kl.in_loss:
         assert state.reference is not None
         reference, _ = response_logprobs(state.reference, settings, micro.batch, rollouts.tokens, allowed)
     if micro.dark is not None:
