@@ -58,7 +58,7 @@ def picture(value: Any, file: Path, where: str) -> Picture:
 
     A path is looked for beside the data file, in its `images` directory, and one and two levels up. One that is nowhere
     comes back as MissingPicture: scoring stored responses needs none. Raises DataError for what is neither path nor
-    bytes, and for a path that is absolute or has `..` in it.
+    bytes, and for a path that leads out of the folder.
     """
     if isinstance(value, dict) and value.get("bytes"):
         return bytes(value["bytes"])
@@ -69,10 +69,12 @@ def picture(value: Any, file: Path, where: str) -> Picture:
         raise DataError(f"{file}, {where}: the image is {type(value).__name__}, not a path or encoded bytes")
     if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
         raise DataError(f"{file}, {where}: image {name[:200]!r} leads outside the folder of the benchmark")
-    for base in file.parents[:3]:
-        for folder in (base, base / "images"):
-            with contextlib.suppress(DataError):
-                return str(resolve_below(folder, name, "image"))
+    folders = [folder for base in file.parents[:3] for folder in (base, base / "images")]
+    for folder in folders:
+        with contextlib.suppress(DataError):
+            return str(resolve_below(folder, name, "image"))
+    if any((folder / name).exists() for folder in folders):
+        raise DataError(f"{file}, {where}: image {name[:200]!r} leads outside the folder of the benchmark")
     return MissingPicture(
         f"{file}, {where}: image {name[:200]!r} was not found beside it; unpack the benchmark's images there"
     )

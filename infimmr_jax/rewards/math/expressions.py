@@ -82,7 +82,7 @@ class _Reader:
 
     def sum(self) -> Any:
         """Terms with their signs."""
-        terms = []
+        terms: list[Any] = []
         while True:
             sign = 1
             if self.next in ("+", "-"):

@@ -151,8 +151,8 @@ def _element(gold: str, answer: str, options: Options) -> Verdict:
     gold, answer, why = without_labels(gold, answer)
     if not why and read_number(gold) and read_number(answer):
         return compare(gold, answer, options)
-    why = why or undone(gold, last_side(answer) if not RELATION.search(gold) else answer)
-    return refused(why) if why else compare(gold, answer, options)
+    unfinished = why or undone(gold, last_side(answer) if not RELATION.search(gold) else answer)
+    return refused(unfinished) if unfinished else compare(gold, answer, options)
 
 
 def _atoms(gold: str, answer: str, options: Options) -> Verdict:
