@@ -1,15 +1,25 @@
 """Measure the graders: short answers a second, plain numbers and LaTeX apart, after start-up.
 
 python studies/grader_throughput.py [--workers 2] [--answers 2000]
+
+The last line is the whole way of `infimmr grade` with one worker: a file of LaTeX answers read, extracted, graded and
+written, start-up included.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import tempfile
 import time
+import unittest.mock
+from pathlib import Path
 
 import psutil
 
+from infimmr_jax.cli import GRADING_ONLY
+from infimmr_jax.config import parse_config
+from infimmr_jax.rewards import grade_file
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.verdict import Question
 
@@ -49,6 +59,33 @@ def rate(questions: list[Question], pool: GraderPool) -> tuple[float, float]:
     return len(questions) / (time.monotonic() - clock), len(questions) / (processor_seconds() - processor)
 
 
+def file_rate(answers: int) -> float:
+    """Rows of a file that `grade_file` grades in a second of processor time, all processes and their start together."""
+    seconds = []
+
+    class Watched(GraderPool):
+        def close(self) -> None:
+            seconds.append(processor_seconds())
+            super().close()
+
+    with tempfile.TemporaryDirectory() as folder, unittest.mock.patch.object(grade_file, "GraderPool", Watched):
+        path = Path(folder) / "responses.jsonl"
+        questions = [latex(number) for number in range(1, answers + 1)]
+        rows = [
+            {
+                "question": "?",
+                "answer": q.gold,
+                "answer_type": "math",
+                "response": rf"<think>a</think> \boxed{{{q.answer}}}",
+            }
+            for q in questions
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        before = processor_seconds()
+        grade_file.grade_file(path, path.with_name("graded.jsonl"), parse_config(GRADING_ONLY))
+    return answers / (seconds[0] - before)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2)
@@ -68,6 +105,8 @@ def main() -> None:
             clock, processor = rate(questions, pool)
             print(f"{name}: {clock:,.0f} answers/s, {processor:,.0f} a second of processor time")
         print("counters:", dict(pool.counters))
+    rows = file_rate(arguments.answers)
+    print(f"infimmr grade, LaTeX, one worker, start-up included: {rows:,.0f} rows a second of processor time")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What hard use found, and its siblings made by rule: no wrong 1, no wrong 0, no deadline."""
 
 import json
+import re
 from pathlib import Path
 
 from variants import cases
@@ -8,6 +9,7 @@ from variants import cases
 from infimmr_jax.rewards.extract import extract
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.verdict import Options, Question
+from infimmr_jax.rewards.verify_choice import verify_choice
 
 REPORTED = Path(__file__).parent / "cases" / "hard_use.jsonl"
 
@@ -44,3 +46,29 @@ def test_variants_get_the_score_that_they_were_made_with() -> None:
         if verdict.score != score
     ]
     assert wrong == []
+
+
+def test_what_the_documentation_calls_refused_is_refused() -> None:
+    """Every pair of the table "Refused by design" in docs/graders.md whose cells are formulas."""
+    text = (Path(__file__).parents[2] / "docs" / "graders.md").read_text(encoding="utf-8")
+    table = text.partition("### Refused by design")[2].partition("\n## ")[0]
+    rows = [re.split(r"(?<!\\)\|", line)[1:3] for line in table.splitlines() if line.startswith("| `")]
+    pairs = [
+        (gold.replace(r"\|", "|"), answer.replace(r"\|", "|"))
+        for golds, answers in rows
+        for gold in re.findall("`(.+?)`", golds)
+        for answer in re.findall("`(.+?)`", answers)
+    ]
+    assert len(pairs) >= 45
+    kinds = ["choice" if gold == "B" else "math" for gold, _ in pairs]
+    choices = [("12", "15", "18") if kind == "choice" else () for kind in kinds]
+    asked = [
+        Question(kind, gold, answer, Options(choices=texts))
+        for kind, (gold, answer), texts in zip(kinds, pairs, choices, strict=True)
+        if (gold, answer) not in (("B", "B"), ("B", "B - 15"), ("15", "B - 15"), ("-15", "B - 15"))
+    ]
+    with GraderPool(workers=1) as pool:
+        verdicts = pool.verify(asked)
+    assert [(q.gold, q.answer, v.reason) for q, v in zip(asked, verdicts, strict=True) if v.score] == []
+    signed = Options(choices=("-15", "15"))
+    assert verify_choice("B", "B - 15", signed).score == 0

@@ -8,8 +8,8 @@ from infimmr_jax.rewards.math.units import is_known, is_number_word, is_unit_wor
 @pytest.mark.parametrize(
     "unit",
     [
-        "cm", "km/h", "km per hour", "square metres", "cm2", "m/s2", "N", "kg", "厘米", "平方厘米", "个", "Stunden", "euros",
-        "apples", "red apples", "ways", "degreeC", "MPa", "hrs",
+        "cm", "km/h", "km per hour", "square metres", "cm2", "m/s2", "N", "kg", "厘米", "平方厘米", "个", "Stunden",
+        "euros", "apples", "red apples", "ways", "degreeC", "MPa", "hrs",
     ],
 )  # fmt: skip
 def test_known(unit: str) -> None:
