@@ -1,11 +1,16 @@
 """From grades to numbers, by hand."""
 
+from pathlib import Path
+
 import pytest
 from published_forms import png
 
+from infimmr_jax.data.records import DataError
 from infimmr_jax.evaluation.benchmarks import BENCHMARKS, benchmark_named
 from infimmr_jax.evaluation.grading import Graders, Judge
-from infimmr_jax.evaluation.items import Grade, Item, Response
+from infimmr_jax.evaluation.items import Grade, Item, MissingPicture, Response
+from infimmr_jax.evaluation.markdown import results_markdown
+from infimmr_jax.evaluation.requests import stored_request
 from infimmr_jax.evaluation.results import EvaluationError, dry_run, score_responses
 
 BENCHMARK = BENCHMARKS["math500"]
@@ -59,6 +64,7 @@ def test_every_number(graders):
     assert result["groups"]["subject"]["Geometry"]["problems"] == 1
     assert result["judge"] == "rules"
     assert result["grader_failures"] == {}
+    assert result["bad_golds"] == []
 
 
 def test_a_judge_replaces_the_rules_and_is_named(graders):
@@ -86,6 +92,24 @@ def test_dry_run_counts_and_finds_bad_golds_and_pictures(graders):
     assert [bad["id"] for bad in report["bad_golds"]] == ["b"]
     assert [bad["id"] for bad in report["bad_images"]] == ["c"]
     assert report["text_golds"] == 2
+
+
+def test_golds_that_no_response_can_reach_are_named_in_the_result(graders):
+    result, _ = score_responses(
+        BENCHMARK, [item("a", "1"), item("b", "")], {"a": [Response("1")], "b": [Response("")]}, graders
+    )
+    assert result["bad_golds"] == ["b"]
+    assert "- golds that no response can reach: 1, counted as wrong (b)" in results_markdown([result])
+
+
+def test_a_missing_picture_is_listed_by_the_dry_run_and_stops_no_scoring(graders):
+    items = [item("a", "1", images=(MissingPicture("t.json, row 1: image 'x.png' was not found"),))]
+    assert dry_run(BENCHMARK, items, graders)["bad_images"] == [{"id": "a", "reason": items[0].images[0].text}]
+    result, _ = score_responses(BENCHMARK, items, {"a": [Response(r"\boxed{1}")]}, graders)
+    assert result["accuracy"] == 1
+    assert stored_request(BENCHMARK, items, Path("r.jsonl"))["items"]
+    with pytest.raises(DataError, match=r"'x\.png' was not found"):
+        items[0].problem("published")
 
 
 def test_benchmarks_by_name():
