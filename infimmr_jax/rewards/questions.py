@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from infimmr_jax.config import RewardSection
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.names import RULES
 from infimmr_jax.rewards.copying import copied
-from infimmr_jax.rewards.math.units import is_unit_word
+from infimmr_jax.rewards.math.measures import is_unit_word
 from infimmr_jax.rewards.regions import resize_scale
 from infimmr_jax.rewards.verdict import Options, Question
-
-if TYPE_CHECKING:
-    from infimmr_jax.config import RewardSection
 
 KNOWN = ("rule", "tolerance", "threshold", "alternatives", "units")
 

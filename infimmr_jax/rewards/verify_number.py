@@ -9,8 +9,8 @@ from fractions import Fraction
 from infimmr_jax.rewards.math.equality import numbers_equal
 from infimmr_jax.rewards.math.labels import strip_label
 from infimmr_jax.rewards.math.latex import tidy
+from infimmr_jax.rewards.math.measures import unit_fits
 from infimmr_jax.rewards.math.numbers import PlainNumber, parse_number, read_number
-from infimmr_jax.rewards.math.units import unit_fits
 from infimmr_jax.rewards.verdict import Options, Verdict, compared
 
 RELATIVE = 0.05

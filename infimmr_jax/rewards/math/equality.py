@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+from infimmr_jax.rewards.math.measures import unit_fits
 from infimmr_jax.rewards.math.numbers import PlainNumber
-from infimmr_jax.rewards.math.units import unit_fits
 from infimmr_jax.rewards.verdict import Options, Verdict, compared
 
 # Significant digits a decimal must show to stand for an exact value that it does not equal (0.333333 for 1/3).
@@ -25,7 +25,7 @@ def numbers_equal(
     Exact, except that a decimal with at least six significant digits may stand for a fraction it is the rounding of,
     and that `relative_tolerance` widens the comparison when it is not 0. `6%` equals `6` and `0.06`; `6` and `0.06`
     stay apart. A bare number above 1 may be answered with a percent sign (50 by 50%), one below may not (0.5% is not
-    0.5). Units agree as `units.unit_fits` says.
+    0.5). Units agree as `measures.unit_fits` says.
     """
     if not unit_fits(gold.unit, answer.unit, units, nouns):
         return False

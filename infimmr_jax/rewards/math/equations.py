@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
 
 import mpmath
 import sympy
 from sympy.core.relational import Equality, Relational, Unequality
 
+from infimmr_jax.rewards.math.expressions import Expression
 from infimmr_jax.rewards.math.values import MAX_SYMBOLS, NoValueError, Place, agree, evaluate, places
 
 DIGITS = 40
@@ -50,7 +50,7 @@ def relations_agree(gold: Relational, answer: Relational) -> bool | None:
     return None
 
 
-def _constant_factor(left: Any, right: Any, symbols: set[Any]) -> Any:
+def _constant_factor(left: Expression, right: Expression, symbols: set[Expression]) -> Expression:
     """The number c with left = c right, None when there is none (or it is 0)."""
     place = places(symbols)[0]
     try:
@@ -67,18 +67,18 @@ def _constant_factor(left: Any, right: Any, symbols: set[Any]) -> Any:
     return mpmath.re(first / second) if same else None
 
 
-def _exact(expression: Any, place: Place) -> Any:
+def _exact(expression: Expression, place: Place) -> Expression:
     value = expression.xreplace({symbol: sympy.Rational(*n.as_integer_ratio()) for symbol, n in place.items()})
     return value if isinstance(value, sympy.Expr) and not value.free_symbols else None
 
 
-def _same_direction(gold: Relational, answer: Relational, factor: Any) -> bool:
+def _same_direction(gold: Relational, answer: Relational, factor: Expression) -> bool:
     if isinstance(gold, _STRICT) != isinstance(answer, _STRICT):
         return False
     return (isinstance(gold, _LESS) == isinstance(answer, _LESS)) == (factor > 0)
 
 
-def _linear(expression: Any, symbol: Any) -> Any:
+def _linear(expression: Expression, symbol: Expression) -> Expression:
     """The value of a symbol that makes an expression 0 which is linear in it, None for any other one."""
     slope = expression.diff(symbol)
     if slope == 0 or symbol in slope.free_symbols:
@@ -86,7 +86,7 @@ def _linear(expression: Any, symbol: Any) -> Any:
     return -expression.xreplace({symbol: sympy.Integer(0)}) / slope
 
 
-def _solution_misses(left: Any, right: Any, symbols: set[Any]) -> bool:
+def _solution_misses(left: Expression, right: Expression, symbols: set[Expression]) -> bool:
     """Whether some solution of left = 0 is plainly none of right = 0."""
     for symbol in sorted(symbols, key=str):
         solution = _linear(left, symbol)
@@ -100,7 +100,7 @@ def _solution_misses(left: Any, right: Any, symbols: set[Any]) -> bool:
     return False
 
 
-def _solved_alike(left: Any, right: Any, symbols: set[Any]) -> bool:
+def _solved_alike(left: Expression, right: Expression, symbols: set[Expression]) -> bool:
     """Whether both equations are linear in one symbol and come to the same value of it."""
     for symbol in sorted(symbols, key=str):
         first, second = _linear(left, symbol), _linear(right, symbol)
@@ -109,10 +109,10 @@ def _solved_alike(left: Any, right: Any, symbols: set[Any]) -> bool:
     return False
 
 
-def _roots(expression: Any, symbol: Any, place: Place) -> list[Fraction]:
+def _roots(expression: Expression, symbol: Expression, place: Place) -> list[Fraction]:
     """Real roots of an expression in one symbol near a few starting points, the other symbols being fixed."""
 
-    def function(x: Any) -> Any:
+    def function(x: Expression) -> Expression:
         return evaluate(expression, {**place, symbol: _fraction(x)}, DIGITS)[0]
 
     roots = []
@@ -129,12 +129,12 @@ def _roots(expression: Any, symbol: Any, place: Place) -> list[Fraction]:
     return roots
 
 
-def _fraction(value: Any) -> Fraction:
+def _fraction(value: Expression) -> Fraction:
     sign, mantissa, exponent, _ = mpmath.mpf(value)._mpf_
     return Fraction(int(-mantissa if sign else mantissa)) * Fraction(2) ** int(exponent)
 
 
-def _is_far(expression: Any, place: Place) -> bool:
+def _is_far(expression: Expression, place: Place) -> bool:
     try:
         value, error = evaluate(expression, place, DIGITS)
     except NoValueError:

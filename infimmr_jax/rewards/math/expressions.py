@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import sympy
 
+# What sympy computes with is not typed by it (`x + 1` is an object): expressions, symbols and numbers of mpmath alike.
+Expression: TypeAlias = Any
 MAX_EXPONENT = 10_000
 MAX_LENGTH = 400
 
@@ -25,7 +27,7 @@ _DOUBTS = re.compile(
     r"(?<![\\a-zA-Z])(?:[a-zA-Z]{3,}|d[a-zA-Z]|[a-zA-Z]d)(?![a-zA-Z])|(?<![\\a-zA-Z])[A-Z]\s*\("
     r"|[0-9a-zA-Z)}]\s*\(\s*[0-9.]+\s*\)|[0-9.][eE][-+0-9]"
 )
-_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+_FUNCTIONS: dict[str, Callable[[Expression], Expression]] = {
     r"\sin": sympy.sin,
     r"\cos": sympy.cos,
     r"\tan": sympy.tan,
@@ -48,7 +50,7 @@ class _DoubtError(ValueError):
     """The text is none of those that leave no doubt."""
 
 
-def read_expression(text: str) -> Any:
+def read_expression(text: str) -> Expression:
     """The sympy expression of a tidy LaTeX text, None where it is not one that leaves no doubt."""
     if len(text) > MAX_LENGTH or _DOUBTS.search(text):
         return None
@@ -80,9 +82,9 @@ class _Reader:
         """The token that comes next, None at the end."""
         return self._tokens[self._place] if self._place < len(self._tokens) else None
 
-    def sum(self) -> Any:
+    def sum(self) -> Expression:
         """Terms with their signs."""
-        terms: list[Any] = []
+        terms: list[Expression] = []
         while True:
             sign = 1
             if self.next in ("+", "-"):
@@ -93,7 +95,7 @@ class _Reader:
             if self.next not in ("+", "-"):
                 return sympy.Add(*terms)
 
-    def _product(self) -> Any:
+    def _product(self) -> Expression:
         value, slash = self._power(), False
         before = self._tokens[self._place - 1]
         while self.next not in _ENDS:
@@ -112,7 +114,7 @@ class _Reader:
             value, slash = (value / factor, True) if divides else (value * factor, slash)
         return value
 
-    def _power(self) -> Any:
+    def _power(self) -> Expression:
         base = self._base()
         if self.next != "^":
             return base
@@ -122,14 +124,14 @@ class _Reader:
             raise _DoubtError
         return base**exponent
 
-    def _single(self) -> Any:
+    def _single(self) -> Expression:
         """One token as an exponent or a part of a fraction: `x^2`, `\\frac12`; a longer number is in doubt."""
         token = self.next
         if token is None or not (token.isalpha() or token == r"\pi" or (token.isdigit() and len(token) == 1)):
             raise _DoubtError
         return self._base()
 
-    def _base(self) -> Any:
+    def _base(self) -> Expression:
         token = self.next
         if token == "(":
             return self._bracketed("(", ")")
@@ -156,7 +158,7 @@ class _Reader:
             return symbol(token.lower())
         raise _DoubtError
 
-    def _fraction(self) -> Any:
+    def _fraction(self) -> Expression:
         token = self.next
         if token is not None and token.isdigit() and len(token) == 2:  # \frac12
             self._take()
@@ -164,7 +166,7 @@ class _Reader:
         top, bottom = (self._group() if self.next == "{" else self._single() for _ in range(2))
         return top / bottom
 
-    def _root(self) -> Any:
+    def _root(self) -> Expression:
         index = sympy.Integer(2)
         if self.next == "[":
             index = self._bracketed("[", "]")
@@ -174,7 +176,7 @@ class _Reader:
             raise _DoubtError
         return self._group() ** (1 / index)
 
-    def _function(self, function: Callable[[Any], Any]) -> Any:
+    def _function(self, function: Callable[[Expression], Expression]) -> Expression:
         if self.next in ("(", "{"):
             argument = self._base()
             if self.next == "^":
@@ -185,10 +187,10 @@ class _Reader:
             raise _DoubtError
         return function(argument)
 
-    def _group(self) -> Any:
+    def _group(self) -> Expression:
         return self._bracketed("{", "}")
 
-    def _bracketed(self, opening: str, closing: str) -> Any:
+    def _bracketed(self, opening: str, closing: str) -> Expression:
         if self._take() != opening:
             raise _DoubtError
         value = self.sum()
@@ -205,6 +207,6 @@ class _Reader:
         return token
 
 
-def symbol(name: str) -> Any:
+def symbol(name: str) -> Expression:
     """The symbol that the grammar of math-verify makes of a letter."""
     return sympy.Symbol(name, real=True)

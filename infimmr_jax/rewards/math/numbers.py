@@ -12,7 +12,7 @@ import re
 from fractions import Fraction
 
 from infimmr_jax.rewards.math.latex import tidy
-from infimmr_jax.rewards.math.units import is_number_word, is_unit_word, same_unit
+from infimmr_jax.rewards.math.measures import is_number_word, is_unit_word, same_unit
 
 MAX_LENGTH = 200
 MAX_DIGITS = 60

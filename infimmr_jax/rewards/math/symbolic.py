@@ -11,7 +11,6 @@ import logging
 import re
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
 
 import sympy
 from latex2sympy2_extended import NormalizationConfig
@@ -21,13 +20,13 @@ from sympy.core.relational import Relational
 from infimmr_jax.rewards.math.conditions import Builder, builder_of, solved
 from infimmr_jax.rewards.math.equality import compare_numbers, values_equal
 from infimmr_jax.rewards.math.equations import relations_agree
-from infimmr_jax.rewards.math.expressions import read_expression
+from infimmr_jax.rewards.math.expressions import Expression, read_expression
 from infimmr_jax.rewards.math.labels import RELATION, is_label, last_side, sides, split_label, without_labels
 from infimmr_jax.rewards.math.latex import tidy
+from infimmr_jax.rewards.math.measures import unit_fits
 from infimmr_jax.rewards.math.numbers import PlainNumber, read_number, split_unit
 from infimmr_jax.rewards.math.refusals import undone
 from infimmr_jax.rewards.math.structure import Structure, split_top, take_apart
-from infimmr_jax.rewards.math.units import unit_fits
 from infimmr_jax.rewards.math.values import agree
 from infimmr_jax.rewards.math.words import holds_words, is_words, solid
 from infimmr_jax.rewards.verdict import Options, Verdict, compared, refused
@@ -51,7 +50,7 @@ _SPARE = (r"\xi", r"\kappa", r"\tau", r"\sigma", r"\rho", r"\eta", r"\nu", r"\ch
 
 
 @lru_cache(maxsize=4096)
-def parse_latex(text: str) -> Any:
+def parse_latex(text: str) -> Expression:
     """The sympy object a tidy LaTeX text denotes, or None when it can not be parsed."""
     if split_top(text, "") is None or "$" in text:
         return None  # the grammar would parse what stands before an unbalanced bracket
@@ -225,7 +224,7 @@ def _capitals_apart(gold: str, answer: str) -> tuple[str, str]:
     return first, second
 
 
-def _values_agree(gold: str, gold_value: Any, answer: str, answer_value: Any, options: Options) -> bool:
+def _values_agree(gold: str, gold_value: Expression, answer: str, answer_value: Expression, options: Options) -> bool:
     """Whether one side is a decimal (or a tolerance is set) and the values agree by the rule of plain numbers."""
     left, right = read_number(gold), read_number(answer)
     written = [number for number in (left, right) if number is not None and number.decimals is not None]
@@ -243,7 +242,7 @@ def _values_agree(gold: str, gold_value: Any, answer: str, answer_value: Any, op
     )
 
 
-def _fraction(number: PlainNumber | None, value: Any) -> Fraction | None:
+def _fraction(number: PlainNumber | None, value: Expression) -> Fraction | None:
     """The value of a plain number, or of a real expression without variables to 50 digits; None for anything else."""
     if number is not None:
         return number.value

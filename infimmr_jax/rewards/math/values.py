@@ -9,17 +9,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
 
 import mpmath
 import sympy
+
+from infimmr_jax.rewards.math.expressions import Expression
 
 MAX_BITS = 200_000
 MAX_DIGITS = 20_000
 FIRST_DIGITS = 40
 
-Place = Mapping[Any, Fraction]
-Value = tuple[Any, Any]  # an mpmath number and a bound on its absolute error
+Place = Mapping[Expression, Fraction]
+Value = tuple[Expression, Expression]  # an mpmath number and a bound on its absolute error
 
 # Real places for free symbols, in the order of their names: all positive, then of mixed signs.
 _NUMBERS = (
@@ -40,7 +41,7 @@ _CORNERS = (
     sympy.Mod,
     sympy.Piecewise,
 )
-_FUNCTIONS: dict[Any, tuple[Any, Any]] = {
+_FUNCTIONS: dict[Expression, tuple[Expression, Expression]] = {
     sympy.exp: (mpmath.exp, mpmath.exp),
     sympy.log: (mpmath.log, lambda x: 1 / x),
     sympy.sin: (mpmath.sin, mpmath.cos),
@@ -63,13 +64,13 @@ class NoValueError(ArithmeticError):
     """An expression that has no value here, or none that could be computed."""
 
 
-def places(symbols: set[Any]) -> list[dict[Any, Fraction]]:
+def places(symbols: set[Expression]) -> list[dict[Expression, Fraction]]:
     """Places at which expressions in these symbols are compared."""
     ordered = sorted(symbols, key=str)
     return [dict(zip(ordered, numbers, strict=False)) for numbers in _NUMBERS]
 
 
-def agree(gold: Any, answer: Any) -> bool | None:
+def agree(gold: Expression, answer: Expression) -> bool | None:
     """Whether two sympy expressions are equal; None where their values do not say.
 
     Closed expressions are compared exactly when they are rational and to as many digits as their literals hold
@@ -92,7 +93,7 @@ def agree(gold: Any, answer: Any) -> bool | None:
     return True
 
 
-def _equal_at(gold: Any, answer: Any, place: Place) -> bool | None:
+def _equal_at(gold: Expression, answer: Expression, place: Place) -> bool | None:
     with contextlib.suppress(NoValueError):
         return rational(gold, place) == rational(answer, place)
     digits = min(MAX_DIGITS, 120 + 2 * (height(gold) + height(answer)))
@@ -107,7 +108,7 @@ def _equal_at(gold: Any, answer: Any, place: Place) -> bool | None:
     return True
 
 
-def rational(expression: Any, place: Place) -> Fraction:
+def rational(expression: Expression, place: Place) -> Fraction:
     """The exact value of a rational expression; NoValueError for any other one and for enormous numbers."""
     if isinstance(expression, sympy.Rational):
         return Fraction(int(expression.p), int(expression.q))
@@ -132,7 +133,7 @@ def rational(expression: Any, place: Place) -> Fraction:
     raise NoValueError(f"{type(expression).__name__} is not rational")
 
 
-def height(expression: Any) -> int:
+def height(expression: Expression) -> int:
     """The number of digits that the literals of an expression hold, powers written out."""
     if isinstance(expression, sympy.Rational):
         return (
@@ -143,7 +144,7 @@ def height(expression: Any) -> int:
     return sum(height(term) for term in expression.args)
 
 
-def evaluate(expression: Any, place: Place, digits: int) -> Value:
+def evaluate(expression: Expression, place: Place, digits: int) -> Value:
     """The value of an expression to `digits` digits with a bound on its error; NoValueError where there is none."""
     with mpmath.workdps(digits):
         try:
@@ -155,7 +156,7 @@ def evaluate(expression: Any, place: Place, digits: int) -> Value:
         return value, error
 
 
-def _value(expression: Any, place: Place, epsilon: Any, digits: int) -> Value:
+def _value(expression: Expression, place: Place, epsilon: Expression, digits: int) -> Value:
     if isinstance(expression, sympy.Symbol):
         expression = sympy.Rational(*place[expression].as_integer_ratio())
     if isinstance(expression, sympy.Rational):
@@ -194,7 +195,9 @@ def _value(expression: Any, place: Place, epsilon: Any, digits: int) -> Value:
     return value, abs(value) * epsilon * 10
 
 
-def _power(base: Any, base_error: Any, exponent: Any, exponent_error: Any, epsilon: Any) -> Value:
+def _power(
+    base: Expression, base_error: Expression, exponent: Expression, exponent_error: Expression, epsilon: Expression
+) -> Value:
     if base == 0 or abs(base) <= base_error:
         if base_error == 0 and mpmath.re(exponent) > 0:
             return mpmath.mpf(0), mpmath.mpf(0)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from infimmr_jax.rewards.math.units import is_known, is_number_word, is_unit_word, same_unit, unit_fits, unit_name
+from infimmr_jax.rewards.math.measures import is_known, is_number_word, is_unit_word, same_unit, unit_fits, unit_name
 
 
 @pytest.mark.parametrize(
