@@ -22,7 +22,16 @@ from infimmr_jax.config import ConfigError, ImageSection
 from infimmr_jax.model.config import read_tree
 from infimmr_jax.model.family import Model, read_model
 from infimmr_jax.model.hf_directory import check_table
-from infimmr_jax.model.hf_files import INDEX, STORED_DTYPES, WEIGHTS, Stored, check_tensors, is_finite, open_tensors
+from infimmr_jax.model.hf_files import (
+    INDEX,
+    STORED_DTYPES,
+    WEIGHTS,
+    Stored,
+    cast,
+    check_tensors,
+    is_finite,
+    open_tensors,
+)
 from infimmr_jax.model.hf_replace import replacing
 from infimmr_jax.model.hf_table import HubTensor, Names, build_tree, leaf_paths, transformers_name
 from infimmr_jax.model.trunk import Params
@@ -87,7 +96,7 @@ def save_params(
 
     def value(index: int) -> np.ndarray:
         tensor = tensors[index]
-        found = tensor.write(_on_host(leaves[tensor.path], tensor.layer).astype(DTYPES[dtype]))
+        found = tensor.write(cast(_on_host(leaves[tensor.path], tensor.layer), DTYPES[dtype]))
         if not is_finite(found):
             raise ConfigError(
                 f"the model is not written to {directory}: {tensor.name} holds values that are no finite {dtype} "
@@ -124,7 +133,7 @@ def convert(
 
         def value(index: int) -> np.ndarray:
             name = tensors[index].name
-            found = np.ascontiguousarray(stored[name].values[:]).astype(wanted[name])
+            found = cast(np.ascontiguousarray(stored[name].values[:]), wanted[name])
             if not is_finite(found):
                 raise ConfigError(
                     f"the tensor {name} of {source} holds values that are no finite {found.dtype} numbers"
@@ -185,7 +194,7 @@ def _read(
     parts: dict[tuple[tuple[int, ...], ...], np.ndarray] = {}
 
     def one(tensor: HubTensor, cuts: tuple[slice, ...]) -> np.ndarray:
-        values = tensor.read(stored[tensor.name].values, cuts).astype(dtype)
+        values = cast(tensor.read(stored[tensor.name].values, cuts), dtype)
         if not is_finite(values):
             raise ConfigError(
                 f"the tensor {tensor.name} of {directory} holds values that are no finite {jnp.dtype(dtype).name} "
