@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ GRADING_ONLY = {
 }
 MinPixels = Annotated[int | None, typer.Option(min=1, help="Least pixels of a picture; default of the directory.")]
 MaxPixels = Annotated[int | None, typer.Option(min=1, help="Most pixels of a picture; default of the directory.")]
+DType = Annotated[Literal["float32", "bfloat16"] | None, typer.Option(help="Default: bfloat16 on an accelerator.")]
 RunDirs = Annotated[list[Path], typer.Argument(help="Run directories; several are compared.")]
 
 
@@ -127,7 +129,7 @@ def generate(
     repetition_penalty: Annotated[float, typer.Option(help="Above 1: tokens that were there become rarer.")] = 1.0,
     stop: Annotated[list[str], typer.Option(help="End the answer with this text. Repeatable.")] = [],  # noqa: B006
     seed: int = 0,
-    dtype: Annotated[Literal["float32", "bfloat16"] | None, typer.Option(help="Default by device.")] = None,
+    dtype: DType = None,
     min_pixels: MinPixels = None,
     max_pixels: MaxPixels = None,
 ) -> None:
@@ -255,13 +257,10 @@ def caption(
     join_processes()
     from infimmr_jax.commands import annotate
     from infimmr_jax.data.captions import CaptionFile
-    from infimmr_jax.rollout.policy import Policy, load_policy, with_directory_pixels
+    from infimmr_jax.rollout.policy import load_policy, with_directory_pixels
 
-    if from_file is not None:
-        maker: CaptionFile | Policy = CaptionFile(from_file)
-    else:
-        settings = with_directory_pixels(settings, model, min_pixels, max_pixels)
-        maker = load_policy(settings, model)
+    settings = settings if from_file else with_directory_pixels(settings, model, min_pixels, max_pixels)
+    maker = CaptionFile(from_file) if from_file is not None else load_policy(settings, model)
     sampling = annotate.Sampling(max_tokens=max_tokens, seed=seed)
     annotate.caption(settings, maker, sampling, batch_size, print, replace)
 
@@ -316,9 +315,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first problems.")] = None,
     judge: Annotated[str | None, typer.Option(help="Your own judge, module:attribute.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Problems at once, over all devices.")] = 8,
-    dtype: Annotated[
-        Literal["float32", "bfloat16"] | None, typer.Option(help="Default: bfloat16 on an accelerator.")
-    ] = None,
+    dtype: DType = None,
     fsdp: Annotated[int, typer.Option(min=1, help="Devices that share the weights row by row.")] = 1,
     tensor: Annotated[int, typer.Option(min=1, help="Devices that share every matrix product.")] = 1,
     min_pixels: MinPixels = None,
@@ -332,19 +329,9 @@ def evaluate(
     from infimmr_jax.evaluation.asking import Asking, evaluate_benchmark
 
     asking = Asking(
-        samples,
-        max_new_tokens,
-        temperature,
-        top_p,
-        seed,
-        style,
-        batch_size=batch_size,
-        dtype=dtype,
-        fsdp=fsdp,
-        tensor=tensor,
-        min_pixels=min_pixels,
-        max_pixels=max_pixels,
+        samples, max_new_tokens, temperature, top_p, seed, style, min_pixels=min_pixels, max_pixels=max_pixels
     )
+    asking = dataclasses.replace(asking, batch_size=batch_size, dtype=dtype, fsdp=fsdp, tensor=tensor)
     evaluate_benchmark(
         benchmark,
         data,
@@ -373,9 +360,7 @@ def bench(
     ] = 112,
     group: Annotated[int, typer.Option(min=1, help="Responses a prompt.")] = 8,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens a response.")] = 128,
-    dtype: Annotated[
-        Literal["float32", "bfloat16"] | None, typer.Option(help="Default: bfloat16 on an accelerator.")
-    ] = None,
+    dtype: DType = None,
     repeats: Annotated[int, typer.Option(min=1, help="Measured calls after the warm-up; medians are given.")] = 5,
     compactions: Annotated[int, typer.Option(min=0, help="Smaller shapes for unfinished rows.")] = 0,
     cache_sizes: Annotated[int, typer.Option(min=1, help="Sizes that the cache of responses grows through.")] = 1,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from infimmr_jax.config import ConfigError, ModelShape
 from infimmr_jax.model.hf_keys import (
@@ -140,7 +139,7 @@ class ModelConfig:
 
 
 def config_from_shape(shape: ModelShape, vocab_size: int, tokens: TokenIds) -> ModelConfig:
-    """The architecture of a model made from scratch."""
+    """Describe the architecture of a model made from scratch."""
     text = TextConfig(
         vocab_size=vocab_size,
         hidden_size=shape.hidden_size,
@@ -165,7 +164,7 @@ def config_from_shape(shape: ModelShape, vocab_size: int, tokens: TokenIds) -> M
     return ModelConfig(text=text, vision=vision, tokens=tokens)
 
 
-def config_facts(config: ModelConfig) -> dict[str, Any]:
+def config_facts(config: ModelConfig) -> JsonObject:
     """Describe an architecture as a plain tree, by which a checkpoint knows its model.
 
     What older checkpoints do not have is there only where it is not the default.
@@ -178,7 +177,7 @@ def config_facts(config: ModelConfig) -> dict[str, Any]:
 
 
 def vision_layout(config: ModelConfig) -> VisionLayout:
-    """What preprocessing must know of this architecture."""
+    """Say what preprocessing must know of this architecture."""
     vision, tokens = config.vision, config.tokens
     return VisionLayout(
         image_token_id=tokens.image,
@@ -321,13 +320,15 @@ def _token_ids(directory: Path, root: Part, text: Part, vocabulary: int) -> Toke
     )
 
 
-def to_hf_config(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
-    """The tree of a `config.json` that `transformers` (old and new) reads as this architecture."""
+def to_hf_config(config: ModelConfig, dtype: str = "float32") -> JsonObject:
+    """Write the tree of a `config.json` that `transformers` (old and new) reads as this architecture."""
     text, vision, tokens = config.text, config.vision, config.tokens
     kind = "default" if text.rope_scaling is None else text.rope_scaling.kind
     scaling = {} if text.rope_scaling is None else dataclasses.asdict(text.rope_scaling)
     rope = {"type": kind, "rope_type": kind, "mrope_section": list(text.mrope_section)}
-    rope |= {key: value for key, value in scaling.items() if key != "kind" and value is not None}
+    # Left out where it is the default: transformers below 4.57 does not know `truncate`, and warns.
+    left_out = {"kind", *(["truncate"] if scaling.get("truncate") else [])}
+    rope |= {key: value for key, value in scaling.items() if key not in left_out and value is not None}
     decoder = {
         "vocab_size": text.vocab_size,
         "hidden_size": text.hidden_size,

@@ -8,7 +8,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +22,22 @@ from infimmr_jax.config import ConfigError, ImageSection
 from infimmr_jax.model.config import read_tree
 from infimmr_jax.model.family import Model, read_model
 from infimmr_jax.model.hf_directory import check_table
-from infimmr_jax.model.hf_files import INDEX, STORED_DTYPES, WEIGHTS, Stored, check_tensors, is_finite, open_tensors
+from infimmr_jax.model.hf_files import (
+    INDEX,
+    STORED_DTYPES,
+    WEIGHTS,
+    Stored,
+    cast,
+    check_tensors,
+    is_finite,
+    open_tensors,
+)
 from infimmr_jax.model.hf_replace import replacing
 from infimmr_jax.model.hf_table import HubTensor, Names, build_tree, leaf_paths, transformers_name
 from infimmr_jax.model.trunk import Params
 from infimmr_jax.parallel.mesh import parameter_shardings
 from infimmr_jax.preprocess.images import MEAN, STD
+from infimmr_jax.preprocess.json_file import JsonObject
 from infimmr_jax.preprocess.tokenizer import save_tokenizer
 
 DTYPES: dict[str, np.dtype] = {
@@ -87,7 +96,7 @@ def save_params(
 
     def value(index: int) -> np.ndarray:
         tensor = tensors[index]
-        found = tensor.write(_on_host(leaves[tensor.path], tensor.layer).astype(DTYPES[dtype]))
+        found = tensor.write(cast(_on_host(leaves[tensor.path], tensor.layer), DTYPES[dtype]))
         if not is_finite(found):
             raise ConfigError(
                 f"the model is not written to {directory}: {tensor.name} holds values that are no finite {dtype} "
@@ -124,7 +133,7 @@ def convert(
 
         def value(index: int) -> np.ndarray:
             name = tensors[index].name
-            found = np.ascontiguousarray(stored[name].values[:]).astype(wanted[name])
+            found = cast(np.ascontiguousarray(stored[name].values[:]), wanted[name])
             if not is_finite(found):
                 raise ConfigError(
                     f"the tensor {name} of {source} holds values that are no finite {found.dtype} numbers"
@@ -176,16 +185,16 @@ def _read(
     tensors: list[HubTensor],
     stored: dict[str, Stored],
     shape: tuple[int, ...],
-    dtype: Any,
+    dtype: np.dtype,
     sharding: NamedSharding,
     axis: int = 0,
     start: int = 0,
 ) -> jax.Array:
     """The block of this shape that begins at `start` on `axis` of a parameter."""
-    parts: dict[Any, np.ndarray] = {}
+    parts: dict[tuple[tuple[int, ...], ...], np.ndarray] = {}
 
     def one(tensor: HubTensor, cuts: tuple[slice, ...]) -> np.ndarray:
-        values = tensor.read(stored[tensor.name].values, cuts).astype(dtype)
+        values = cast(tensor.read(stored[tensor.name].values, cuts), dtype)
         if not is_finite(values):
             raise ConfigError(
                 f"the tensor {tensor.name} of {directory} holds values that are no finite {jnp.dtype(dtype).name} "
@@ -193,9 +202,9 @@ def _read(
             )
         return values
 
-    def part(index: Any) -> np.ndarray:
+    def part(index: tuple[slice, ...] | None) -> np.ndarray:
         # Devices that hold the same part share one read.
-        key = tuple(s.indices(size)[:2] for s, size in zip(index, shape, strict=True))
+        key = tuple(s.indices(size)[:2] for s, size in zip(index or (), shape, strict=True))
         if key not in parts:
             bounds = [(low + start, high + start) if n == axis else (low, high) for n, (low, high) in enumerate(key)]
             cuts = tuple(slice(*bound) for bound in bounds)
@@ -210,7 +219,7 @@ def _read(
     return jax.block_until_ready(jax.make_array_from_callback(shape, sharding, part))
 
 
-def _on_host(leaf: Any, layer: int | None) -> np.ndarray:
+def _on_host(leaf: np.ndarray | jax.Array, layer: int | None) -> np.ndarray:
     if isinstance(leaf, np.ndarray):
         return leaf if layer is None else leaf[layer]
     one = leaf if layer is None else _take(leaf, layer)
@@ -264,12 +273,12 @@ def _write_weights(
         _write_json(directory, INDEX, {"metadata": {"total_size": sum(sizes)}, "weight_map": weight_map})
 
 
-def _write_json(directory: Path | None, name: str, tree: dict) -> None:
+def _write_json(directory: Path | None, name: str, tree: object) -> None:
     if directory is not None:
         (directory / name).write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _with_dtype(tree: Any, dtype: str) -> Any:
+def _with_dtype(tree: object, dtype: str) -> object:
     if isinstance(tree, dict):
         return {k: dtype if k in ("dtype", "torch_dtype") else _with_dtype(v, dtype) for k, v in tree.items()}
     return tree
@@ -280,12 +289,12 @@ def _check_dtype(dtype: str) -> None:
         raise ConfigError(f"weights can not be written as {dtype!r}; choose one of {', '.join(DTYPES)}")
 
 
-def _generation_config(model: Model) -> dict[str, Any]:
+def _generation_config(model: Model) -> JsonObject:
     pad = model.tokens.pad
     return {"bos_token_id": pad, "pad_token_id": pad, "eos_token_id": list(model.tokens.ends), "do_sample": True}
 
 
-def _preprocessor_config(model: Model, image: ImageSection) -> dict[str, Any]:
+def _preprocessor_config(model: Model, image: ImageSection) -> JsonObject:
     layout = model.layout
     return {
         "image_processor_type": "Qwen2VLImageProcessor",

@@ -127,6 +127,12 @@ def check_tensors(stored: dict[str, Stored], model: Model, directory: Path) -> l
     return tensors
 
 
+def cast(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Convert to another type of floats; what is too large for it becomes infinite, which `is_finite` finds."""
+    with np.errstate(over="ignore"):
+        return values.astype(dtype)
+
+
 def is_finite(values: np.ndarray) -> bool:
     """Whether no value of an array of floats is infinite or no number."""
     if values.dtype.itemsize != 2:

@@ -77,7 +77,7 @@ class HubTensor:
     layout: Layout
 
     def read(self, stored: Any, index: tuple[slice, ...]) -> np.ndarray:
-        """The part `index` of the parameter, from a stored tensor that is sliced without being read as a whole."""
+        """Read the part `index` of the parameter from a stored tensor that is sliced without being read as a whole."""
         if self.layout == "same":
             return stored[index]
         rows, columns = index
@@ -87,12 +87,12 @@ class HubTensor:
         return kernels.reshape(len(kernels), -1)[:, rows].T
 
     def write(self, value: np.ndarray) -> np.ndarray:
-        """The stored tensor of a whole parameter (of this layer of it)."""
+        """Lay out the stored tensor of a whole parameter (of this layer of it)."""
         return np.ascontiguousarray(value if self.layout == "same" else value.T).reshape(self.shape)
 
 
 def hub_tensors(table: Sequence[tuple[str, str, Layout]], params: Params, config: ModelConfig) -> list[HubTensor]:
-    """Every tensor of a directory that holds parameters of these shapes, layer by layer in the order of `table`."""
+    """List the tensors of a directory that holds parameters of these shapes, layer by layer in the order of `table`."""
     found = {path: leaf.shape for path, leaf in leaf_paths(params)}
     vision = config.vision
     conv = (vision.in_channels, vision.temporal_patch_size, vision.patch_size, vision.patch_size)
@@ -113,23 +113,23 @@ def hub_tensors(table: Sequence[tuple[str, str, Layout]], params: Params, config
 
 
 def hub_name(name: str) -> str:
-    """The hub's name of a tensor that may carry the name of today's transformers."""
+    """Give the hub's name of a tensor that may carry the name of today's transformers."""
     return _renamed(name, _TO_HUB)
 
 
 def transformers_name(name: str) -> str:
-    """The name that today's transformers gives in memory to a tensor of the hub's files."""
+    """Give the name that today's transformers has in memory for a tensor of the hub's files."""
     return _renamed(name, _TO_TRANSFORMERS)
 
 
 def leaf_paths(tree: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every leaf of a nested dictionary with its path."""
+    """Walk over every leaf of a nested dictionary with its path."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         yield tuple(str(part.key) for part in path), leaf
 
 
 def build_tree(values: dict[tuple[str, ...], Any], make: Callable[[Any], Any] = lambda value: value) -> dict:
-    """The nested dictionary of values by path."""
+    """Build the nested dictionary of values by path."""
     tree: dict = {}
     for path, value in values.items():
         node = tree

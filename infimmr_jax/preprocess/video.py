@@ -70,7 +70,7 @@ def plan_video(
 
 
 def sample_frames(total: int, fps: float, video: VideoSection, layout: VisionLayout) -> Int64[np.ndarray, "frames"]:
-    """Indices of the frames shown of `total` frames at `fps` a second: `video.fps` of them a second, evenly spread.
+    """Choose the frames shown of `total` frames at `fps` a second: `video.fps` of them a second, evenly spread.
 
     Their number lies within [min_frames, max_frames], is a multiple of the temporal patch and at most `total`;
     a video shorter than one temporal patch is shown whole. As `Qwen2VLVideoProcessor.sample_frames` of transformers.
@@ -88,7 +88,7 @@ def sample_frames(total: int, fps: float, video: VideoSection, layout: VisionLay
 
 
 def video_grid(frames: int, width: int, height: int, video: VideoSection, layout: VisionLayout) -> Grid:
-    """Grid (time, rows, columns) of patches of so many frames of this size in pixels.
+    """Give the grid (time, rows, columns) of patches of so many frames of this size in pixels.
 
     The last frame is repeated where a temporal patch is not full. Raises DataError at aspect ratios above 200.
     """
@@ -129,7 +129,7 @@ def _frame_files(folder: Path) -> list[Path]:
 
 
 def natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Key that sorts names as people number them: frame_2 before frame_10."""
+    """Give the key that sorts names as people number them: frame_2 before frame_10."""
     pieces = re.split(r"([0-9]+)", path.stem)
     # Numbers by their size; texts, at the even places, by their letters.
     return [(int(piece), "") if place % 2 else (0, piece) for place, piece in enumerate(pieces)], path.name

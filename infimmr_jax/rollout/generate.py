@@ -6,11 +6,11 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
+from transformers import PreTrainedTokenizerBase
 
 from infimmr_jax.config import ConfigError, DataSection, MeshSection, VideoSection
 from infimmr_jax.model.family import Model
@@ -36,7 +36,7 @@ class Generator:
 
     params: Params
     model: Model
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     stops: frozenset[int]
     data: DataSection
     video: VideoSection
@@ -116,7 +116,7 @@ def generate(
 def plan_question(
     generator: Generator, question: str, images: Sequence[Path], videos: Sequence[Path], system: str | None = None
 ) -> PromptPlan:
-    """The prompt of one question, with shapes known and no pixel decoded."""
+    """Plan the prompt of one question, with shapes known and no pixel decoded."""
     layout, data = generator.model.layout, generator.data
     visuals: list[Visual] = [plan_picture(path, data.image, layout) for path in images]
     visuals += [plan_video(path, generator.video, data.image, layout) for path in videos]
@@ -125,7 +125,7 @@ def plan_question(
 
 
 def bucket_batch(generator: Generator, plan: PromptPlan) -> PromptBatch:
-    """The question in a bucket of a fixed ladder: 1 or 1.5 times a power of two tokens, slots and windows."""
+    """Put the question in a bucket of a fixed ladder: 1 or 1.5 times a power of two tokens, slots and windows."""
     layout = generator.model.layout
     slots, patches = plan.image_shape
     windows = round_up(patches // layout.window_patches, 1) if slots else 0
@@ -137,7 +137,7 @@ def bucket_batch(generator: Generator, plan: PromptPlan) -> PromptBatch:
 def stream_tokens(
     generator: Generator, batch: PromptBatch, settings: SampleSettings, limit: int, seed: int
 ) -> Iterator[int]:
-    """Ids of the one prompt's answer as they are sampled, until a stop id (not yielded) or `limit` of them.
+    """Yield the ids of the one prompt's answer as they are sampled, until a stop id (not yielded) or `limit` of them.
 
     With the same settings and seed these are the ids that `sampler.sample` gives.
     """
@@ -162,7 +162,7 @@ def stream_tokens(
 
 
 def round_up(size: int, least: int) -> int:
-    """The smallest of least x {1, 1.5, 2, 3, 4, 6, 8, ..} that is not below `size`, in whole numbers."""
+    """Give the smallest of least x {1, 1.5, 2, 3, 4, 6, 8, ..} that is not below `size`, in whole numbers."""
     step = least
     while step < size:
         if step * 3 >= size * 2 and step % 2 == 0:

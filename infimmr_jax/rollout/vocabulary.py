@@ -48,7 +48,7 @@ def response_texts(
 def stop_tables(
     tokenizer: PreTrainedTokenizerBase, stops: tuple[str, ...], vocabulary: int
 ) -> Int[np.ndarray, "N T V"]:
-    """One automaton per stop text: `table[n, state, token]` is the state after a token; the last one means "seen".
+    """Build an automaton per stop text: `table[n, state, token]` is the state after a token; the last means "seen".
 
     A state is how many bytes of the text the response ends with (Knuth, Morris and Pratt, 1977). So a text is found
     in whatever tokens it comes, also in the middle of one. Special tokens have no text: they begin anew. T is that of
@@ -107,15 +107,15 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token: int) -> str:
-        """The text that is whole now that `token` has come; empty for special tokens and parts of characters."""
+        """Give the text that is whole now that `token` has come; empty for special tokens and parts of characters."""
         return self._decoder.decode(self.bytes_of(token))
 
     def finish(self) -> str:
-        """What was kept back, with U+FFFD for a character that never became whole."""
+        """Give what was kept back, with U+FFFD for a character that never became whole."""
         return self._decoder.decode(b"", final=True)
 
     def bytes_of(self, token: int) -> bytes:
-        """The bytes of a token's text; none for special tokens and ids beyond the vocabulary."""
+        """Give the bytes of a token's text; none for special tokens and ids beyond the vocabulary."""
         if token in self._special:
             return b""
         text = cast(str | None, self._tokenizer.convert_ids_to_tokens(token))
