@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pydantic import ValidationError
 
 from infimmr_jax.config import PhaseSection, RunConfig, stage_lengths
+from infimmr_jax.data.selection import SourceReport
 from infimmr_jax.training.digests import Json
 
 # What may differ between the run that saved and the one that goes on: none of it changes what is computed.
@@ -64,6 +65,16 @@ def with_new_keys(saved: dict[str, Json]) -> dict[str, Json]:
         return saved
 
 
+def kept_problems(reports: Iterable[SourceReport]) -> dict[str, str]:
+    """Number and digest of the problems that every source gives, by phase and source, for `Checkpoints`."""
+    kept: dict[str, str] = {}
+    for report in reports:
+        name = f"{report.phase}: {report.source}"
+        number = sum(other == name or other.startswith(f"{name} #") for other in kept)
+        kept[f"{name} #{number + 1}" if number else name] = f"{report.kept} problems {report.digest}".strip()
+    return kept
+
+
 def saved_lengths(config: dict[str, Json]) -> tuple[int, ...] | None:
     """The planned steps of every stage of a saved configuration; None when it is not valid any more."""
     try:
@@ -87,4 +98,4 @@ def _leaves(saved: Json, here: Json, key: str = "") -> list[tuple[str, str]]:
     return [] if saved == here else [(key, f"{key} is {saved!s:.60} there and {here!s:.60} here")]
 
 
-__all__ = ["FREE", "differences", "is_below", "saved_lengths", "with_new_keys"]
+__all__ = ["FREE", "differences", "is_below", "kept_problems", "saved_lengths", "with_new_keys"]

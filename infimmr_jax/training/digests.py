@@ -88,15 +88,6 @@ def unseal(text: str | bytes) -> dict[str, Json]:
     return facts
 
 
-def lines_digest(lines: list[str]) -> str:
-    """A digest of texts in their order, 16 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for line in lines:
-        data = line.encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "little") + data)
-    return digest.hexdigest()[:16]
-
-
 def _name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
@@ -152,7 +143,6 @@ __all__ = [
     "as_written",
     "check_arrays",
     "in_dtypes",
-    "lines_digest",
     "seal",
     "unseal",
 ]

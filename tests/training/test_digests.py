@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from infimmr_jax.training.digests import DamagedError, array_digests, check_arrays, lines_digest, seal, unseal
+from infimmr_jax.training.digests import DamagedError, array_digests, check_arrays, seal, unseal
 
 SHARDED = """
 import jax, jax.numpy as jnp, numpy as np
@@ -85,8 +85,3 @@ def test_facts_seal_themselves() -> None:
         with pytest.raises(DamagedError):
             unseal(damaged)
     assert unseal('{"older": 1}') == {"older": 1}
-
-
-def test_texts_in_their_order() -> None:
-    texts = [["a", "b"], ["b", "a"], ["ab"], ["a"], [], ["", "ab"], ["\ud800", "b"]]
-    assert len({lines_digest(lines) for lines in texts}) == len(texts)
