@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import urllib.parse
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -16,17 +17,31 @@ from infimmr_jax.names import REWARD_COMPONENTS, RULES
 TERMS = frozenset({"length", "repetition"})
 
 
+def _parts(url: str) -> urllib.parse.SplitResult | None:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        _ = parts.port  # raises where it is none
+    except ValueError:
+        return None
+    return parts
+
+
 class JudgeSection(Section):
     """A judge of responses: your function `module:function`, or an OpenAI-compatible endpoint on a host of your own.
 
-    `prompt` may hold {question}, {gold} and {response}; the reply must end with a line of 1 or 0.
+    `prompt` may hold {question}, {gold} and {response}; the reply must end with a line of 1 or 0. `key_env` names the
+    environment variable with the endpoint's key, which is sent as a bearer token and is written nowhere. A request ends
+    after `timeout_seconds`; one that got no verdict in `attempts` takes its group out of the step. An endpoint that is
+    away is waited for, `patience_seconds` in all, before the run ends with status 75.
     """
 
     function: str | None = None
     endpoint: str | None = None
     model: str | None = None
     prompt: str | None = None
-    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+    patience_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 300.0
     attempts: PositiveInt = 2
     parallel: PositiveInt = 8
 
@@ -36,6 +51,17 @@ class JudgeSection(Section):
             raise ValueError("give either `function` (module:function) or `endpoint` (http://host:port/v1), not both")
         if self.endpoint is not None and (self.model is None or not self.endpoint.startswith(("http://", "https://"))):
             raise ValueError("`endpoint` must start with http:// or https:// and needs `model`, the name served there")
+        if self.endpoint is not None:
+            parts = _parts(self.endpoint)
+            if parts is None or not parts.hostname:
+                raise ValueError("`endpoint` is no address: it must be http://host:port/v1")
+            if parts.username or parts.password or parts.query or parts.fragment:
+                raise ValueError(
+                    "`endpoint` must not hold a name, a password, a query or a fragment: they would stand in every "
+                    "copy of the configuration; give the key in an environment variable and its name as `key_env`"
+                )
+        elif self.key_env is not None:
+            raise ValueError("`key_env` belongs to `endpoint`; a function reads its own environment")
         if self.prompt is not None:
             try:
                 self.prompt.format(question="", gold="", response="")

@@ -53,6 +53,14 @@ def bad_rewards(
             remedy += ", or raise reward.limit if it is meant to be so large"
         for row in np.flatnonzero(bad.any(axis=1)).tolist():
             which = np.flatnonzero(bad[row])
+            if name == "judge" and np.isnan(values[row]).any():
+                silent = int(np.isnan(values[row]).sum())
+                text = (
+                    f"the judge gave no verdict on {silent} of {values.shape[1]} responses of problem "
+                    f"{problem_ids[row]!r}"
+                )
+                findings.append(Finding(name, problem_ids[row], text))
+                continue
             text = (
                 f"reward component {name!r} gave {values[row, which[0]]} for response {which[0]} of problem "
                 f"{problem_ids[row]!r} ({len(which)} of {values.shape[1]} responses are not finite or beyond "
