@@ -160,12 +160,26 @@ class RepetitionSection(Section):
     correct_from: Annotated[float, Field(gt=0)] = 0.5
 
 
+class FunctionsSection(Section):
+    """Where functions of users run: reward functions and a judge that is a function.
+
+    In the `pool` each has processes of its own, which end after `deadline_seconds` by the clock and get `memory_mb`
+    above their libraries; they see none of the trainer's environment but what programs need and the variables that
+    `environment` names. In the `trainer` nothing holds them back: they may hang it, end it, or read its memory.
+    """
+
+    where: Literal["pool", "trainer"] = "pool"
+    deadline_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+    memory_mb: PositiveInt = 4096
+    environment: tuple[str, ...] = ()
+
+
 class RewardSection(Section):
     """Weights of the reward components, how answers are verified, and the pool of grader processes.
 
     `weights` names built-in components (accuracy, format, accuracy_and_format, judge, caption_check,
-    option_consistency, length, repetition) or your functions as `module:function`. `combine` says how they become one
-    number (docs/methods.md, "Rewards"). `rules` chooses a rule by answer type, such as
+    option_consistency, length, repetition) or your functions as `module:function` or `file.py:function`. `combine` says
+    how they become one number (docs/methods.md, "Rewards"). `rules` chooses a rule by answer type, such as
     {string: anls}. `relative_tolerance` is the largest relative error at which numbers in math answers are equal.
     `limit` is the largest size of a total reward, and of a component times its weight: a group beyond it is taken out
     of training and reported (null: 1,000 times the sum of the weights' sizes).
@@ -182,6 +196,7 @@ class RewardSection(Section):
     limit: Annotated[float, Field(gt=0, le=1e9)] | None = None
     judge: JudgeSection | None = None
     second_pass: SecondPassSection = SecondPassSection()
+    functions: FunctionsSection = FunctionsSection()
     workers: PositiveInt = 1
     deadline_seconds: Annotated[float, Field(gt=0)] = 4.0
     memory_mb: PositiveInt = 1024
@@ -220,7 +235,7 @@ class RewardSection(Section):
         if not self.rules and set(self.weights) <= {"accuracy", "format"}:
             return self
         for name in self.weights:
-            if name not in REWARD_COMPONENTS and not re.fullmatch(r"[\w.]+:\w+", name):
+            if name not in REWARD_COMPONENTS and not re.fullmatch(r"(?:[\w.]+|[^:]+\.py):\w+", name):
                 near = difflib.get_close_matches(name, REWARD_COMPONENTS, n=1, cutoff=0.4)
                 known = f"known: {', '.join(REWARD_COMPONENTS)}, or module:function"
                 hint = f"did you mean {near[0]!r}?" if near else known

@@ -13,12 +13,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from infimmr_jax.rewards.endpoint import EndpointJudge
+from infimmr_jax.rewards.functions import Failure, FunctionPool
+from infimmr_jax.rewards.group import requests_to_json
 from infimmr_jax.rewards.judging import Judge, JudgeError, JudgeRequest
-from infimmr_jax.rewards.loading import load_callable
+from infimmr_jax.rewards.loading import is_ours, load_callable
 from infimmr_jax.rewards.verify_string import clean_text
 
 if TYPE_CHECKING:
-    from infimmr_jax.config import JudgeSection
+    from infimmr_jax.config import FunctionsSection, JudgeSection
+
+KEY = "reward.judge.function"
 
 
 def judge_scores(judge: Judge, requests: Sequence[JudgeRequest], counters: Counter[str]) -> list[float]:
@@ -47,13 +51,35 @@ def _verdict(reply: object) -> float:
     return min(1.0, max(0.0, value)) if math.isfinite(value) else math.nan
 
 
-@functools.lru_cache(maxsize=8)
-def load_judge(section: JudgeSection) -> Judge:
-    """The configured judge: a `module:function` or an endpoint."""
+def load_judge(
+    section: JudgeSection, functions: FunctionPool | None = None, where: FunctionsSection | None = None
+) -> Judge:
+    """The configured judge: an endpoint, or a `module:function`.
+
+    A function of a user runs in a process of `functions`, unless `where` says that it runs here.
+    """
     if section.endpoint is not None:
-        return EndpointJudge(section)
+        return _endpoint_judge(section)
     assert section.function is not None
-    return load_callable(section.function, "reward.judge.function")
+    if functions is None or where is None or where.where == "trainer" or is_ours(section.function):
+        return load_callable(section.function, KEY)
+    functions.load(section.function, KEY, "requests", where)
+    return functools.partial(_ask_process, section.function, functions, where)
+
+
+def _ask_process(
+    name: str, functions: FunctionPool, where: FunctionsSection, requests: Sequence[JudgeRequest]
+) -> list[float]:
+    (scores,) = functions.call(name, KEY, "requests", [requests_to_json(requests)], where)
+    if isinstance(scores, Failure):
+        raise JudgeError(f"the judge {name} failed on {len(requests)} responses: {scores.why}")
+    return scores
+
+
+@functools.lru_cache(maxsize=8)
+def _endpoint_judge(section: JudgeSection) -> EndpointJudge:
+    # One for the whole run: it remembers when it was answered last.
+    return EndpointJudge(section)
 
 
 def key_facts_judge(requests: Sequence[JudgeRequest]) -> list[float | None]:

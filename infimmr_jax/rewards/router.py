@@ -13,10 +13,12 @@ from infimmr_jax.config import RewardSection
 from infimmr_jax.config.reward import TERMS
 from infimmr_jax.data.records import Problem
 from infimmr_jax.rewards.combine import combined
-from infimmr_jax.rewards.components import Group, Tools, component_scores
+from infimmr_jax.rewards.components import Tools, component_scores
 from infimmr_jax.rewards.extract import Extraction, safe_extract
 from infimmr_jax.rewards.format import format_error
-from infimmr_jax.rewards.judge import Judge, load_judge
+from infimmr_jax.rewards.group import Group
+from infimmr_jax.rewards.judge import load_judge
+from infimmr_jax.rewards.judging import Judge
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.questions import question_of
 from infimmr_jax.rewards.second_pass import Generate
@@ -76,7 +78,7 @@ def score_groups(
     others = sorted((name for name in reward.weights if name not in components), key=TERMS.__contains__)
     if others:
         if judge is None and reward.judge is not None:
-            judge = load_judge(reward.judge)
+            judge = load_judge(reward.judge, pool.functions, reward.functions)
         tools = Tools(reward, response_format, pool, generate, judge, max_response, count_tokens)
         for name in others:
             groups = [

@@ -34,6 +34,7 @@ FREE = (
     "reward.workers",
     "reward.deadline_seconds",
     "reward.memory_mb",
+    "reward.functions",
     "reward.judge.endpoint",
     "reward.judge.key_env",
     "reward.judge.timeout_seconds",
