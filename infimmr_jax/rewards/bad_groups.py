@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from infimmr_jax.config import RewardSection
+from infimmr_jax.errors import UserError
 
 # Squares of rewards must stay far inside float32.
 LARGEST_REWARD = 1e9
@@ -21,6 +22,10 @@ class Finding:
     component: str
     problem: str
     text: str
+
+
+class BadRewardError(UserError, ValueError):
+    """A reward can not be used: the sentence names component, problem and response."""
 
 
 def reward_limits(reward: RewardSection) -> dict[str, float]:
@@ -71,11 +76,11 @@ def bad_rewards(
 
 
 def check_rewards(components: Mapping[str, np.ndarray], problem_ids: Sequence[str]) -> None:
-    """Raise ValueError naming component, problem and response if a reward is NaN, infinite or beyond 1e9."""
+    """Raise BadRewardError naming component, problem and response if a reward is NaN, infinite or beyond 1e9."""
     findings = bad_rewards(components, problem_ids)
     if findings:
         more = f" (and {len(findings) - 1} more such groups)" if len(findings) > 1 else ""
-        raise ValueError(findings[0].text + more)
+        raise BadRewardError(findings[0].text + more)
 
 
 def silence_bad_groups(
