@@ -21,7 +21,7 @@ import numpy as np
 from infimmr_jax.rewards.group import group_from_json, requests_from_json
 from infimmr_jax.rewards.loading import LoadError, check_takes_one, load_callable, what_failed
 
-READERS: dict[str, Callable[[Any], Any]] = {"group": group_from_json, "requests": requests_from_json}
+READERS: dict[str, Callable[[Any], object]] = {"group": group_from_json, "requests": requests_from_json}
 
 
 def numbers(values: object) -> list[float]:
@@ -54,7 +54,7 @@ def _limit(memory_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _answer(function: Callable[[Any], Any], read: Callable[[Any], Any], tree: Any) -> dict[str, Any]:
+def _answer(function: Callable[..., object], read: Callable[..., object], tree: object) -> dict[str, object]:
     try:
         return {"values": numbers(function(read(tree)))}
     except MemoryError:
@@ -80,7 +80,7 @@ def main() -> None:
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     _limit(setting["memory_mb"])
 
-    def say(tree: dict[str, Any]) -> None:
+    def say(tree: dict[str, object]) -> None:
         if os.getpid() != me:  # a fork that the function made and came back from
             os._exit(0)
         data = json.dumps(tree).encode() + b"\n"

@@ -79,16 +79,16 @@ class FunctionPool:
     def __init__(self, workers: int = 1) -> None:
         self._workers = workers
         self._lock = threading.Lock()
-        self._idle: dict[tuple[Any, ...], queue.SimpleQueue[_Process]] = {}
+        self._idle: dict[tuple[str, str, FunctionsSection], queue.SimpleQueue[_Process]] = {}
         self._all: list[_Process] = []
 
     def call(
-        self, name: str, key: str, kind: str, questions: Sequence[Any], section: FunctionsSection
+        self, name: str, key: str, kind: str, questions: Sequence[object], section: FunctionsSection
     ) -> list[list[float] | Failure]:
         """One answer a question, in order; `kind` says how the process reads them. LoadError when it can not load."""
         idle = self._processes(name, key, kind, section)
 
-        def one(question: Any) -> list[float] | Failure:
+        def one(question: object) -> list[float] | Failure:
             process = idle.get()
             try:
                 return process.ask(question)
@@ -142,7 +142,7 @@ class _Process:
         self._seconds = section.deadline_seconds
         self._process: subprocess.Popen[bytes] | None = None
 
-    def ask(self, question: Any) -> list[float] | Failure:
+    def ask(self, question: object) -> list[float] | Failure:
         process = self.start()
         reply = self._exchange(process, question, self._seconds)
         if reply is None:
@@ -194,7 +194,7 @@ class _Process:
             raise LoadError(reply["error"])
         return process
 
-    def _exchange(self, process: subprocess.Popen[bytes], question: Any, seconds: float) -> dict[str, Any] | None:
+    def _exchange(self, process: subprocess.Popen[bytes], question: object, seconds: float) -> dict[str, Any] | None:
         """Send one line and read one; None when the process ended or is late."""
         assert process.stdin is not None
         assert process.stdout is not None

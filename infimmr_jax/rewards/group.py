@@ -44,7 +44,7 @@ def read_only(group: Group) -> Group:
     )
 
 
-def group_to_json(group: Group) -> dict[str, Any]:
+def group_to_json(group: Group) -> dict[str, object]:
     """A group in plain values; arrays become lists, bytes base64."""
     return {
         "problem": problem_to_json(group.problem),
@@ -70,7 +70,7 @@ def group_from_json(tree: dict[str, Any]) -> Group:
     )
 
 
-def requests_to_json(requests: Sequence[JudgeRequest]) -> list[dict[str, Any]]:
+def requests_to_json(requests: Sequence[JudgeRequest]) -> list[dict[str, object]]:
     """Requests to a judge in plain values."""
     names = ("question", "gold", "response", "extracted")
     return [
@@ -84,7 +84,7 @@ def requests_from_json(tree: list[dict[str, Any]]) -> list[JudgeRequest]:
     return [JudgeRequest(**{**item, "problem": problem_from_json(item["problem"])}) for item in tree]
 
 
-def problem_to_json(problem: Problem) -> dict[str, Any]:
+def problem_to_json(problem: Problem) -> dict[str, object]:
     """A problem in plain values."""
     fields = {field.name: getattr(problem, field.name) for field in dataclasses.fields(problem)}
     return _plain(fields)  # type: ignore[no-any-return]
@@ -102,7 +102,7 @@ def _frozen(array: np.ndarray) -> np.ndarray:
     return copied
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

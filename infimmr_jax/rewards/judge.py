@@ -5,22 +5,22 @@ Nothing is contacted unless `reward.judge.endpoint` is set; there is no default 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import re
+import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from infimmr_jax.config import FunctionsSection, JudgeSection
+from infimmr_jax.data.records import Problem
 from infimmr_jax.rewards.endpoint import EndpointJudge
 from infimmr_jax.rewards.functions import Failure, FunctionPool
 from infimmr_jax.rewards.group import requests_to_json
 from infimmr_jax.rewards.judging import Judge, JudgeError, JudgeRequest
 from infimmr_jax.rewards.loading import is_ours, load_callable
 from infimmr_jax.rewards.verify_string import clean_text
-
-if TYPE_CHECKING:
-    from infimmr_jax.config import FunctionsSection, JudgeSection
 
 KEY = "reward.judge.function"
 
@@ -65,6 +65,19 @@ def load_judge(
         return load_callable(section.function, KEY)
     functions.load(section.function, KEY, "requests", where)
     return functools.partial(_ask_process, section.function, functions, where)
+
+
+def try_judge(section: JudgeSection) -> str:
+    """Ask the judge one made-up question and say what came; JudgeError or JudgeAwayError, in a sentence, otherwise."""
+    began = time.monotonic()
+    with contextlib.closing(FunctionPool()) as functions:
+        judge = load_judge(section.model_copy(update={"patience_seconds": 0.0}), functions, FunctionsSection())
+        problem = Problem("made-up", "What is 2 + 3?", "5", "math")
+        (score,) = judge([JudgeRequest(problem.question, problem.answer, "2 + 3 = 5, so it is 5.", "5", problem)])
+    verdict = _verdict(score)
+    if math.isnan(verdict):
+        raise JudgeError("the judge gave no verdict on a made-up question: look at its replies, or at its prompt")
+    return f"gave a right answer to a made-up question {verdict:g}, in {time.monotonic() - began:.1f} s"
 
 
 def _ask_process(

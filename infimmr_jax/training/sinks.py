@@ -22,7 +22,7 @@ from PIL import Image
 from infimmr_jax.config import LoggingSection
 from infimmr_jax.data.pictures import FORMATS
 from infimmr_jax.errors import UserError
-from infimmr_jax.parallel.hosts import gather_rows
+from infimmr_jax.parallel.hosts import gather_rows, largest_over_hosts
 
 ROW_FILES = ("metrics", "evals", "transcripts")
 TRANSCRIPT_PIXELS = 512
@@ -144,12 +144,22 @@ def open_trackers(
 ) -> list[ScalarSink]:
     """Connect to what a run reports to over a network, on process 0; SinkError, in a sentence, when that fails.
 
-    `configuration` is shown there. Call it before anything is compiled, and give the result to `open_sinks`.
+    `configuration` is shown there. All processes must call this, before anything is compiled; the result is for
+    `open_sinks`.
     """
-    if jax.process_index() != 0 or logging.wandb_project is None:
+    if logging.wandb_project is None:
         return []
-    run_dir.mkdir(parents=True, exist_ok=True)
-    return [_WeightsAndBiases(run_dir, logging.wandb_project, configuration)]
+    trackers: list[ScalarSink] = []
+    failed: SinkError | None = None
+    if jax.process_index() == 0:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            trackers.append(_WeightsAndBiases(run_dir, logging.wandb_project, configuration))
+        except SinkError as error:
+            failed = error
+    if largest_over_hosts(np.asarray([int(failed is not None)]))[0]:
+        raise failed or SinkError("process 0 can not reach Weights & Biases; its message says why")
+    return trackers
 
 
 def open_sinks(

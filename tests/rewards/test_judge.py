@@ -12,12 +12,21 @@ import pytest
 
 from infimmr_jax.config import JudgeSection, RewardSection
 from infimmr_jax.data.records import Problem
-from infimmr_jax.rewards.endpoint import EndpointJudge, read_score
-from infimmr_jax.rewards.judge import judge_scores, key_facts_judge, load_judge
+from infimmr_jax.rewards.endpoint import EndpointJudge, JudgeAwayError, read_score
+from infimmr_jax.rewards.judge import judge_scores, key_facts_judge, load_judge, try_judge
 from infimmr_jax.rewards.judging import JudgeError, JudgeRequest
 from infimmr_jax.rewards.loading import LoadError
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import score_groups
+
+
+def agreeing(requests: Sequence[JudgeRequest]) -> list[float]:
+    return [1.0] * len(requests)
+
+
+def silent(requests: Sequence[JudgeRequest]) -> list[float | None]:
+    return [None] * len(requests)
+
 
 PROBLEM = Problem("p", "What is 2+3?", "5", "math", extra={"key_facts": ["two and three", "makes 5"]})
 
@@ -140,3 +149,12 @@ def test_a_missing_judge_function_is_named() -> None:
         load_judge(JudgeSection(function="test_judge:nobody"))
     with pytest.raises(LoadError, match="can not be imported"):
         load_judge(JudgeSection(function="nowhere_at_all:f"))
+
+
+def test_a_judge_is_asked_once_before_a_run(endpoint: str) -> None:
+    assert "gave a right answer to a made-up question 1" in try_judge(JudgeSection(function="test_judge:agreeing"))
+    assert "made-up question 1" in try_judge(JudgeSection(endpoint=endpoint, model="m"))
+    with pytest.raises(JudgeError, match="no verdict on a made-up question"):
+        try_judge(JudgeSection(function="test_judge:silent"))
+    with pytest.raises(JudgeAwayError, match="did not answer"):
+        try_judge(JudgeSection(endpoint="http://127.0.0.1:9/v1", model="m"))
