@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import urllib.parse
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -16,17 +17,31 @@ from infimmr_jax.names import REWARD_COMPONENTS, RULES
 TERMS = frozenset({"length", "repetition"})
 
 
+def _parts(url: str) -> urllib.parse.SplitResult | None:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        _ = parts.port  # raises where it is none
+    except ValueError:
+        return None
+    return parts
+
+
 class JudgeSection(Section):
     """A judge of responses: your function `module:function`, or an OpenAI-compatible endpoint on a host of your own.
 
-    `prompt` may hold {question}, {gold} and {response}; the reply must end with a line of 1 or 0.
+    `prompt` may hold {question}, {gold} and {response}; the reply must end with a line of 1 or 0. `key_env` names the
+    environment variable with the endpoint's key, which is sent as a bearer token and is written nowhere. A request ends
+    after `timeout_seconds`; one that got no verdict in `attempts` takes its group out of the step. An endpoint that is
+    away is waited for, `patience_seconds` in all, before the run ends with status 75.
     """
 
     function: str | None = None
     endpoint: str | None = None
     model: str | None = None
     prompt: str | None = None
-    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+    patience_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 300.0
     attempts: PositiveInt = 2
     parallel: PositiveInt = 8
 
@@ -36,6 +51,17 @@ class JudgeSection(Section):
             raise ValueError("give either `function` (module:function) or `endpoint` (http://host:port/v1), not both")
         if self.endpoint is not None and (self.model is None or not self.endpoint.startswith(("http://", "https://"))):
             raise ValueError("`endpoint` must start with http:// or https:// and needs `model`, the name served there")
+        if self.endpoint is not None:
+            parts = _parts(self.endpoint)
+            if parts is None or not parts.hostname:
+                raise ValueError("`endpoint` is no address: it must be http://host:port/v1")
+            if parts.username or parts.password or parts.query or parts.fragment:
+                raise ValueError(
+                    "`endpoint` must not hold a name, a password, a query or a fragment: they would stand in every "
+                    "copy of the configuration; give the key in an environment variable and its name as `key_env`"
+                )
+        elif self.key_env is not None:
+            raise ValueError("`key_env` belongs to `endpoint`; a function reads its own environment")
         if self.prompt is not None:
             try:
                 self.prompt.format(question="", gold="", response="")
@@ -134,12 +160,26 @@ class RepetitionSection(Section):
     correct_from: Annotated[float, Field(gt=0)] = 0.5
 
 
+class FunctionsSection(Section):
+    """Where functions of users run: reward functions and a judge that is a function.
+
+    In the `pool` each has processes of its own, which end after `deadline_seconds` by the clock and get `memory_mb`
+    above their libraries; they see none of the trainer's environment but what programs need and the variables that
+    `environment` names. In the `trainer` nothing holds them back: they may hang it, end it, or read its memory.
+    """
+
+    where: Literal["pool", "trainer"] = "pool"
+    deadline_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+    memory_mb: PositiveInt = 4096
+    environment: tuple[str, ...] = ()
+
+
 class RewardSection(Section):
     """Weights of the reward components, how answers are verified, and the pool of grader processes.
 
     `weights` names built-in components (accuracy, format, accuracy_and_format, judge, caption_check,
-    option_consistency, length, repetition) or your functions as `module:function`. `combine` says how they become one
-    number (docs/methods.md, "Rewards"). `rules` chooses a rule by answer type, such as
+    option_consistency, length, repetition) or your functions as `module:function` or `file.py:function`. `combine` says
+    how they become one number (docs/methods.md, "Rewards"). `rules` chooses a rule by answer type, such as
     {string: anls}. `relative_tolerance` is the largest relative error at which numbers in math answers are equal.
     `limit` is the largest size of a total reward, and of a component times its weight: a group beyond it is taken out
     of training and reported (null: 1,000 times the sum of the weights' sizes).
@@ -156,6 +196,7 @@ class RewardSection(Section):
     limit: Annotated[float, Field(gt=0, le=1e9)] | None = None
     judge: JudgeSection | None = None
     second_pass: SecondPassSection = SecondPassSection()
+    functions: FunctionsSection = FunctionsSection()
     workers: PositiveInt = 1
     deadline_seconds: Annotated[float, Field(gt=0)] = 4.0
     memory_mb: PositiveInt = 1024
@@ -194,7 +235,7 @@ class RewardSection(Section):
         if not self.rules and set(self.weights) <= {"accuracy", "format"}:
             return self
         for name in self.weights:
-            if name not in REWARD_COMPONENTS and not re.fullmatch(r"[\w.]+:\w+", name):
+            if name not in REWARD_COMPONENTS and not re.fullmatch(r"(?:[\w.]+|[^:]+\.py):\w+", name):
                 near = difflib.get_close_matches(name, REWARD_COMPONENTS, n=1, cutoff=0.4)
                 known = f"known: {', '.join(REWARD_COMPONENTS)}, or module:function"
                 hint = f"did you mean {near[0]!r}?" if near else known

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 from infimmr_jax.config import DataSection, FilterSection, SourceSection
@@ -27,7 +28,8 @@ class SourceReport:
     """What became of one source: rows read, problems kept, how many each filter left out, and every rejected row.
 
     `flagged` are ids of problems that were kept although something about them deserves a look, by reason; `notes` says
-    how often the reader took a column for something else than its name says, or left it aside.
+    how often the reader took a column for something else than its name says, or left it aside; `digest` is one of the
+    ids of the kept problems in their order ("" where they are made as they are needed).
     """
 
     phase: str
@@ -38,6 +40,7 @@ class SourceReport:
     rejected: tuple[Rejected, ...]
     flagged: dict[str, list[str]]
     notes: dict[str, int] = dataclasses.field(default_factory=dict)
+    digest: str = ""
 
     def __str__(self) -> str:
         left_out = "".join(f", {count} left out: {why}" for why, count in self.filtered.items())
@@ -73,6 +76,7 @@ def select_problems(
     lazy = isinstance(problems, SyntheticSource)
     filtered: Counter[str] = Counter()
     levels: list[tuple[int, float | None]] = []
+    ids: dict[int, str] = {}
     late: list[Rejected] = []
     flagged: dict[str, list[str]] = {}
     for index in range(len(problems)) if not lazy or _looks_inside(filters, order) else ():
@@ -93,13 +97,16 @@ def select_problems(
         if not lazy and modality == "caption" and leaks_answer(problem):
             flagged.setdefault("the caption holds the answer verbatim", []).append(problem.id)
         levels.append((index, problem.level))
+        ids[index] = problem.id
     if order == "easy_to_hard":
         levels.sort(key=lambda item: (item[1] is None, item[1] or 0.0))
     whole = lazy and not _looks_inside(filters, order)
     kept: Sequence[Problem] = problems if whole else Selected(problems, [index for index, _ in levels])
     losses = tuple(sorted((*rejected, *late), key=lambda loss: loss.row))
     read = len(problems) + len(rejected)
-    report = SourceReport(phase, source_name(source), read, len(kept), dict(filtered), losses, flagged, reading.notes)
+    digest = "" if whole else ids_digest(ids[index] for index, _ in levels)
+    counts = read, len(kept), dict(filtered)
+    report = SourceReport(phase, source_name(source), *counts, losses, flagged, reading.notes, digest)
     if not kept:
         first = f"; the first rejected: {losses[0]}" if losses else ""
         raise DataError(f"no problem is left ({report}){first}")
@@ -107,6 +114,15 @@ def select_problems(
         for index in range(min(PROBED, len(kept))):
             check(kept[index], modality)
     return kept, report
+
+
+def ids_digest(ids: Iterable[str]) -> str:
+    """A digest of ids in their order, 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name in ids:
+        data = name.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()[:16]
 
 
 def left_out(problem: Problem, filters: FilterSection) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from infimmr_jax.config import RewardSection
+from infimmr_jax.errors import UserError
 
 # Squares of rewards must stay far inside float32.
 LARGEST_REWARD = 1e9
@@ -21,6 +22,10 @@ class Finding:
     component: str
     problem: str
     text: str
+
+
+class BadRewardError(UserError, ValueError):
+    """A reward can not be used: the sentence names component, problem and response."""
 
 
 def reward_limits(reward: RewardSection) -> dict[str, float]:
@@ -53,6 +58,14 @@ def bad_rewards(
             remedy += ", or raise reward.limit if it is meant to be so large"
         for row in np.flatnonzero(bad.any(axis=1)).tolist():
             which = np.flatnonzero(bad[row])
+            if name == "judge" and np.isnan(values[row]).any():
+                silent = int(np.isnan(values[row]).sum())
+                text = (
+                    f"the judge gave no verdict on {silent} of {values.shape[1]} responses of problem "
+                    f"{problem_ids[row]!r}"
+                )
+                findings.append(Finding(name, problem_ids[row], text))
+                continue
             text = (
                 f"reward component {name!r} gave {values[row, which[0]]} for response {which[0]} of problem "
                 f"{problem_ids[row]!r} ({len(which)} of {values.shape[1]} responses are not finite or beyond "
@@ -63,11 +76,11 @@ def bad_rewards(
 
 
 def check_rewards(components: Mapping[str, np.ndarray], problem_ids: Sequence[str]) -> None:
-    """Raise ValueError naming component, problem and response if a reward is NaN, infinite or beyond 1e9."""
+    """Raise BadRewardError naming component, problem and response if a reward is NaN, infinite or beyond 1e9."""
     findings = bad_rewards(components, problem_ids)
     if findings:
         more = f" (and {len(findings) - 1} more such groups)" if len(findings) > 1 else ""
-        raise ValueError(findings[0].text + more)
+        raise BadRewardError(findings[0].text + more)
 
 
 def silence_bad_groups(

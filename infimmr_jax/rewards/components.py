@@ -4,48 +4,41 @@ A component sees whole groups and gives one number a response. A user function i
 
     def brevity(group: Group) -> Sequence[float]: ...
 
-named `my_package.my_module:brevity` in `reward.weights`; it is called once a group and returns G numbers. A number that
-is not finite takes the group out of training (`grpo.check`).
+named `my_package.my_module:brevity` or `my_rewards.py:brevity` in `reward.weights`; it is called once a group and
+returns G numbers, in a process of its own (`reward.functions`). What it gets is read-only. A number that is not finite
+takes the group out of training (`bad_groups`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import inspect
+import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from infimmr_jax.data.records import Problem
 from infimmr_jax.errors import UserError
 from infimmr_jax.names import REWARD_COMPONENTS
-from infimmr_jax.rewards.judge import Judge, JudgeRequest, judge_scores, load_judge
+from infimmr_jax.rewards.function_worker import numbers
+from infimmr_jax.rewards.functions import Failure, FunctionPool
+from infimmr_jax.rewards.group import Group, group_to_json, read_only
+from infimmr_jax.rewards.judge import judge_scores, load_judge
+from infimmr_jax.rewards.judging import Judge, JudgeRequest
 from infimmr_jax.rewards.lengths import LENGTH_REWARDS, repetition_penalty
-from infimmr_jax.rewards.loading import LoadError, load_callable
+from infimmr_jax.rewards.loading import check_takes_one, is_ours, load_callable, what_failed
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.second_pass import Generate, caption_check, option_consistency
 
 if TYPE_CHECKING:
     from infimmr_jax.config import RewardSection
 
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """The G responses to one problem, as a reward function sees them.
-
-    `finished` is False where a response was cut at its length limit; `lengths` are in tokens; `components` holds what
-    was computed before ("accuracy" and "format" always, then the weights' order).
-    """
-
-    problem: Problem
-    responses: tuple[str, ...]
-    extracted: tuple[str | None, ...]
-    finished: Bool[np.ndarray, "G"]
-    lengths: Int[np.ndarray, "G"]
-    components: Mapping[str, Float[np.ndarray, "G"]]
+KEY = "reward.weights"
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,31 +67,93 @@ GroupReward = Callable[[Group], Sequence[float]]
 
 
 def component_scores(name: str, groups: Sequence[Group], tools: Tools) -> Float[np.ndarray, "P G"]:
-    """Scores of one component for all groups, float32 [P, G]; `name` is a key of COMPONENTS or `module:function`."""
+    """Scores of one component for all groups, float32 [P, G]; `name` is a key of COMPONENTS or a user's function.
+
+    A function that fails on a group gives NaN there, with a count and a warning; RewardError when it fails on all.
+    """
     if name in COMPONENTS:
-        rows: Sequence[Sequence[float]] = COMPONENTS[name](groups, tools)
-    else:
-        function = load_function(name)
-        rows = [function(group) for group in groups]
-    return np.stack([_checked(name, group, row) for group, row in zip(groups, rows, strict=True)])
+        rows = COMPONENTS[name](groups, tools)
+        return np.stack([_checked(name, group, row) for group, row in zip(groups, rows, strict=True)])
+    answers = _call(name, groups, tools.reward, tools.pool)
+    failures = [
+        (group, answer.why) for group, answer in zip(groups, answers, strict=True) if isinstance(answer, Failure)
+    ]
+    if failures:
+        group, why = failures[0]
+        said = f"reward function {name} failed on problem {group.problem.id!r}: {why}"
+        if len(failures) == len(groups):
+            raise RewardError(f"{said}{' (and on all the others)' if len(groups) > 1 else ''}")
+        _log.warning("%s%s", said, f", and on {len(failures) - 1} more" if len(failures) > 1 else "")
+        tools.counters["function_failures"] += len(failures)
+    nothing = [float("nan")] * len(groups[0].responses)
+    return np.stack([np.asarray(nothing if isinstance(row, Failure) else row, np.float32) for row in answers])
 
 
-def load_function(name: str) -> GroupReward:
-    """The user function `module:function`; LoadError when it can not be imported or does not take one group."""
-    function = load_callable(name, "reward.weights")
-    needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
-    if len(needed) != 1 or needed[0].kind in (needed[0].KEYWORD_ONLY, needed[0].VAR_KEYWORD):
-        raise LoadError(f"reward function {name} must take one argument, the group; it takes {len(needed)}")
-    return function
+def check_components(reward: RewardSection, pool: GraderPool | None = None) -> None:
+    """Load every function that the configuration names, so that a missing one is said before training starts.
+
+    Functions of users are loaded where they will run: in a process, or here when `reward.functions.where` says so.
+    """
+    with contextlib.closing(FunctionPool()) if pool is None else contextlib.nullcontext(pool.functions) as functions:
+        for name in reward.weights:
+            if name in REWARD_COMPONENTS:
+                continue
+            if reward.functions.where == "trainer" or is_ours(name):
+                check_takes_one(load_callable(name, KEY), name, KEY)
+            else:
+                functions.load(name, KEY, "group", reward.functions)
+        if reward.judge is not None:
+            load_judge(reward.judge, functions, reward.functions)
 
 
-def check_components(reward: RewardSection) -> None:
-    """Load every function that the configuration names, so that a missing one is said before training starts."""
+def try_functions(reward: RewardSection, problem: Problem, group_size: int, pool: GraderPool) -> None:
+    """Call every function of a user once on a made-up group: this problem, answered right once, and then not at all.
+
+    RewardError names function and problem when that gives no numbers. Call it before anything is compiled.
+    """
+    G = group_size
+    responses = (f"<think>It is {problem.answer}.</think> \\boxed{{{problem.answer}}}", *[""] * (G - 1))
+    right = np.zeros(G, np.float32)
+    right[0] = 1.0
+    components: dict[str, Float[np.ndarray, "G"]] = {"accuracy": right, "format": right}
+    lengths = np.asarray([len(response) for response in responses])
     for name in reward.weights:
         if name not in REWARD_COMPONENTS:
-            load_function(name)
-    if reward.judge is not None:
-        load_judge(reward.judge)
+            extracted = (problem.answer, *[None] * (G - 1))
+            group = Group(problem, responses, extracted, np.ones(G, bool), lengths, components)
+            (answer,) = _call(name, [group], reward, pool)
+            if isinstance(answer, Failure):
+                raise RewardError(
+                    f"reward function {name} failed on a made-up group of {G} responses to problem {problem.id!r}: "
+                    f"{answer.why}"
+                )
+        components = {**components, name: right}
+
+
+def _call(
+    name: str, groups: Sequence[Group], reward: RewardSection, pool: GraderPool
+) -> list[Sequence[float] | Failure]:
+    """What a function of a user says of each group: G numbers, or why it says nothing."""
+    if reward.functions.where == "trainer" or is_ours(name):
+        function = load_callable(name, KEY)
+        rows: Sequence[Sequence[float] | Failure] = [_call_here(function, group) for group in groups]
+    else:
+        rows = pool.functions.call(name, KEY, "group", [group_to_json(group) for group in groups], reward.functions)
+    return [_of_right_length(row, group) for row, group in zip(rows, groups, strict=True)]
+
+
+def _call_here(function: GroupReward, group: Group) -> list[float] | Failure:
+    try:
+        return numbers(function(read_only(group)))
+    except (Exception, SystemExit) as error:  # whatever a user's function does is said, and ends nothing
+        return Failure(what_failed(error))
+
+
+def _of_right_length(row: Sequence[float] | Failure, group: Group) -> Sequence[float] | Failure:
+    wanted = len(group.responses)
+    if isinstance(row, Failure) or len(row) == wanted:
+        return row
+    return Failure(f"it must return one number for each of the {wanted} responses, it returned {len(row)}")
 
 
 def _checked(name: str, group: Group, row: Sequence[float]) -> Float[np.ndarray, "G"]:
@@ -199,14 +254,3 @@ COMPONENTS: dict[str, Callable[[Sequence[Group], Tools], Sequence[Sequence[float
     "length": _length,
     "repetition": _repetition,
 }
-
-__all__ = [
-    "COMPONENTS",
-    "Group",
-    "GroupReward",
-    "RewardError",
-    "Tools",
-    "check_components",
-    "component_scores",
-    "load_function",
-]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+from collections import Counter
 
 from infimmr_jax.data.markup import BOX, boxes, fold
 from infimmr_jax.rewards.format import FORMATS
@@ -121,3 +122,13 @@ def extract(response: str, response_format: str = "think_boxed") -> Extraction:
 def _outside_tags(text: str) -> str:
     marks = list(_ANSWER.finditer(text))
     return text[: marks[0].start()] + text[marks[-1].end() :]
+
+
+def safe_extract(text: str, response_format: str, counters: Counter[str] | None = None) -> Extraction:
+    """Extract an answer; whatever a hostile response provokes is "no answer", with a reason and a count of crashes."""
+    try:
+        return extract(text, response_format)
+    except Exception as error:
+        if counters is not None:
+            counters["crashes"] += 1
+        return Extraction(None, f"crash: {type(error).__name__}")

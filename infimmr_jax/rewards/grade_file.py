@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -83,30 +84,35 @@ def grade_file(path: Path, out: Path, config: RunConfig) -> Summary:
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")
     sums: Counter[str] = Counter()
+    numbers: Counter[str] = Counter()
     counters: Counter[str] = Counter()
     not_compared: defaultdict[Code, list[str]] = defaultdict(list)
     answered = 0
     reward = config.reward
     with (
         GraderPool(reward.workers, reward.deadline_seconds, reward.memory_mb) as pool,
-        partial.open("w", encoding="utf-8") as file,
+        partial.open("w", encoding="utf-8", errors="backslashreplace") as file,
     ):
         for start in range(0, len(rows), CHUNK):
-            graded = _graded(rows[start : start + CHUNK], config, pool)
-            for number, (row, scores) in enumerate(graded, start=start + 1):
-                name = f"row {number} ({row['id']})" if "id" in row else f"row {number}"
-                row |= {name: float(values[0, 0]) for name, values in scores.components.items()}
-                row |= {"reward": float(scores.total[0, 0])}
+            rows_scored = _graded(rows[start : start + CHUNK], config, pool)
+            for number, (row, scores) in enumerate(rows_scored, start=start + 1):
+                where = f"row {number} ({row['id']})" if "id" in row else f"row {number}"
+                graded = {name: float(values[0, 0]) for name, values in scores.components.items()}
+                graded["reward"] = float(scores.total[0, 0])
+                # Without a verdict of the judge there is no number.
+                graded = {name: value for name, value in graded.items() if math.isfinite(value)}
+                row |= dict.fromkeys((*scores.components, "reward")) | graded
                 row |= {"extracted": scores.extracted[0][0]}
                 row |= {"code": scores.codes[0][0], "reason": scores.reasons[0][0]}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                sums.update({**{name: row[name] for name in scores.components}, "reward": row["reward"]})
+                sums.update(graded)
+                numbers.update(graded.keys())
                 answered += row["extracted"] is not None
                 if scores.codes[0][0] in NOT_COMPARED:
-                    not_compared[scores.codes[0][0]].append(name)
+                    not_compared[scores.codes[0][0]].append(where)
         counters.update(pool.counters)
     os.replace(partial, out)
-    means = {name: total / len(rows) for name, total in sums.items()}
+    means = {name: total / numbers[name] for name, total in sums.items()}
     return Summary(len(rows), means, answered / len(rows), dict(counters), dict(sorted(not_compared.items())))
 
 
@@ -128,7 +134,8 @@ def _graded(
             name,
             pool,
         )
-        check_rewards(scores.components, [str(rows[i][0].get("id", rows[i][1].id)) for i in places])
+        checked = {key: values for key, values in scores.components.items() if key != "judge"}
+        check_rewards(checked, [str(rows[i][0].get("id", rows[i][1].id)) for i in places])
         for place, i in enumerate(places):
             scored[i] = Scores(
                 {key: values[place : place + 1] for key, values in scores.components.items()},

@@ -15,9 +15,9 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from pathlib import Path
 
 from infimmr_jax.errors import StoppedError
+from infimmr_jax.rewards.functions import FunctionPool, grader_environment, program_path
 from infimmr_jax.rewards.verdict import Code, Question, Verdict
 from infimmr_jax.rewards.verifiers import quick_verdict
 from infimmr_jax.rewards.worker import CLOCK_FACTOR, encode
@@ -60,6 +60,7 @@ class GraderPool:
         self._begun: set[Question] = set()
         self._open = False
         self.counters: Counter[str] = Counter()
+        self.functions = FunctionPool(workers)
 
     def __enter__(self) -> GraderPool:
         self._open = True
@@ -73,6 +74,7 @@ class GraderPool:
         with self._lock:
             self._open = False
             keepers, self._keepers = self._keepers, []
+        self.functions.close()
         for keeper in keepers:
             keeper.closing = True
             self._questions.put(None)
@@ -201,14 +203,14 @@ class _Keeper:
     def _start(self) -> subprocess.Popen[bytes]:
         # -P: no file of the working directory may stand in for a library.
         command = [sys.executable, "-P", "-m", WORKER, str(self._pool._deadline), str(self._pool._memory)]
-        path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+        own = {"PYTHONPATH": program_path(), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            env=os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
+            env=grader_environment() | own,
         )
         self._process = process
         if self.closing:

@@ -43,7 +43,7 @@ def parse_span(text: str) -> tuple[float, float] | None:
     text = strip_fence(fold(text)).lower()
     try:
         value: Any = json.loads(text.replace("'", '"')) if nesting(text) < 4 else None
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if isinstance(value, dict):
         pair = [_seconds(value.get(f"{key}_time", value.get(key))) for key in ("start", "end")]
@@ -56,9 +56,23 @@ def parse_span(text: str) -> tuple[float, float] | None:
     return pair[0], pair[1]
 
 
+def is_number(value: object) -> bool:
+    """Whether a value of JSON is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def finite(number: float) -> float | None:
+    """The number as a float; None for NaN, infinities, and integers beyond what a float holds."""
+    try:
+        value = float(number)
+    except OverflowError:
+        return None
+    return value if math.isfinite(value) else None
+
+
 def _seconds(value: Any) -> float | None:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) if math.isfinite(value) else None
+    if is_number(value):
+        return finite(value)
     match = re.fullmatch(r"(?:(?:([0-9]{1,3}):)?([0-9]{1,3}):)?([0-9]{1,6}(?:\.[0-9]{1,6})?)", str(value).strip())
     if match is None or (match[2] and float(match[3]) >= 60) or (match[1] and int(match[2]) >= 60):
         return None
@@ -95,9 +109,10 @@ def _from_json(text: str) -> list[float] | None:
         found = [entry for key, entry in item.items() if key.lower() in _KEYS]
         if len(found) != 1 or not isinstance(found[0], list):
             return None
-        if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in found[0]):
+        values = [finite(number) if is_number(number) else None for number in found[0]]
+        numbers += [value for value in values if value is not None]
+        if None in values:
             return None
-        numbers += [float(number) for number in found[0]]
     return numbers
 
 

@@ -13,10 +13,12 @@ from infimmr_jax.config import RewardSection
 from infimmr_jax.config.reward import TERMS
 from infimmr_jax.data.records import Problem
 from infimmr_jax.rewards.combine import combined
-from infimmr_jax.rewards.components import Group, Tools, component_scores
-from infimmr_jax.rewards.extract import Extraction, extract
+from infimmr_jax.rewards.components import Tools, component_scores
+from infimmr_jax.rewards.extract import Extraction, safe_extract
 from infimmr_jax.rewards.format import format_error
-from infimmr_jax.rewards.judge import Judge, load_judge
+from infimmr_jax.rewards.group import Group
+from infimmr_jax.rewards.judge import load_judge
+from infimmr_jax.rewards.judging import Judge
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.questions import question_of
 from infimmr_jax.rewards.second_pass import Generate
@@ -64,9 +66,10 @@ def score_groups(
     from any thread.
     """
     before = Counter(pool.counters)
-    found = [[extract(text, response_format) for text in group] for group in responses]
+    faults: Counter[str] = Counter()
+    found = [[safe_extract(text, response_format, faults) for text in group] for group in responses]
     verdicts = _verdicts(problems, found, reward, pool)
-    errors = [[format_error(text, response_format) for text in group] for group in responses]
+    errors = [[_format_fault(text, response_format, faults) for text in group] for group in responses]
     components = {
         "accuracy": np.asarray([[verdict.score for verdict in group] for group in verdicts], np.float32),
         "format": np.asarray([[error is None for error in group] for group in errors], np.float32),
@@ -75,7 +78,7 @@ def score_groups(
     others = sorted((name for name in reward.weights if name not in components), key=TERMS.__contains__)
     if others:
         if judge is None and reward.judge is not None:
-            judge = load_judge(reward.judge)
+            judge = load_judge(reward.judge, pool.functions, reward.functions)
         tools = Tools(reward, response_format, pool, generate, judge, max_response, count_tokens)
         for name in others:
             groups = [
@@ -90,7 +93,8 @@ def score_groups(
                 for row, problem in enumerate(problems)
             ]
             components[name] = component_scores(name, groups, tools)
-        before.subtract(tools.counters)
+        faults += tools.counters
+    before.subtract(faults)
     total = combined(components, reward)
     counters = {key: pool.counters[key] - before[key] for key in {*pool.counters, *before}}
     return Scores(
@@ -110,8 +114,16 @@ def grade_ahead(
 
     Only what rules decide is begun: judges and functions of users see whole groups.
     """
-    found = [(problem, extract(text, response_format).answer) for problem, text in early]
+    found = [(problem, safe_extract(text, response_format).answer) for problem, text in early]
     pool.begin([question_of(problem, answer, reward) for problem, answer in found if answer is not None])
+
+
+def _format_fault(text: str, response_format: str, counters: Counter[str]) -> str | None:
+    try:
+        return format_error(text, response_format)
+    except Exception as error:
+        counters["crashes"] += 1
+        return f"crash: {type(error).__name__}"
 
 
 def _verdicts(

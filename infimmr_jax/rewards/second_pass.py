@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from infimmr_jax.data.records import Problem
 from infimmr_jax.names import CHOICE_LETTERS
-from infimmr_jax.rewards.extract import extract
+from infimmr_jax.rewards.extract import safe_extract
 from infimmr_jax.rewards.format import FORMATS
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.questions import question_of
@@ -75,7 +75,7 @@ def caption_check(
     scores = [0.0] * len(asked)
     questions, answered = [], []
     for i, reply in zip(places, replies, strict=True):
-        found = extract(reply, "boxed")
+        found = safe_extract(reply, "boxed", counters)
         if found.answer is not None:
             questions.append(question_of(asked[i][0], found.answer, reward))
             answered.append(i)
@@ -120,7 +120,8 @@ def option_consistency(
     scores = [0.0] * len(asked)
     for i, order, prompt, reply in zip(places, orders, prompts, _ask(generate, prompts, counters), strict=True):
         problem, _, first = asked[i]
-        found = extract(prompt.prefix + reply, response_format if FORMATS[response_format].thinks else "think_boxed")
+        wanted = response_format if FORMATS[response_format].thinks else "think_boxed"
+        found = safe_extract(prompt.prefix + reply, wanted, counters)
         choices = tuple(problem.choices[k] for k in order)
         letter, _ = letter_of(found.answer, choices) if found.answer is not None else (None, "")
         mapped = CHOICE_LETTERS[order[CHOICE_LETTERS.index(letter)]] if letter is not None else None

@@ -36,15 +36,21 @@ RIGHT_FROM = {"box": 0.5, "point": 0.5, "span": 0.5}
 
 
 def quick_verdict(question: Question) -> Verdict | None:
-    """The verdict where it can be had in the calling process, None where a grader process is needed."""
-    why = refusal(question.answer)
-    if why:
-        return refused(why)
-    if question.answer_type in QUICK:
-        return QUICK[question.answer_type](question.gold, question.answer, question.options)
-    if question.answer_type in SLOW:
-        return None
-    raise ValueError(f"answer type {question.answer_type!r} has no verifier; known: {', '.join(QUICK)}")
+    """The verdict where it can be had in the calling process, None where a grader process is needed.
+
+    Whatever a hostile answer provokes in a verifier is a verdict of code "crash": here as in a grader process.
+    """
+    if question.answer_type not in QUICK and question.answer_type not in SLOW:
+        raise ValueError(f"answer type {question.answer_type!r} has no verifier; known: {', '.join(QUICK)}")
+    try:
+        why = refusal(question.answer)
+        if why:
+            return refused(why)
+        if question.answer_type in QUICK:
+            return QUICK[question.answer_type](question.gold, question.answer, question.options)
+    except Exception as error:
+        return Verdict(0.0, "crash", f"crash: {type(error).__name__}")
+    return None
 
 
 def right_from(answer_type: str) -> float:

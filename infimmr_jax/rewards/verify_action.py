@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from infimmr_jax.rewards.regions import parse_boxes
+from infimmr_jax.rewards.regions import finite, is_number, parse_boxes
 from infimmr_jax.rewards.text import nesting, strip_fence
 from infimmr_jax.rewards.verdict import Options, Verdict, compared
 from infimmr_jax.rewards.verify_region import in_box
@@ -72,5 +72,5 @@ def _is_point(value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) == 2
-        and all(isinstance(number, int | float) and not isinstance(number, bool) for number in value)
+        and all(is_number(number) and finite(number) is not None for number in value)
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import logging
 import math
-import re
 import secrets
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,55 +17,52 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from pydantic import ValidationError
 
 from infimmr_jax.config import CheckpointSection, ConfigError, RunConfig, stage_lengths
 from infimmr_jax.model.config import ModelConfig, config_facts
 from infimmr_jax.objectives.advantages import EstimatorState
 from infimmr_jax.objectives.train_state import TrainState
 from infimmr_jax.parallel.hosts import largest_over_hosts, wait_for_hosts
+from infimmr_jax.training.differences import FREE, differences, is_below, saved_lengths, with_new_keys
+from infimmr_jax.training.digests import (
+    DamagedError,
+    Json,
+    array_digests,
+    as_written,
+    check_arrays,
+    in_dtypes,
+    seal,
+    unseal,
+)
 from infimmr_jax.training.place import Place, read_place, reopened
 
-# What may differ between the run that saved and the one that goes on: none of it changes what is computed.
-FREE = (
-    "name",
-    "output",
-    "logging",
-    "checkpoint",
-    "guards",
-    "mesh",
-    "data.root",
-    "data.threads",
-    "data.prefetch",
-    "data.workers",
-    "model.path",
-    "model.remat",
-    "model.attention",
-    "grpo.micro_batches",
-    "grpo.micro_batch_tokens",
-    "grpo.logprob_chunk",
-    "rollout.compactions",
-    "rollout.cache_sizes",
-    "reward.workers",
-    "reward.deadline_seconds",
-    "reward.memory_mb",
-)
 _log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints of one run; use it as a context manager, which waits for the last save."""
+    """The checkpoints of one run; use it as a context manager, which waits for the last save.
 
-    def __init__(self, config: RunConfig, model: ModelConfig):
+    `problems` are digests of the problems that the run draws from, by source: a run goes on with the same ones.
+    """
+
+    def __init__(self, config: RunConfig, model: ModelConfig, problems: Mapping[str, str] | None = None):
         section = config.checkpoint
-        self._model = _plain(config_facts(model))
-        self._config = config.model_dump(mode="json")
+        self._here: dict[str, Json] = {
+            "model": config_facts(model),
+            "configuration": config.model_dump(mode="json"),
+            "list of problems": dict(problems or {}),
+        }
         self._lengths = stage_lengths(config)
         self._best = section.keep_best
         self._may_change = (*FREE, *section.may_change)
         self.directory = checkpoint_directory(section, config.output)
         _check_shared(self.directory)
-        self._manager = ocp.CheckpointManager(self.directory, options=_options(section))
+        self._numbers: dict[int, float] = {}
+        self._manager = ocp.CheckpointManager(self.directory, options=self._options(section))
+        for step in self._manager.all_steps():
+            # One whose facts are damaged was never measured; `resume` says what is wrong with it.
+            with contextlib.suppress(Exception):
+                self._measure(step, self._metrics(step))
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -77,23 +76,35 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def best(self) -> int | None:
-        """Number of the best checkpoint by `checkpoint.keep_best`; None without that key or before an evaluation."""
-        step = self._manager.best_step() if self._best is not None else None
-        if step is None or self._best is None:
+        """Number of the best checkpoint by `checkpoint.keep_best`; None without that key or before an evaluation.
+
+        Of equally good ones it is the newest. What was saved when another number was looked at counts as unmeasured.
+        """
+        if self._best is None:
             return None
-        return step if math.isfinite(self._manager.metrics(step)[self._best.metric]) else None
+        steps = set(self._manager.all_steps())
+        sign = -1.0 if self._best.mode == "min" else 1.0
+        ranked = [(sign * number, step) for step, number in self._numbers.items() if step in steps]
+        return max(ranked)[1] if ranked else None
 
     def save(self, number: int, place: Place, state: TrainState, metrics: dict[str, float] | None = None) -> None:
         """Start saving as checkpoint `number`; the arrays are copied first, so the next step may change them.
 
-        `metrics` are those of the evaluation that was just made, for `keep_best`.
+        `metrics` are those of the evaluation that was just made, for `keep_best`. Digests of the arrays go along, made
+        on their devices.
         """
-        facts = {"place": dataclasses.asdict(place), "model": self._model, "config": self._config}
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts))
-        if self._best is not None:
-            # Without a number Orbax warns at every save: what was not evaluated is worse than all that was.
-            metrics = metrics or {self._best.metric: math.inf if self._best.mode == "min" else -math.inf}
-        self._manager.save(number, args=items, metrics=metrics if self._best is not None else None)
+        facts: dict[str, Json] = {
+            "place": dataclasses.asdict(place),
+            "model": self._here["model"],
+            "config": self._here["configuration"],
+            "problems": self._here["list of problems"],
+            "metrics": dict(metrics or {}),
+            "arrays": dict(array_digests(state)),
+        }
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(seal(facts)))
+        self._numbers.pop(number, None)
+        self._measure(number, metrics or {})
+        self._manager.save(number, args=items)
 
     def wait(self) -> None:
         """Return when the save under way is complete on disk."""
@@ -102,44 +113,93 @@ class Checkpoints:
     def resume(self, abstract: TrainState) -> tuple[Place, TrainState] | None:
         """The newest checkpoint that can be read, on this mesh, whatever mesh and number of processes saved it.
 
-        `abstract` gives shapes, dtypes and shardings. None when there is no complete checkpoint. One that is damaged
-        is moved aside with a warning; with several processes it is an error.
-        Raises ConfigError when the checkpoint is of another model or configuration, or when none can be read.
+        `abstract` gives shapes, dtypes and shardings. None when there is no complete checkpoint. Whatever is wrong with
+        one, the one before is used; once that is read, the damaged ones are moved aside with a warning.
+        Raises ConfigError when the newest readable one is of another model, configuration or list of problems, or when
+        none can be read.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
-            try:
-                place = self._place(step)
-                return place, self.restore(abstract, step)
-            except ConfigError:
-                raise
-            except (ValueError, OSError, KeyError) as error:
-                where = self.directory / str(step)
-                if jax.process_count() > 1:
-                    raise ConfigError(
-                        f"checkpoint {where} can not be read ({_first_line(error)}): move it away, and the run goes on "
-                        "from the one before"
-                    ) from error
-                aside = self.directory / f"damaged-{step}-{secrets.token_hex(3)}"
-                _log.warning(
-                    "checkpoint %s can not be read (%s): it is moved to %s, and the one before is used",
-                    where,
-                    _first_line(error),
-                    aside,
-                )
-                where.rename(aside)
+        damaged: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            resumed, why = self._attempt(abstract, step)
+            if resumed is None:
+                damaged[step] = why
+                continue
+            for number, reason in damaged.items():
+                self._move_aside(number, reason)
+            if damaged:
+                wait_for_hosts("damaged checkpoints moved")
                 self._manager.reload()
-        if steps:
-            raise ConfigError(f"none of the {len(steps)} checkpoints in {self.directory} can be read")
+            return resumed
+        if damaged:
+            step, why = next(iter(damaged.items()))
+            raise ConfigError(
+                f"none of the {len(damaged)} checkpoints in {self.directory} can be read (number {step}: {why}): "
+                "bring back what is missing there, or begin again in another output directory"
+            )
         return None
 
+    def _attempt(self, abstract: TrainState, step: int) -> tuple[tuple[Place, TrainState] | None, str]:
+        """One checkpoint, or what is wrong with it. All processes come to the same end, whoever of them fails."""
+        resumed, why = None, ""
+        try:
+            place = self._place(step)
+            state, wanted = self._read(abstract, step)
+        except (ConfigError, MemoryError):
+            raise
+        except Exception as error:  # a store may raise anything for what is damaged
+            if "RESOURCE_EXHAUSTED" in str(error):
+                raise
+            why = _first_line(error)
+        if largest_over_hosts(np.asarray([int(bool(why))]))[0]:
+            return None, why or "another process can not read it; its message says why"
+        try:
+            resumed = place, self._checked(state, wanted, abstract, step)
+        except DamagedError as error:  # digests are of whole arrays: the same in every process
+            why = _first_line(error)
+        return resumed, why
+
+    def _move_aside(self, step: int, why: str) -> None:
+        where, aside = self.directory / str(step), self.directory / f"damaged-{step}-{secrets.token_hex(3)}"
+        self._numbers.pop(step, None)
+        if jax.process_index() == 0:
+            _log.warning(
+                "checkpoint %s can not be read (%s): it is moved to %s, and the one before is used", where, why, aside
+            )
+            where.rename(aside)
+
     def restore(self, abstract: TrainState, step: int) -> TrainState:
-        """The state of a checkpoint, in the shapes, dtypes and shardings of `abstract`.
+        """The state of a checkpoint, in the shapes, dtypes and shardings of `abstract`, checked against its digests.
 
         One of a program that knew fewer tasks (answer types) comes back with empty statistics of the new ones;
-        ConfigError when it knew more.
+        ConfigError when it knew more, DamagedError when it can not be read or is not as saved.
         """
-        saved = abstract
+        try:
+            state, wanted = self._read(abstract, step)
+        except (ConfigError, MemoryError):
+            raise
+        except Exception as error:  # a store may raise anything for what is damaged
+            if "RESOURCE_EXHAUSTED" in str(error):
+                raise
+            raise DamagedError(
+                f"checkpoint {self.directory / str(step)} can not be read ({_first_line(error)})"
+            ) from error
+        return self._checked(state, wanted, abstract, step)
+
+    def restore_best(self, abstract: TrainState) -> TrainState | None:
+        """The state of the best checkpoint; None, with a warning, when it is damaged, and without one."""
+        step = self.best()
+        if step is None:
+            return None
+        try:
+            return self.restore(abstract, step)
+        except DamagedError as error:
+            _log.warning("the best model is not written: %s", error)
+            return None
+
+    def _read(self, abstract: TrainState, step: int) -> tuple[TrainState, dict[str, str] | None]:
+        """The arrays as stored, and their digests (None: an older program wrote none). No process waits for another."""
+        wanted = self._facts(step).get("arrays")
+        saved = abstract if wanted is None else as_written(abstract, wanted)
         if isinstance(abstract.estimator, EstimatorState):
             tasks = self._tasks(step)
             if tasks > abstract.estimator.seen.shape[0]:
@@ -150,10 +210,40 @@ class Checkpoints:
             fewer = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct((tasks,), x.dtype, sharding=x.sharding), abstract.estimator
             )
-            saved = dataclasses.replace(abstract, estimator=fewer)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(saved))
-        state = self._manager.restore(step, args=items)["state"]
-        return state if saved is abstract else _with_new_tasks(state, abstract)
+            saved = dataclasses.replace(saved, estimator=fewer)
+        handler = ocp.StandardCheckpointHandler()
+        try:
+            state = handler.restore(self.directory / str(step) / "state", args=ocp.args.StandardRestore(saved))
+        finally:
+            handler.close()
+        return state, wanted
+
+    def _checked(self, state: TrainState, wanted: dict[str, str] | None, abstract: TrainState, step: int) -> TrainState:
+        if wanted is None:
+            _log.warning(
+                "checkpoint %s is of an older version, without digests: damage of its arrays is not looked for",
+                self.directory / str(step),
+            )
+        else:
+            check_arrays(state, wanted)
+            state = in_dtypes(state, abstract)
+        return _with_new_tasks(state, abstract) if isinstance(abstract.estimator, EstimatorState) else state
+
+    def _facts(self, step: int) -> dict[str, Any]:
+        return unseal((self.directory / str(step) / "facts" / "metadata").read_bytes())
+
+    def _metrics(self, step: int) -> dict[str, float]:
+        """The numbers of the evaluation at a checkpoint; an older program kept them in a file of their own."""
+        metrics = self._facts(step).get("metrics")
+        older = self.directory / str(step) / "metrics" / "metrics"
+        if metrics is None:
+            metrics = json.loads(older.read_text()) if older.exists() else {}
+        return metrics
+
+    def _measure(self, step: int, metrics: Mapping[str, float]) -> None:
+        number = metrics.get(self._best.metric) if self._best is not None else None
+        if number is not None and math.isfinite(number):
+            self._numbers[step] = float(number)
 
     def _tasks(self, step: int) -> int:
         """How many tasks the estimator of a checkpoint has statistics of."""
@@ -161,18 +251,51 @@ class Checkpoints:
         return int(tree["estimator"]["seen"].shape[0])
 
     def _place(self, step: int) -> Place:
-        facts = self._manager.restore(step, args=ocp.args.Composite(facts=ocp.args.JsonRestore()))["facts"]
-        for name, here, free in (("model", self._model, ()), ("configuration", self._config, self._may_change)):
-            saved = facts["model"] if name == "model" else _with_new_keys(facts["config"])
-            different = [text for key, text in _differences(saved, here) if not _below(key, free)]
-            if different:
-                advice = "use the configuration it was made with, or another output directory"
-                if name == "configuration":
-                    advice += "; to go on with the change, name the key in checkpoint.may_change"
-                shown = "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if len(different) > 5 else "")
-                raise ConfigError(f"checkpoint {self.directory / str(step)} is of another {name} ({shown}): {advice}")
-        lengths = _saved_lengths(facts["config"]) or self._lengths
+        facts = self._facts(step)
+        saved = {
+            "model": facts["model"],
+            "configuration": with_new_keys(facts["config"]),
+            "list of problems": facts.get("problems") or self._here["list of problems"],
+        }
+        advice = {
+            "model": "use the model it was made with, or another output directory",
+            "configuration": "use the configuration it was made with, or another output directory; to go on with the "
+            "change, name the key in checkpoint.may_change",
+            "list of problems": "bring back the files it was made with, or use another output directory; with "
+            "`problems` in checkpoint.may_change the run goes on, and some problems are met again or never",
+        }
+        here = json.loads(json.dumps(self._here))
+        for name, free in (("model", ()), ("configuration", self._may_change)):
+            _refuse(differences(saved[name], here[name], free), name, self.directory / str(step), advice[name])
+        if not is_below("problems", self._may_change):
+            changed = differences(saved["list of problems"], here["list of problems"])
+            _refuse(changed, "list of problems", self.directory / str(step), advice["list of problems"])
+        lengths = saved_lengths(facts["config"]) or self._lengths
         return reopened(read_place(facts["place"], lengths), lengths, self._lengths)
+
+    def _options(self, section: CheckpointSection) -> ocp.CheckpointManagerOptions:
+        latest = ocp.checkpoint_managers.LatestN(n=section.keep_last)
+        policies = [latest] if section.keep_best is None else [latest, _Best(self.best)]
+        return ocp.CheckpointManagerOptions(
+            preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies), cleanup_tmp_directories=True
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Best:
+    """Keeps the best checkpoint, by numbers that stand in our own sealed facts."""
+
+    best: Callable[[], int | None]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: object) -> list[bool]:
+        best = self.best()
+        return [checkpoint.step == best for checkpoint in checkpoints]
+
+
+def _refuse(different: list[str], what: str, where: epath.Path, advice: str) -> None:
+    if different:
+        more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
+        raise ConfigError(f"checkpoint {where} is of another {what} ({'; '.join(different[:5])}{more}): {advice}")
 
 
 def _with_new_tasks(state: TrainState, abstract: TrainState) -> TrainState:
@@ -199,25 +322,6 @@ def has_checkpoint(section: CheckpointSection, output: Path) -> bool:
     return directory.exists() and bool(ocp.utils.checkpoint_steps(directory))
 
 
-def _options(section: CheckpointSection) -> ocp.CheckpointManagerOptions:
-    policies = ocp.checkpoint_managers
-    latest = policies.LatestN(n=section.keep_last)
-    if section.keep_best is None:
-        return ocp.CheckpointManagerOptions(preservation_policy=latest, cleanup_tmp_directories=True)
-    metric, mode = section.keep_best.metric, section.keep_best.mode
-
-    def value(metrics: Any) -> float:
-        return float(metrics[metric])
-
-    best = policies.BestN(get_metric_fn=value, reverse=mode == "min", n=1, keep_checkpoints_without_metrics=False)
-    return ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy([latest, best]),
-        best_fn=value,
-        best_mode=mode,
-        cleanup_tmp_directories=True,
-    )
-
-
 def _check_shared(directory: epath.Path) -> None:
     """Refuse a directory that is another one on another machine: every process would keep its part for itself."""
     if jax.process_count() == 1:
@@ -238,49 +342,5 @@ def _check_shared(directory: epath.Path) -> None:
         )
 
 
-def _below(key: str, prefixes: tuple[str, ...]) -> bool:
-    # A phase may have its own `grpo` and `rollout` sections.
-    keys = (key, re.sub(r"^phases\.\d+\.(?=grpo\.|rollout\.)", "", key))
-    return any(name == prefix or name.startswith(prefix + ".") for name in keys for prefix in prefixes)
-
-
-def _with_new_keys(saved: dict[str, Any]) -> dict[str, Any]:
-    """A saved configuration with the defaults of keys that the program did not have when it was saved."""
-    try:
-        return RunConfig.model_validate(saved).model_dump(mode="json")
-    except ValidationError:
-        return saved
-
-
-def _saved_lengths(config: dict[str, Any]) -> tuple[int, ...] | None:
-    """The planned steps of every stage of a saved configuration; None when it is not valid any more."""
-    try:
-        return stage_lengths(RunConfig.model_validate(config))
-    except ValidationError:
-        return None
-
-
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
-def _plain(tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {key: _plain(value) for key, value in tree.items()}
-    return [_plain(value) for value in tree] if isinstance(tree, list | tuple) else tree
-
-
-def _differences(saved: Any, here: Any, key: str = "") -> list[tuple[str, str]]:
-    """(key, sentence) for every leaf that differs; items of lists have their index as key."""
-    if isinstance(saved, list) and isinstance(here, list) and any(isinstance(x, dict | list) for x in [*saved, *here]):
-        saved, here = ({str(i): item for i, item in enumerate(items)} for items in (saved, here))
-    if isinstance(saved, dict) and isinstance(here, dict):
-        names = [*saved, *(name for name in here if name not in saved)]
-        prefix = f"{key}." if key else ""
-        return [
-            found
-            for name in names
-            for found in _differences(saved.get(name), here.get(name), f"{prefix}{name}")
-            if saved.get(name) != here.get(name)
-        ]
-    return [] if saved == here else [(key, f"{key} is {saved!s:.60} there and {here!s:.60} here")]

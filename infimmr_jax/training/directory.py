@@ -17,6 +17,7 @@ from infimmr_jax.parallel.hosts import largest_over_hosts
 from infimmr_jax.training.checkpoints import checkpoint_directory, has_checkpoint
 from infimmr_jax.training.guards import TRY_AGAIN, disk_trouble, lost_host
 from infimmr_jax.training.place import Place
+from infimmr_jax.training.sinks import ROW_FILES
 
 
 def check_directory(config: RunConfig, resume: bool | Literal["auto"]) -> bool:
@@ -71,12 +72,12 @@ def translated(run_dir: Path) -> Iterator[None]:
 
 def _goes_on(config: RunConfig, resume: bool | Literal["auto"]) -> bool:
     run_dir = config.output
-    started = (
-        (run_dir / "checkpoints").exists()
-        or (run_dir / "metrics.jsonl").exists()
-        or has_checkpoint(config.checkpoint, run_dir)
-    )
-    if started and not resume:
+    files = [run_dir / f"{name}.jsonl" for name in ROW_FILES]
+    begun = (run_dir / "checkpoints").exists() or any(file.exists() for file in files)
+    # A start that failed before its first row (no key for a tracker, say) left nothing that a new one could harm.
+    holds = any(file.exists() and file.stat().st_size for file in files) or has_checkpoint(config.checkpoint, run_dir)
+    started = begun or holds
+    if holds and not resume:
         raise ConfigError(
             f"{run_dir} already holds a run: continue it with --resume, or give another directory with --set output=DIR"
         )
@@ -89,4 +90,4 @@ def _goes_on(config: RunConfig, resume: bool | Literal["auto"]) -> bool:
         probe.unlink()
     except OSError as error:
         raise ConfigError(f"the output directory {run_dir} can not be written: {error.strerror}") from error
-    return started
+    return started and bool(resume)

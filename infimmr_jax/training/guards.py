@@ -56,7 +56,7 @@ def write_evidence(directory: Path, row: dict[str, Any], arrays: Any, words: dic
     np.savez_compressed(target / "arrays.npz", **cast(Any, named))
     numbers = {key: value if not isinstance(value, float) or np.isfinite(value) else None for key, value in row.items()}
     text = json.dumps({"row": numbers, **words}, indent=1, ensure_ascii=False, allow_nan=False)
-    (target / "row.json").write_text(text + "\n", encoding="utf-8")
+    (target / "row.json").write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     return target
 
 

@@ -20,8 +20,8 @@ PACKAGES = ("infimmr-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint",
 def record_run(setup: Setup) -> None:
     """Write config.yaml, phases.yaml (each phase's whole sections), environment.json and data.json."""
     run_dir = setup.run_dir
-    (run_dir / "config.yaml").write_text(dump_config(setup.config), encoding="utf-8")
-    (run_dir / "phases.yaml").write_text(dump_phases(setup.config), encoding="utf-8")
+    _write_text(run_dir / "config.yaml", dump_config(setup.config))
+    _write_text(run_dir / "phases.yaml", dump_phases(setup.config))
     _write(run_dir / "environment.json", environment())
     data = {
         "sources": [report.to_dict() for report in setup.reports],
@@ -56,12 +56,27 @@ def environment() -> dict[str, Any]:
 
 
 def _revision() -> str | None:
+    """The git revision of this program's own repository; None without git, and where it is installed elsewhere."""
     root = Path(__file__).resolve().parents[2]
-    found = subprocess.run(
-        ["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or None
+    # A wheel may lie inside somebody else's repository, whose revision says nothing about it.
+    tracked = _git(root, "ls-files", "--error-unmatch", "infimmr_jax/cli.py")
+    return _git(root, "describe", "--always", "--dirty") if tracked else None
 
 
-def _write(path: Path, tree: Any) -> None:
-    path.write_text(json.dumps(tree, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        run = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return run.stdout.strip() or None if run.returncode == 0 else None
+
+
+def _write(path: Path, tree: object) -> None:
+    _write_text(path, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    # Half a surrogate pair, which UTF-8 can not hold, becomes its escape.
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -9,8 +9,9 @@ import json
 import logging
 import math
 import os
+import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -19,10 +20,11 @@ import numpy as np
 from PIL import Image
 
 from infimmr_jax.config import LoggingSection
+from infimmr_jax.data.pictures import FORMATS
 from infimmr_jax.errors import UserError
-from infimmr_jax.parallel.hosts import gather_rows
+from infimmr_jax.parallel.hosts import gather_rows, largest_over_hosts
 
-FILES = ("metrics", "evals", "transcripts")
+ROW_FILES = ("metrics", "evals", "transcripts")
 TRANSCRIPT_PIXELS = 512
 _log = logging.getLogger(__name__)
 
@@ -137,29 +139,57 @@ class Sinks:
             sink.scalars(series, step, numbers)
 
 
-def open_sinks(run_dir: Path, logging: LoggingSection, resume_from: dict[str, int] | None = None) -> Sinks:
-    """Open the sinks of a run.
+def open_trackers(
+    run_dir: Path, logging: LoggingSection, configuration: Mapping[str, object] | None = None
+) -> list[ScalarSink]:
+    """Connect to what a run reports to over a network, on process 0; SinkError, in a sentence, when that fails.
+
+    `configuration` is shown there. All processes must call this, before anything is compiled; the result is for
+    `open_sinks`.
+    """
+    if logging.wandb_project is None:
+        return []
+    trackers: list[ScalarSink] = []
+    failed: SinkError | None = None
+    if jax.process_index() == 0:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            trackers.append(_WeightsAndBiases(run_dir, logging.wandb_project, configuration))
+        except SinkError as error:
+            failed = error
+    if largest_over_hosts(np.asarray([int(failed is not None)]))[0]:
+        raise failed or SinkError("process 0 can not reach Weights & Biases; its message says why")
+    return trackers
+
+
+def open_sinks(
+    run_dir: Path,
+    logging: LoggingSection,
+    resume_from: dict[str, int] | None = None,
+    trackers: Sequence[ScalarSink] | None = None,
+) -> Sinks:
+    """Open the sinks of a run; `trackers` are those of `open_trackers`, which is called here where they are not given.
 
     `resume_from` is `Sinks.position()` as of the checkpoint: later rows (and a torn last line) are cut away, so the
     files go on like an unbroken run's; `{}` starts again from nothing. None means a new run, and raises SinkError when
     the directory already holds rows.
     """
     if jax.process_index() != 0:
-        return Sinks(run_dir, {}, dict.fromkeys(FILES, 0) | (resume_from or {}), [])
+        return Sinks(run_dir, {}, dict.fromkeys(ROW_FILES, 0) | (resume_from or {}), [])
     run_dir.mkdir(parents=True, exist_ok=True)
+    if trackers is None:
+        trackers = open_trackers(run_dir, logging)
     files: dict[str, BinaryIO] = {}
     rows: dict[str, int] = {}
-    for name in FILES:
+    for name in ROW_FILES:
         path = run_dir / f"{name}.jsonl"
         if resume_from is None and path.exists() and path.stat().st_size:
             raise SinkError(f"{path} already holds the rows of a run: resume it, or choose another output directory")
         rows[name] = cut_rows(path, (resume_from or {}).get(name, 0))
         files[name] = path.open("ab")
-    scalar_sinks: list[ScalarSink] = []
+    scalar_sinks: list[ScalarSink] = [*trackers]
     if logging.tensorboard:
         scalar_sinks.append(_TensorBoard(run_dir / "tensorboard", next_steps(run_dir)))
-    if logging.wandb_project is not None:
-        scalar_sinks.append(_WeightsAndBiases(run_dir, logging.wandb_project))
     return Sinks(run_dir, files, rows, scalar_sinks)
 
 
@@ -170,7 +200,7 @@ def _picture_name(data: bytes) -> str:
 def _picture(image: str | bytes | Path) -> tuple[str, bytes]:
     """A picture's name in the run directory, and its small PNG."""
     data = image if isinstance(image, bytes) else Path(image).read_bytes()
-    with Image.open(io.BytesIO(data)) as picture:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
         picture.thumbnail((TRANSCRIPT_PIXELS, TRANSCRIPT_PIXELS))
         encoded = io.BytesIO()
         picture.convert("RGB").save(encoded, "PNG")
@@ -179,7 +209,12 @@ def _picture(image: str | bytes | Path) -> tuple[str, bytes]:
 
 def encode_row(row: dict[str, Any]) -> bytes:
     """One line of strict JSON: arrays and array scalars become numbers and lists, NaN and infinities become null."""
-    return json.dumps(_plain(row), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    return (
+        json.dumps(_plain(row), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(
+            "utf-8", "backslashreplace"
+        )
+        + b"\n"
+    )
 
 
 def cut_rows(path: Path, keep: int) -> int:
@@ -241,20 +276,32 @@ class _TensorBoard:
 class _WeightsAndBiases:
     """One Weights & Biases run; its id is kept in the run directory's `wandb_id` for a resumed run to continue."""
 
-    def __init__(self, run_dir: Path, project: str):
+    def __init__(self, run_dir: Path, project: str, configuration: Mapping[str, object] | None = None):
         try:
             import wandb
         except ImportError:
             raise SinkError(
                 "logging.wandb_project is set, but the package wandb is not installed: "
-                "pip install 'infimmr-jax[wandb]', or remove the key"
+                "pip install wandb, or remove the key"
             ) from None
         id_file = run_dir / "wandb_id"
         if not id_file.exists():
-            id_file.write_text(hashlib.sha256(f"{run_dir.resolve()} {time.time()}".encode()).hexdigest()[:12])
-        self._run = wandb.init(
-            project=project, name=run_dir.name, dir=str(run_dir), id=id_file.read_text().strip(), resume="allow"
-        )
+            id_file.write_text(secrets.token_hex(6))
+        try:
+            self._run = wandb.init(
+                project=project,
+                name=run_dir.name.encode("utf-8", "backslashreplace").decode(),
+                dir=str(run_dir),
+                id=id_file.read_text().strip(),
+                resume="allow",
+                config=dict(configuration or {}),
+            )
+        except Exception as error:  # no key, no network, no such project: the package has a class for each
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise SinkError(
+                f"Weights & Biases can not be used for logging.wandb_project {project!r} ({why}): log in with "
+                "`wandb login`, set WANDB_API_KEY or WANDB_MODE=offline, or remove the key"
+            ) from error
         for series in ("sft", "grpo", "evals"):
             # Own x axes: wandb's step may only grow, and a resumed run repeats steps.
             self._run.define_metric(f"{series}/step")

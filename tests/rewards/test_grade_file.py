@@ -1,6 +1,7 @@
 """Grading a file: every key kept, scores and reasons added, bad rows named, nothing half written."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from infimmr_jax.config import RewardSection, RunConfig
 from infimmr_jax.data.records import DataError
 from infimmr_jax.rewards.grade_file import grade_file
+from infimmr_jax.rewards.judging import JudgeRequest
 
 ROW = {"question": "2+3?", "answer": "5", "answer_type": "math", "response": r"<think>a</think> \boxed{5}"}
 
@@ -142,3 +144,20 @@ def test_a_row_says_which_units_an_answer_may_carry(tmp_path: Path) -> None:
     grade_file(write(tmp_path / "in.jsonl", rows), out, config())
     graded = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert [row["accuracy"] for row in graded] == [1, 0, 1, 0, 0, 1, 1]
+
+
+def doubting(requests: Sequence[JudgeRequest]) -> list[float | None]:
+    """A judge that says nothing about long responses."""
+    return [None if len(request.response) > 20 else 0.5 for request in requests]
+
+
+def test_without_a_verdict_there_is_no_number_and_any_text_is_written(tmp_path: Path) -> None:
+    rows = [{**ROW, "id": "half \ud800", "response": "5"}, {**ROW, "id": "b", "response": "x" * 30}]
+    path = write(tmp_path / "in.jsonl", rows)
+    judged = config(weights={"judge": 1.0}, judge={"function": "test_grade_file:doubting"})
+    summary = grade_file(path, tmp_path / "out.jsonl", judged)
+    graded = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["id"] for row in graded] == ["half \ud800", "b"]
+    assert [row["judge"] for row in graded] == [0.5, None]
+    assert [row["reward"] for row in graded] == [0.5, None]
+    assert summary.means["judge"] == 0.5

@@ -12,18 +12,21 @@ import pytest
 
 from infimmr_jax.config import JudgeSection, RewardSection
 from infimmr_jax.data.records import Problem
-from infimmr_jax.rewards.judge import (
-    EndpointJudge,
-    JudgeError,
-    JudgeRequest,
-    judge_scores,
-    key_facts_judge,
-    load_judge,
-    read_score,
-)
+from infimmr_jax.rewards.endpoint import EndpointJudge, JudgeAwayError, read_score
+from infimmr_jax.rewards.judge import judge_scores, key_facts_judge, load_judge, try_judge
+from infimmr_jax.rewards.judging import JudgeError, JudgeRequest
 from infimmr_jax.rewards.loading import LoadError
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import score_groups
+
+
+def agreeing(requests: Sequence[JudgeRequest]) -> list[float]:
+    return [1.0] * len(requests)
+
+
+def silent(requests: Sequence[JudgeRequest]) -> list[float | None]:
+    return [None] * len(requests)
+
 
 PROBLEM = Problem("p", "What is 2+3?", "5", "math", extra={"key_facts": ["two and three", "makes 5"]})
 
@@ -42,7 +45,7 @@ def test_a_function_judges_through_the_router() -> None:
     ones = np.ones((1, 3), int)
     with GraderPool(workers=1) as pool:
         scores = score_groups([PROBLEM], [["it is 5", "it is 6", ""]], ones > 0, ones, reward, "think_boxed", pool)
-    np.testing.assert_array_equal(scores.total, [[0.75, 0, 0]])
+    np.testing.assert_array_equal(scores.total, [[0.75, 0, np.nan]])
     assert scores.counters["judged"] == 3
     assert scores.counters["judge_failures"] == 1
 
@@ -60,14 +63,15 @@ def test_the_rule_stub_counts_key_facts_word_for_word() -> None:
     assert key_facts_judge(requests) == [1.0, 0.5, 0.0, 0.0]
 
 
-def test_scores_are_clipped_and_failures_counted() -> None:
+def test_scores_are_clipped_and_failures_are_no_numbers() -> None:
     counters: Counter[str] = Counter()
-    asked = [request("a")] * 4
-    assert judge_scores(lambda _: [2.0, -1.0, None, float("nan")], asked, counters) == [1.0, 0.0, 0.0, 0.0]
-    assert counters == {"judged": 4, "judge_failures": 2}
-    with pytest.raises(JudgeError, match="no verdict on any of 4"):
-        judge_scores(lambda _: [None] * 4, asked, counters)
-    with pytest.raises(JudgeError, match="3 scores for 4 responses"):
+    asked = [request("a")] * 6
+    replies = [2.0, -1.0, None, float("nan"), "yes", 10**400]
+    np.testing.assert_array_equal(judge_scores(lambda _: replies, asked, counters), [1, 0, *[np.nan] * 4])
+    assert counters == {"judged": 6, "judge_failures": 4}
+    with pytest.raises(JudgeError, match="no verdict on any of 6"):
+        judge_scores(lambda _: [None] * 6, asked, counters)
+    with pytest.raises(JudgeError, match="3 scores for 6 responses"):
         judge_scores(lambda _: [1.0] * 3, asked, counters)
 
 
@@ -140,14 +144,17 @@ def test_an_endpoint_is_asked_in_the_openai_way(endpoint: str) -> None:
     assert last.count("-----") == 2  # a response can not close its own fence
 
 
-def test_a_judge_that_is_down_is_an_error() -> None:
-    judge = load_judge(JudgeSection(endpoint="http://127.0.0.1:9/v1", model="m", timeout_seconds=1, attempts=1))
-    with pytest.raises(JudgeError, match="is it running"):
-        judge_scores(judge, [request("a")], Counter())
-
-
 def test_a_missing_judge_function_is_named() -> None:
     with pytest.raises(LoadError, match="no function 'nobody'"):
         load_judge(JudgeSection(function="test_judge:nobody"))
     with pytest.raises(LoadError, match="can not be imported"):
         load_judge(JudgeSection(function="nowhere_at_all:f"))
+
+
+def test_a_judge_is_asked_once_before_a_run(endpoint: str) -> None:
+    assert "gave a right answer to a made-up question 1" in try_judge(JudgeSection(function="test_judge:agreeing"))
+    assert "made-up question 1" in try_judge(JudgeSection(endpoint=endpoint, model="m"))
+    with pytest.raises(JudgeError, match="no verdict on a made-up question"):
+        try_judge(JudgeSection(function="test_judge:silent"))
+    with pytest.raises(JudgeAwayError, match="did not answer"):
+        try_judge(JudgeSection(endpoint="http://127.0.0.1:9/v1", model="m"))

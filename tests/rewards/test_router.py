@@ -1,9 +1,12 @@
 """The router: groups in, one number per component out."""
 
 import numpy as np
+import pytest
 
 from infimmr_jax.config import RewardSection
 from infimmr_jax.data.records import Problem
+from infimmr_jax.rewards import extract as extraction
+from infimmr_jax.rewards import verifiers
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import score_groups
 
@@ -36,3 +39,22 @@ def test_components_total_and_reasons() -> None:
         "thinking does not end | format: </think> is missing",
     ]
     assert scores.counters["graded"] == 9
+
+
+def test_a_crash_in_the_trainer_is_a_zero_with_a_reason_and_a_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raises(*_: object) -> None:
+        raise OverflowError("int too large")
+
+    problem = Problem("p", "Where?", "[0, 0, 4, 4]", "box")
+    ones = np.ones((1, 2), int)
+    texts = [[r"<think>x</think> \boxed{[0, 0, 4, 4]}", "nothing"]]
+    with GraderPool(workers=1) as pool:
+        monkeypatch.setitem(verifiers.QUICK, "box", raises)
+        scores = score_groups([problem], texts, ones > 0, ones, RewardSection(), "think_boxed", pool)
+        assert scores.components["accuracy"].tolist() == [[0, 0]]
+        assert scores.counters["crashes"] == 1
+        assert "crash: OverflowError" in scores.reasons[0][0]
+        monkeypatch.setattr(extraction, "extract", raises)
+        scores = score_groups([problem], texts, ones > 0, ones, RewardSection(), "think_boxed", pool)
+        assert scores.counters["crashes"] == 2
+        assert scores.extracted == [[None, None]]

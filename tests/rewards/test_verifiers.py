@@ -109,3 +109,52 @@ def test_the_rules_that_configurations_may_name_are_those_of_the_verifiers():
     assert {name: rules for name, rules in RULES.items() if name in tables} == {n: tuple(t) for n, t in tables.items()}
     assert set(ANSWER_TYPES) == set(QUICK) == set(RULES)
     assert ("accuracy", "format", *components.COMPONENTS) == REWARD_COMPONENTS
+
+
+HUGE = "1" + "0" * 310
+BREAKING = [
+    f'[{{"bbox_2d": [{HUGE}, 0, 1, 1]}}]',
+    f'{{"point": [{HUGE}, 2]}}',
+    f'{{"start": {HUGE}, "end": 4}}',
+    f'{{"action": "click", "coordinate": [{HUGE}, 2]}}',
+    f'{{"action": "click", "coordinate": [-{HUGE}, NaN]}}',
+    '{"action": "click", "bbox": [Infinity, NaN, 1, 1]}',
+    '{"start": Infinity, "end": NaN}',
+    HUGE,
+    f"{HUGE}.{HUGE}",
+    f"1/{HUGE}",
+    f"1e{HUGE}",
+    "[" * 39 + "]" * 39,
+    '{"a":' * 5 + "1" + "}" * 5,
+    "\ud800\udfff \udc00",
+    "\x00\x01\x7f\u202e\ufeff",
+    "\u0661\u0662 \u2167 \u00bd \U0001d7d9",
+    "९" * 400,
+    "-" * 1_900,
+    "0:" * 900,
+    "\\frac" * 300,
+]
+
+
+@pytest.mark.parametrize("answer_type", ANSWER_TYPES)
+def test_nothing_that_an_answer_holds_comes_out_as_an_exception(answer_type: str) -> None:
+    for rule in RULES[answer_type]:
+        for answer in BREAKING:
+            gold = '{"action": "tap", "bbox": [0, 0, 4, 4]}' if answer_type == "action" else GOLDS[answer_type]
+            answer = answer.replace('"click"', '"tap"')
+            verdict = quick_verdict(Question(answer_type, gold, answer, Options(rule=rule, choices=("red", "blue"))))
+            # The same type of action is worth 0.2 by the rule "parts"; similar texts are worth a little.
+            assert verdict is None or verdict.score <= 0.2, (rule, answer[:40], verdict)
+            assert verdict is None or verdict.code != "crash", (rule, answer[:40], verdict)
+
+
+def test_a_verifier_that_raises_is_a_verdict_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raises(*_: object) -> None:
+        raise OverflowError("int too large")
+
+    monkeypatch.setitem(QUICK, "box", raises)
+    verdict = quick_verdict(Question("box", "[0, 0, 4, 4]", "[0, 0, 4, 4]"))
+    assert verdict is not None
+    assert (verdict.score, verdict.code, verdict.reason) == (0.0, "crash", "crash: OverflowError")
+    with pytest.raises(ValueError, match="has no verifier"):
+        quick_verdict(Question("poem", "a", "a"))

@@ -187,7 +187,7 @@ def test_a_checkpoint_of_an_older_program_lacks_the_newer_keys(tmp_path):
     saved(tiny_config(tmp_path), {1: None})
     (file,) = (path for path in (tmp_path / "checkpoints" / "1" / "facts").rglob("*") if path.name == "metadata")
     facts = json.loads(file.read_text())
-    del facts["config"]["rollout"], facts["config"]["data"]["max_images"]
+    del facts["config"]["rollout"], facts["config"]["data"]["max_images"], facts["digest"]
     file.write_text(json.dumps(facts))
     with opened(tiny_config(tmp_path)) as checkpoints:
         assert checkpoints.resume(abstract())[0].step == 1
@@ -263,3 +263,68 @@ def test_a_full_disk_stops_the_run_with_a_sentence_and_keeps_what_is_complete(sm
         fill()
     with opened(config) as checkpoints:
         assert checkpoints.resume(abstract())[0].step == 1
+
+
+def test_sections_of_phases_follow_the_rule_of_their_parent(tmp_path):
+    saved(tiny_config(tmp_path), {1: None})
+    with opened(tiny_config(tmp_path, "reward.workers=2", "reward.memory_mb=64")) as checkpoints:
+        assert checkpoints.resume(abstract())[0].step == 1
+    rate = "optimizer.learning_rate=2e-3"
+    with opened(tiny_config(tmp_path, rate, "checkpoint.may_change=[optimizer.learning_rate]")) as checkpoints:
+        assert checkpoints.resume(abstract())[0].step == 1
+    with (
+        opened(tiny_config(tmp_path, rate, "checkpoint.may_change=[reward]")) as checkpoints,
+        pytest.raises(ConfigError, match=r"optimizer\.learning_rate is 0\.001 there"),
+    ):
+        checkpoints.resume(abstract())
+
+
+def test_another_number_to_look_at_counts_as_unmeasured(tmp_path):
+    saved(tiny_config(tmp_path, BEST), {1: 0.5, 2: 0.25})
+    other = tiny_config(tmp_path, "checkpoint.keep_best={metric: text/accuracy}")
+    with opened(other) as checkpoints:
+        assert checkpoints.best() is None
+        assert checkpoints.resume(abstract())[0].step == 2
+        checkpoints.save(3, Place(step=3), state(3), {"text/accuracy": 0.1, "image/accuracy": 0.0})
+        checkpoints.wait()
+        assert checkpoints.best() == 3
+
+
+def test_numbers_of_an_older_program_are_read(tmp_path):
+    saved(tiny_config(tmp_path, BEST), {1: 0.5})
+    facts = tmp_path / "checkpoints" / "1" / "facts" / "metadata"
+    tree = json.loads(facts.read_text())
+    del tree["metrics"], tree["digest"], tree["arrays"]
+    facts.write_text(json.dumps(tree))
+    (tmp_path / "checkpoints" / "1" / "metrics").mkdir()
+    (tmp_path / "checkpoints" / "1" / "metrics" / "metrics").write_text('{"image/accuracy": 0.5}')
+    with opened(tiny_config(tmp_path, BEST)) as checkpoints:
+        assert checkpoints.best() == 1
+        assert checkpoints.resume(abstract())[0].step == 1
+
+
+def test_other_problems_are_refused_by_their_source(tmp_path):
+    model = config_from_shape(tiny_config(tmp_path).model.shape, 400, TokenIds(0, 1, 2, 3, 4, 5))
+    with Checkpoints(tiny_config(tmp_path), model, {"text: a.jsonl": "12 abc", "text: b.jsonl": "3 def"}) as one:
+        one.save(1, Place(step=1), state(1))
+    other = {"text: a.jsonl": "11 abd", "text: b.jsonl": "3 def"}
+    sentence = r"another list of problems \(text: a\.jsonl is 12 abc there and 11 abd here\): bring back the files"
+    with Checkpoints(tiny_config(tmp_path), model, other) as two, pytest.raises(ConfigError, match=sentence):
+        two.resume(abstract())
+    with Checkpoints(tiny_config(tmp_path, "checkpoint.may_change=[problems]"), model, other) as three:
+        assert three.resume(abstract())[0].step == 1
+
+
+def test_what_was_stored_in_another_dtype_is_checked_and_converted(tmp_path):
+    with opened(tiny_config(tmp_path)) as checkpoints:
+        checkpoints.save(1, Place(step=1), state(1.5))
+    half = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            x.shape, jnp.bfloat16 if x.dtype == jnp.float32 else x.dtype, sharding=x.sharding
+        ),
+        like(state(1.5)),
+    )
+    with opened(tiny_config(tmp_path)) as checkpoints:
+        _, found = checkpoints.resume(half)
+    assert found.params["kernel"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found.params["kernel"], np.full((4, 2), 1.5))

@@ -63,7 +63,7 @@ def config(output: Path) -> RunConfig:
     tree["phases"] = [text | first, caption | second, image | third]
     for phase in tree["phases"]:
         phase["prompts_per_step"] = 4
-    reward = {"weights": {"accuracy": 0.5, "test_phases:hostile": 0.5}}
+    reward = {"weights": {"accuracy": 0.5, "test_phases:hostile": 0.5}, "functions": {"where": "trainer"}}
     return parse_config(tree | {"reward": reward, "grpo": {"estimator": "ema_std", "kl": KL}})
 
 

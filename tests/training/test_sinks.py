@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
+from tiny import tiny_config
 
 from infimmr_jax.config import LoggingSection
-from infimmr_jax.training.sinks import SinkError, cut_rows, encode_row, open_sinks
+from infimmr_jax.training.directory import check_directory
+from infimmr_jax.training.sinks import SinkError, cut_rows, encode_row, open_sinks, open_trackers
 
 QUIET = LoggingSection(tensorboard=False)
 
@@ -171,6 +173,30 @@ def test_wandb_missing_is_said_in_words(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(SinkError, match=r"wandb is not installed: pip install .*or remove the key"):
         open_sinks(tmp_path, LoggingSection(tensorboard=False, wandb_project="p"))
+
+
+def test_wandb_that_can_not_be_used_is_a_sentence_and_leaves_a_directory_to_begin_in(tmp_path, monkeypatch):
+    def init(**_):
+        raise RuntimeError("api_key not configured (no-tty). call wandb.login()\nmore")
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    settings = LoggingSection(tensorboard=False, wandb_project="p")
+    with pytest.raises(SinkError, match=r"project 'p' \(api_key not configured.*\): log in .* or remove the key"):
+        open_trackers(tmp_path, settings, {})
+    assert not list(tmp_path.glob("*.jsonl"))
+    assert check_directory(tiny_config(tmp_path), False) is False
+
+
+def test_the_configuration_is_sent_and_trackers_are_opened_once(tmp_path, monkeypatch):
+    started = []
+    run = types.SimpleNamespace(define_metric=lambda *_, **__: None, log=lambda _: None, finish=lambda: None)
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **o: started.append(o) or run))
+    settings = LoggingSection(tensorboard=False, wandb_project="p")
+    directory = tmp_path / "half a pair \udcff"
+    trackers = open_trackers(directory, settings, {"seed": 3})
+    open_sinks(directory, settings, trackers=trackers).close()
+    assert [(options["config"], options["name"]) for options in started] == [({"seed": 3}, r"half a pair \udcff")]
+    assert open_trackers(tmp_path, LoggingSection(tensorboard=False)) == []
 
 
 def test_wandb_run_is_continued(tmp_path, monkeypatch):
