@@ -14,6 +14,7 @@ from rich.console import Console
 from infimmr_jax import __version__
 from infimmr_jax.config import ConfigError, apply_overrides, load_config
 from infimmr_jax.endings import said_in_words
+from infimmr_jax.parallel.quiet import quiet_libraries
 
 # Transformers is here for tokenizers alone; that PyTorch is not installed is no news.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -456,6 +457,7 @@ def doctor(
 def main() -> None:
     """Entry point of the `infimmr` command."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    quiet_libraries()
     with said_in_words():
         app()
 
