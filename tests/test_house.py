@@ -15,7 +15,7 @@ CORE = ("training", "objectives", "rollout", "environments", "rewards", "model",
 COMMON = ("parallel", "config", "files", "names", "errors")
 # These import the core, and are imported by the front door alone.
 ANNEXES = ("commands", "evaluation", "plan", "bench", "report")
-FRONT = ("cli", "endings")
+FRONT = ("cli", "cli_machine", "endings")
 
 
 def imports() -> dict[str, set[str]]:

@@ -19,9 +19,8 @@ from infimmr_jax.config.grpo import GrpoSection, RolloutSection
 from infimmr_jax.config.model import PromptSection
 from infimmr_jax.config.optimizer import OptimizerSection, TrainableSection
 from infimmr_jax.config.reward import RewardSection
-from infimmr_jax.config.schema import SectionUnion, section_of_field
+from infimmr_jax.config.schema import SectionUnion, Tree, section_of_field
 
-Tree = dict[str, Any]
 INHERITED: dict[str, type[Section]] = {
     "prompt": PromptSection,
     "reward": RewardSection,

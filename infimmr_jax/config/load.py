@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -14,10 +13,9 @@ from infimmr_jax.config.inheritance import without_inherited
 from infimmr_jax.config.merging import merge_layers
 from infimmr_jax.config.overrides import apply_overrides
 from infimmr_jax.config.run import RunConfig
+from infimmr_jax.config.schema import Tree
 from infimmr_jax.config.sentences import sentences_of
 from infimmr_jax.config.yaml_file import read_yaml
-
-Tree = dict[str, Any]
 
 
 def load_config(paths: Path | Sequence[Path], overrides: list[str] | None = None) -> RunConfig:

@@ -20,11 +20,10 @@ from typing import Any, get_args
 
 from infimmr_jax.config.base import ConfigError, Section
 from infimmr_jax.config.inheritance import merge
-from infimmr_jax.config.schema import node_of
+from infimmr_jax.config.schema import Tree, node_of
 from infimmr_jax.config.sections import Phase
 from infimmr_jax.names import Modality
 
-Tree = dict[str, Any]
 SCALES = ("small", "published")
 
 

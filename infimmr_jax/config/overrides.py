@@ -7,10 +7,8 @@ from typing import Any
 
 from infimmr_jax.config.base import ConfigError
 from infimmr_jax.config.run import RunConfig
-from infimmr_jax.config.schema import Node, SectionUnion
+from infimmr_jax.config.schema import Node, SectionUnion, Tree
 from infimmr_jax.config.yaml_file import read_yaml
-
-Tree = dict[str, Any]
 
 
 def apply_overrides(tree: Tree, overrides: list[str]) -> Tree:

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 
 from infimmr_jax.config import ConfigError
+from infimmr_jax.parallel.quiet import has_tpu_device
 
 CACHE_VARIABLE = "INFIMMR_CACHE"
 METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
@@ -91,11 +92,6 @@ def join_processes() -> Job:
         patience = int(os.environ.get("INFIMMR_HEARTBEAT_SECONDS", "100"))
         jax.distributed.initialize(**job.arguments, heartbeat_timeout_seconds=patience)
     return job
-
-
-def has_tpu_device() -> bool:
-    """Whether the device files of TPU chips are on this machine."""
-    return Path("/dev/accel0").exists() or (Path("/dev/vfio").exists() and any(Path("/dev/vfio").glob("[0-9]*")))
 
 
 def read_metadata(name: str) -> str | None:

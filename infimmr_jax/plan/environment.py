@@ -21,7 +21,7 @@ def prepare_compiler(quick: bool) -> None:
     """
     if importlib.util.find_spec("libtpu") is None:
         raise ConfigError(
-            "compiling for a TPU needs libtpu, which is not installed: pip install 'infimmr-jax[tpu]', or plan by "
+            "compiling for a TPU needs libtpu, which is not installed: pip install 'jax[tpu]', or plan by "
             "arithmetic with --no-compile"
         )
     if quick:

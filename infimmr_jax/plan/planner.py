@@ -15,7 +15,7 @@ from infimmr_jax.plan.abstract import PlannedRun, check_divides, planned_model, 
 from infimmr_jax.plan.chips import GIB, Topology
 from infimmr_jax.plan.compile import DoesNotFitError, compile_sampler, compile_update, described_devices
 from infimmr_jax.plan.cost import ProgramCost
-from infimmr_jax.plan.units import seconds_words
+from infimmr_jax.plan.quantities import seconds_words
 
 # Arithmetic leaves out what only the compiler knows: a candidate must leave this share of the memory free.
 MARGIN = 0.08

@@ -13,7 +13,7 @@ from rich.table import Table
 from infimmr_jax.plan.chips import GIB
 from infimmr_jax.plan.cost import Memory, ProgramCost
 from infimmr_jax.plan.planner import Plan
-from infimmr_jax.plan.units import BINARY, BYTES, TIME, WORK, choose_unit, count_words, seconds_words
+from infimmr_jax.plan.quantities import BINARY, BYTES, TIME, WORK, choose_unit, count_words, seconds_words
 
 
 def as_tree(plan: Plan) -> dict[str, Any]:

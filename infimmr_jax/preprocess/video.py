@@ -158,7 +158,7 @@ def _pyav() -> Any:
     try:
         import av
     except ImportError as error:
-        raise DataError("video files are read with PyAV: pip install 'infimmr-jax[video]', or give frames") from error
+        raise DataError("video files are read with PyAV: pip install av, or give frames") from error
     return av
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from infimmr_jax.report.page_data import Json
 from infimmr_jax.report.reading import MODALITIES, Run
 
 Values = list[float | None]
@@ -79,7 +80,7 @@ _NO_METRIC = {"time", "kind", "phase", "phase_index", "step", "step_in_phase"}
 _COMPARED = ("reward/total", "reward/accuracy", "response/length", "policy/entropy", "policy/kl", "policy/grad_norm")
 
 
-def run_charts(run: Run) -> dict[str, list[dict[str, Any]]]:
+def run_charts(run: Run) -> dict[str, list[Json]]:
     """Charts of one run by section: `heldout`, `grpo`, `sft`, and `more` for metrics that no section names.
 
     A chart without data is left out.
@@ -95,7 +96,7 @@ def run_charts(run: Run) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def comparison_charts(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
+def comparison_charts(runs: Sequence[Run], names: Sequence[str]) -> list[Json]:
     """The main curves with one line a run, over the global GRPO step."""
     charts = []
     titles = {key: (title, hint, kind) for title, keys, hint, kind in _GRPO_CHARTS for key in keys}
@@ -127,16 +128,16 @@ def smooth(values: Values, parts: Sequence[Any]) -> Values:
     return result
 
 
-def phase_marks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def phase_marks(rows: list[Json]) -> list[Json]:
     """Where each phase begins: its first step and its name."""
-    marks: list[dict[str, Any]] = []
+    marks: list[Json] = []
     for row in rows:
         if not marks or marks[-1]["label"] != str(row.get("phase")):
             marks.append({"at": row.get("step", 0), "label": str(row.get("phase"))})
     return marks
 
 
-def _grpo_charts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _grpo_charts(rows: list[Json]) -> list[Json]:
     charts = []
     extra_rewards = [key for key in _other_keys(rows, _KNOWN) if key.startswith("reward/")]
     for title, keys, hint, kind in _GRPO_CHARTS:
@@ -148,12 +149,12 @@ def _grpo_charts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return charts + _heat_charts(rows)
 
 
-def _other_charts(prefix: str, rows: list[dict[str, Any]], known: set[str]) -> list[dict[str, Any]]:
+def _other_charts(prefix: str, rows: list[Json], known: set[str]) -> list[Json]:
     keys = [key for key in _other_keys(rows, known) if prefix or not key.startswith("reward/")]
     return [chart for key in keys for chart in _curves(prefix + key, "", "number", rows, {key: key.rpartition("/")[2]})]
 
 
-def _curves(title: str, hint: str, kind: str, rows: list[dict[str, Any]], keys: dict[str, str]) -> list[dict[str, Any]]:
+def _curves(title: str, hint: str, kind: str, rows: list[Json], keys: dict[str, str]) -> list[Json]:
     parts = [row.get("phase") for row in rows]
     series = []
     for key, label in keys.items():
@@ -170,7 +171,7 @@ def _curves(title: str, hint: str, kind: str, rows: list[dict[str, Any]], keys: 
     return [_chart(title, hint, kind, steps, series, x="step", marks=phase_marks(rows))] if series else []
 
 
-def _time_chart(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _time_chart(rows: list[Json]) -> list[Json]:
     """Seconds of a step by what they were spent on, stacked; what is not accounted for shows as `other`."""
     rows = [row for row in rows if _number(row.get("time/step")) is not None]
     parts = {label: [_number(row.get(key)) or 0.0 for row in rows] for key, label in _TIMES.items()}
@@ -193,7 +194,7 @@ def _time_chart(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**chart, "stacked": True, "top": 1.3 * totals[int(0.95 * (len(totals) - 1))]}]
 
 
-def _heat_charts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _heat_charts(rows: list[Json]) -> list[Json]:
     """Distributions over time: a column for a few neighbouring steps, a cell for the share of responses in a bin."""
     charts = []
     for key, (title, hint, label, mean) in _HISTOGRAMS.items():
@@ -214,7 +215,7 @@ def _heat_charts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return charts
 
 
-def _rebinned(histogram: dict[str, Any], low: float, high: float, bins: int) -> np.ndarray:
+def _rebinned(histogram: Json, low: float, high: float, bins: int) -> np.ndarray:
     """The counts over `bins` equal bins of [low, high], each old bin spread evenly over the new ones it covers."""
     counts = np.asarray(histogram["counts"], np.float64)
     old = np.linspace(histogram["low"], histogram["high"], len(counts) + 1)
@@ -222,7 +223,7 @@ def _rebinned(histogram: dict[str, Any], low: float, high: float, bins: int) -> 
     return np.diff(np.interp(np.linspace(low, high, bins + 1), old, summed))
 
 
-def _heldout_chart(run: Run) -> list[dict[str, Any]]:
+def _heldout_chart(run: Run) -> list[Json]:
     stages = dict(sorted((row["stage_index"], str(row.get("stage"))) for row in run.evals))
     if len(stages) < 2:
         return []
@@ -238,26 +239,24 @@ def _heldout_chart(run: Run) -> list[dict[str, Any]]:
     return [{**chart, "labels": list(stages.values()), "points": True}]
 
 
-def thin(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def thin(rows: list[Json]) -> list[Json]:
     """At most 1,500 rows, evenly spread, so that a long run's page stays light."""
     every = -(-len(rows) // MAX_POINTS)
     return rows[::every] if every > 1 else rows
 
 
-def _other_keys(rows: list[dict[str, Any]], known: set[str]) -> list[str]:
+def _other_keys(rows: list[Json], known: set[str]) -> list[str]:
     """Numeric metrics that no chart names: new metrics appear in the report by themselves."""
     found = dict.fromkeys(key for row in rows for key in row if _number(row[key]) is not None)
     return [key for key in found if key not in known | _NO_METRIC]
 
 
-def _chart(
-    title: str, hint: str, kind: str, xs: list[Any], series: list[dict[str, Any]], **more: Any
-) -> dict[str, Any]:
+def _chart(title: str, hint: str, kind: str, xs: list[Any], series: list[Json], **more: Any) -> Json:
     return {"title": title, "hint": hint, "kind": kind, "xs": xs, "series": series, **more}
 
 
-def _series(label: str, values: Values, raw: Values | None = None) -> dict[str, Any]:
-    series: dict[str, Any] = {"label": label, "values": [_short(value) for value in values]}
+def _series(label: str, values: Values, raw: Values | None = None) -> Json:
+    series: Json = {"label": label, "values": [_short(value) for value in values]}
     if raw is not None:
         series["raw"] = [_short(value) for value in raw]
     return series

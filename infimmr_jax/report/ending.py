@@ -7,9 +7,9 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from infimmr_jax.errors import StoppedError, UserError
+from infimmr_jax.report.page_data import Json
 
 ENDED = "ended.json"
 
@@ -32,7 +32,7 @@ def recorded_ending(run_dir: Path) -> Iterator[None]:
         raise
 
 
-def read_ending(run_dir: Path) -> dict[str, Any] | None:
+def read_ending(run_dir: Path) -> Json | None:
     """Read how the last attempt of a run ended; None when it did not say, or another one has begun since."""
     try:
         text = (run_dir / ENDED).read_text(encoding="utf-8", errors="replace")

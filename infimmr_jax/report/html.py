@@ -8,13 +8,12 @@ import hashlib
 import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from infimmr_jax.report.charts import comparison_charts, run_charts
-from infimmr_jax.report.page_data import embed_json
+from infimmr_jax.report.page_data import Json, embed_json
 from infimmr_jax.report.reading import MODALITIES, ReportError, Run, config_differences, read_run
 from infimmr_jax.report.tables import comparison_table, health_notes, results_table, setup_rows, status, tiles
 from infimmr_jax.report.transcripts import BUDGET_BYTES, distributions, pack_transcripts
@@ -78,7 +77,7 @@ def write_report(run_dirs: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def _run_view(run: Run, name: str, charts: dict[str, Any], packed: dict[str, Any]) -> dict[str, Any]:
+def _run_view(run: Run, name: str, charts: Json, packed: Json) -> Json:
     """Everything the template shows of one run."""
     items = packed["items"]
     present = dict.fromkeys(item["modality"] for item in items if item["modality"])
@@ -103,7 +102,7 @@ def _run_view(run: Run, name: str, charts: dict[str, Any], packed: dict[str, Any
     }
 
 
-def _navigation(runs: list[Run], names: list[str], packed: list[dict[str, Any]]) -> list[tuple[str, str]]:
+def _navigation(runs: list[Run], names: list[str], packed: list[Json]) -> list[tuple[str, str]]:
     if len(runs) > 1:
         return [("Comparison", "compare"), *((name, f"run-{index}") for index, name in enumerate(names))]
     links = [("Results", "results-0")]

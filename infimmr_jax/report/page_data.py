@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+# An object of JSON: a row of a run's files, or what the page is told.
+Json = dict[str, Any]
+
 
 def embed_json(value: Any) -> str:
     """Write JSON that can stand in a script element: no character in it can end the element or start a comment."""

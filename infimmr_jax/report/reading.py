@@ -12,6 +12,7 @@ from infimmr_jax.config import ConfigError
 from infimmr_jax.config.yaml_file import read_yaml
 from infimmr_jax.errors import UserError
 from infimmr_jax.report.ending import read_ending
+from infimmr_jax.report.page_data import Json
 from infimmr_jax.report.transcript_file import TranscriptFile
 
 MAX_CONFIG_BYTES = 200_000
@@ -34,15 +35,15 @@ class Run:
 
     directory: Path
     name: str
-    config: dict[str, Any]
+    config: Json
     config_text: str
-    environment: dict[str, Any]
-    sft: list[dict[str, Any]]
-    grpo: list[dict[str, Any]]
-    evals: list[dict[str, Any]]
-    transcripts: Sequence[dict[str, Any]]
+    environment: Json
+    sft: list[Json]
+    grpo: list[Json]
+    evals: list[Json]
+    transcripts: Sequence[Json]
     notes: tuple[str, ...]
-    ending: dict[str, Any] | None = None
+    ending: Json | None = None
 
     @property
     def phases(self) -> list[tuple[str, str | None, int | None]]:
@@ -89,7 +90,7 @@ def read_run(directory: Path) -> Run:
     )
 
 
-def read_rows(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+def read_rows(path: Path, notes: list[str]) -> list[Json]:
     """Rows of a JSONL file; lines that are not a JSON object (the torn last one of a kill) are left out and noted."""
     if not path.exists():
         return []
@@ -109,7 +110,7 @@ def read_rows(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_config(path: Path, notes: list[str]) -> tuple[str, dict[str, Any]]:
+def _read_config(path: Path, notes: list[str]) -> tuple[str, Json]:
     if not path.exists():
         notes.append("config.yaml is missing: planned steps are not known.")
         return "", {}
@@ -126,7 +127,7 @@ def _read_config(path: Path, notes: list[str]) -> tuple[str, dict[str, Any]]:
     return text, tree if isinstance(tree, dict) else {}
 
 
-def _read_environment(path: Path, notes: list[str]) -> dict[str, Any]:
+def _read_environment(path: Path, notes: list[str]) -> Json:
     if not path.exists():
         notes.append("environment.json is missing: versions and devices are not known.")
         return {}
@@ -138,11 +139,11 @@ def _read_environment(path: Path, notes: list[str]) -> dict[str, Any]:
     return tree if isinstance(tree, dict) else {"environment": tree}
 
 
-def _has_numbers(row: dict[str, Any], *keys: str) -> bool:
+def _has_numbers(row: Json, *keys: str) -> bool:
     return all(isinstance(row.get(key), int | float) for key in keys)
 
 
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Any, prefix: str = "") -> Json:
     """A nested mapping or list as `a.b.0.c -> value`; empty ones stay as values."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     pairs = [(f"{prefix}.{key}" if prefix else str(key), value) for key, value in items]
@@ -162,10 +163,10 @@ def config_differences(runs: list[Run]) -> list[tuple[str, list[str]]]:
     return [(key, texts) for key, texts in table if len(set(texts)) > 1]
 
 
-def _with_phases_as_one(config: dict[str, Any], runs: list[Run]) -> dict[str, Any]:
+def _with_phases_as_one(config: Json, runs: list[Run]) -> Json:
     """The flat configuration; phases beyond those of the run with the fewest are told by name, modality and steps."""
 
-    def phases(tree: dict[str, Any]) -> list[Any]:
+    def phases(tree: Json) -> list[Any]:
         found = tree.get("phases")
         return found if isinstance(found, list) else []
 

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from infimmr_jax.report.page_data import Json
 from infimmr_jax.report.reading import MODALITIES, Run, flatten
 
 # Counters of a step that are 0 when all is well, and what they mean.
@@ -20,7 +21,7 @@ COUNTED = {
 }
 
 
-def results_table(run: Run) -> dict[str, Any] | None:
+def results_table(run: Run) -> Json | None:
     """Stages by modalities with accuracy, interval and format rate, and the gain of the last stage over stage 0.
 
     Stages before the end of the cold start have negative indices: what they reached is shown, but is no base of a gain.
@@ -48,7 +49,7 @@ def first_stage(indexes: Iterable[int]) -> int:
     return next((index for index in found if index >= 0), found[0])
 
 
-def comparison_table(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
+def comparison_table(runs: Sequence[Run], names: Sequence[str]) -> Json:
     """Runs by modalities: accuracy after each run's last stage, with the gain over its first stage."""
     present = [name for name in MODALITIES if any(row.get("modality") == name for run in runs for row in run.evals)]
     rows = []
@@ -175,7 +176,7 @@ def _counted_notes(run: Run) -> list[str]:
     return notes
 
 
-def setup_rows(environment: dict[str, Any]) -> list[tuple[str, str]]:
+def setup_rows(environment: Json) -> list[tuple[str, str]]:
     """The environment as (key, text), nested keys joined by dots and lists by commas."""
     joined = {
         key: ", ".join(map(str, value)) if isinstance(value, list) and not any(map(_nested, value)) else value
@@ -188,7 +189,7 @@ def _nested(value: Any) -> bool:
     return isinstance(value, dict | list)
 
 
-def _cell(row: dict[str, Any] | None) -> dict[str, Any] | None:
+def _cell(row: Json | None) -> Json | None:
     if row is None:
         return None
     low, high = _interval(row)
@@ -204,25 +205,25 @@ def _cell(row: dict[str, Any] | None) -> dict[str, Any] | None:
     }
 
 
-def _gain(first: dict[str, Any] | None, last: dict[str, Any] | None) -> dict[str, str]:
+def _gain(first: Json | None, last: Json | None) -> dict[str, str]:
     if first is None or last is None:
         return {"text": "–", "tone": ""}
     gain = 100 * (last["accuracy"] - first["accuracy"])
     return {"text": f"{gain:+.1f} points", "tone": _tone(first, last)}
 
 
-def _tone(first: dict[str, Any], last: dict[str, Any]) -> str:
+def _tone(first: Json, last: Json) -> str:
     """Choose the colour of a change: none where the 95% intervals overlap, for it may be chance."""
     (low, high), (next_low, next_high) = _interval(first), _interval(last)
     return "up" if next_low > high else "down" if next_high < low else ""
 
 
-def _interval(row: dict[str, Any]) -> tuple[float, float]:
+def _interval(row: Json) -> tuple[float, float]:
     ends = [row[key] if isinstance(row.get(key), int | float) else row["accuracy"] for key in ("low", "high")]
     return ends[0], ends[1]
 
 
-def _numbers(rows: list[dict[str, Any]], key: str) -> list[float]:
+def _numbers(rows: list[Json], key: str) -> list[float]:
     return [row[key] for row in rows if isinstance(row.get(key), int | float)]
 
 

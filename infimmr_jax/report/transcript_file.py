@@ -7,9 +7,11 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeGuard, overload
+from typing import TypeGuard, overload
 
-Row = dict[str, Any]
+from infimmr_jax.report.page_data import Json
+
+Row = Json
 # A row of 64 responses of 8,192 tokens with their log-probs is about 10 MB.
 MAX_ROW_BYTES = 32_000_000
 

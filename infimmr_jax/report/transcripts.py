@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from infimmr_jax.data.pictures import FORMATS
-from infimmr_jax.report.page_data import page_bytes
+from infimmr_jax.report.page_data import Json, page_bytes
 from infimmr_jax.report.reading import Run
 from infimmr_jax.report.transcript_file import Summary, is_number, summaries_of
 
@@ -34,7 +34,7 @@ LENGTH_BINS = 8
 REWARD_BINS = 8
 
 
-def pack_transcripts(run: Run, budget: int = BUDGET_BYTES) -> dict[str, Any]:
+def pack_transcripts(run: Run, budget: int = BUDGET_BYTES) -> Json:
     """Pack as many transcripts as fit in `budget` bytes of the page, spread evenly over each kind, phase and modality.
 
     Returns {"items", "images" (data URIs, items refer to them by index), "found" (number before the selection)}. At
@@ -42,7 +42,7 @@ def pack_transcripts(run: Run, budget: int = BUDGET_BYTES) -> dict[str, Any]:
     """
     images: list[str | None] = []
     index_of: dict[str, int] = {}
-    chosen: list[tuple[int, dict[str, Any]]] = []
+    chosen: list[tuple[int, Json]] = []
     spent = misfits = 0
     for place in _spread_order(summaries_of(run.transcripts)):
         if misfits == MISFITS:
@@ -93,7 +93,7 @@ def data_uri(directory: Path, name: str) -> str | None:
         return None
 
 
-def distributions(run: Run) -> list[dict[str, Any]]:
+def distributions(run: Run) -> list[Json]:
     """Bin reward and length of the transcribed training responses, over windows of steps.
 
     One entry a quantity: {"title", "bins" (labels, top first), "columns": [{"phase", "label", "count", "shares"}],
@@ -131,10 +131,10 @@ def distributions(run: Run) -> list[dict[str, Any]]:
     return entries
 
 
-def _pack(row: dict[str, Any]) -> dict[str, Any]:
+def _pack(row: Json) -> Json:
     """Keep of a transcript row only what the page shows; missing keys become empty."""
     keys = ("step", "phase", "problem_id", "modality", "question", "caption", "answer", "answer_type", "prompt")
-    item: dict[str, Any] = {key: _shorten(row.get(key)) for key in keys}
+    item: Json = {key: _shorten(row.get(key)) for key in keys}
     item["kind"] = row.get("kind", "train")
     sizes = [size for key in ("image_size", "seen_size") if isinstance(size := row.get(key), list) and size]
     if len(sizes) == 2 and all(is_number(side) for size in sizes for side in size):
@@ -148,7 +148,7 @@ def _pack(row: dict[str, Any]) -> dict[str, Any]:
     return item
 
 
-def _pack_response(response: dict[str, Any]) -> dict[str, Any]:
+def _pack_response(response: Json) -> Json:
     keys = ("text", "total", "components", "extracted", "reason", "length", "finish")
     packed = {key: _shorten(response.get(key)) for key in keys}
     tokens, logprobs = response.get("tokens") or [], response.get("logprobs") or []
