@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from infimmr_jax.config import RunConfig
 from infimmr_jax.data.answer_forms import FORMS, answer_text
 from infimmr_jax.data.records import DataError, Problem
+from infimmr_jax.files import json_line, replacing
 from infimmr_jax.names import ANSWER_TYPES
 from infimmr_jax.rewards.bad_groups import check_rewards
 from infimmr_jax.rewards.format import FORMATS
@@ -80,8 +80,6 @@ def grade_file(path: Path, out: Path, config: RunConfig) -> Summary:
     rows = list(_read(path))
     if not rows:
         raise DataError(f"{path} holds no rows")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
     sums: Counter[str] = Counter()
     counters: Counter[str] = Counter()
     not_compared: defaultdict[Code, list[str]] = defaultdict(list)
@@ -89,7 +87,7 @@ def grade_file(path: Path, out: Path, config: RunConfig) -> Summary:
     reward = config.reward
     with (
         GraderPool(reward.workers, reward.deadline_seconds, reward.memory_mb) as pool,
-        partial.open("w", encoding="utf-8") as file,
+        replacing(out) as file,
     ):
         for start in range(0, len(rows), CHUNK):
             graded = _graded(rows[start : start + CHUNK], config, pool)
@@ -99,13 +97,12 @@ def grade_file(path: Path, out: Path, config: RunConfig) -> Summary:
                 row |= {"reward": float(scores.total[0, 0])}
                 row |= {"extracted": scores.extracted[0][0]}
                 row |= {"code": scores.codes[0][0], "reason": scores.reasons[0][0]}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(json_line(row))
                 sums.update({**{name: row[name] for name in scores.components}, "reward": row["reward"]})
                 answered += row["extracted"] is not None
                 if scores.codes[0][0] in NOT_COMPARED:
                     not_compared[scores.codes[0][0]].append(name)
         counters.update(pool.counters)
-    os.replace(partial, out)
     means = {name: total / len(rows) for name, total in sums.items()}
     return Summary(len(rows), means, answered / len(rows), dict(counters), dict(sorted(not_compared.items())))
 
