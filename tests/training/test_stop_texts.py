@@ -37,9 +37,10 @@ def test_one_program_and_stages_end_responses_alike(tmp_path):
     batch = filler_batch(4, 64, (0, 0), setup.model.layout.patch_width)
     batch = dataclasses.replace(batch, row_mask=np.ones(4, bool))
     given = programs.start().params, batch, programs.phase_settings(phase), jax.random.key(0)
-    *early, last = programs.sample_in_stages(*given)
+    (*early, last), executed = programs.sample_in_stages(*given)
     single = programs.sample(*given)
     assert early
+    assert executed > 0
     assert np.array_equal(last.tokens, single.tokens)
     texts = np.ravel(response_texts(setup.tokenizer, np.asarray(last.tokens), np.asarray(last.mask)))
     reasons = np.ravel(finish_reasons(last, setup.model.tokens.ends))
