@@ -191,10 +191,9 @@ def rejection_sample(
 
     use_compilation_cache()
     join_processes()
-    from infimmr_jax.commands.annotate import Sampling
     from infimmr_jax.commands.rejection import rejection_sample as sample
     from infimmr_jax.rewards.pool import GraderPool
-    from infimmr_jax.rollout.policy import load_policy
+    from infimmr_jax.rollout.policy import Sampling, load_policy
 
     policy = load_policy(settings, model)
     sampling = Sampling(samples, max_tokens, temperature, top_p, seed)
@@ -235,7 +234,7 @@ def caption(
     config: ConfigOption,
     model: Annotated[Path | None, typer.Option(help="Model directory; default model.path.")] = None,
     from_file: Annotated[Path | None, typer.Option("--from", help="Take captions of this file, ask no model.")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Also where a problem brings its own caption.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Also where there is a caption of others.")] = False,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest caption, in tokens.")] = 512,
     batch_size: Annotated[int, typer.Option(min=1, help="Problems at once, over all devices.")] = 16,
     seed: int = 0,
@@ -253,11 +252,14 @@ def caption(
     join_processes()
     from infimmr_jax.commands import annotate
     from infimmr_jax.data.captions import CaptionFile
-    from infimmr_jax.rollout.policy import load_policy, with_directory_pixels
+    from infimmr_jax.rollout.policy import Policy, Sampling, load_policy, with_directory_pixels
 
-    settings = settings if from_file else with_directory_pixels(settings, model, min_pixels, max_pixels)
-    maker = CaptionFile(from_file) if from_file is not None else load_policy(settings, model)
-    sampling = annotate.Sampling(max_tokens=max_tokens, seed=seed)
+    if from_file is not None:
+        maker: CaptionFile | Policy = CaptionFile(from_file)
+    else:
+        settings = with_directory_pixels(settings, model, min_pixels, max_pixels)
+        maker = load_policy(settings, model)
+    sampling = Sampling(max_tokens=max_tokens, seed=seed)
     annotate.caption(settings, maker, sampling, batch_size, print, replace)
 
 
@@ -281,9 +283,9 @@ def difficulty(
     join_processes()
     from infimmr_jax.commands import annotate
     from infimmr_jax.rewards.pool import GraderPool
-    from infimmr_jax.rollout.policy import load_policy
+    from infimmr_jax.rollout.policy import Sampling, load_policy
 
-    sampling = annotate.Sampling(samples, max_tokens, temperature, top_p, seed)
+    sampling = Sampling(samples, max_tokens, temperature, top_p, seed)
     reward = settings.reward
     with GraderPool(reward.workers, reward.deadline_seconds, reward.memory_mb) as pool:
         annotate.difficulty(settings, load_policy(settings, model), pool, sampling, batch_size, print)
@@ -316,6 +318,8 @@ def evaluate(
     tensor: Annotated[int, typer.Option(min=1, help="Devices that share every matrix product.")] = 1,
     min_pixels: MinPixels = None,
     max_pixels: MaxPixels = None,
+    repetition_penalty: Annotated[float, typer.Option(min=0.01, help="As in training: rollout.*.")] = 1.0,
+    stop: Annotated[list[str], typer.Option(help="End an answer after this text; may be repeated.")] = [],  # noqa: B006
 ) -> None:
     """Ask a model a benchmark's questions and score them by its published rules; resumable, on one or many hosts."""
     from infimmr_jax.parallel.startup import join_processes, use_compilation_cache
@@ -325,7 +329,16 @@ def evaluate(
     from infimmr_jax.evaluation.asking import Asking, evaluate_benchmark
 
     asking = Asking(
-        samples, max_new_tokens, temperature, top_p, seed, style, min_pixels=min_pixels, max_pixels=max_pixels
+        samples,
+        max_new_tokens,
+        temperature,
+        top_p,
+        seed,
+        style,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+        repetition_penalty=repetition_penalty,
+        stop=tuple(stop),
     )
     asking = dataclasses.replace(asking, batch_size=batch_size, dtype=dtype, fsdp=fsdp, tensor=tensor)
     evaluate_benchmark(

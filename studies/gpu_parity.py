@@ -31,9 +31,10 @@ import numpy as np
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from infimmr_jax.bench.counts import head_weights, prefill_flops
+from infimmr_jax.bench.counts import prefill_flops
 from infimmr_jax.bench.timing import Timer, machine
 from infimmr_jax.bench.work import Size, Work, load_work
+from infimmr_jax.model.costs import head_weights
 from infimmr_jax.model.hf_table import leaf_paths, transformers_name
 
 

@@ -11,6 +11,7 @@ training does (`training/groups.py`). The device is core 0, the graders' process
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import statistics
 import time
@@ -23,8 +24,9 @@ import numpy as np
 from infimmr_jax.bench.work import Size, Work, load_work, lognormal_limits
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.verdict import Question
+from infimmr_jax.rollout.compaction import gather_branches, gather_prompts
 from infimmr_jax.rollout.sampler import begin_stages, initial_state, run_loop
-from infimmr_jax.rollout.stages import end_stage, stage_count
+from infimmr_jax.rollout.stages import StageSteps, lengthen, next_stage, run_stages
 from infimmr_jax.rollout.state import Rollouts, SampleSettings
 
 SIZE = Size(prompts=4, prompt_tokens=64, image_size=112, group=8, new_tokens=512)
@@ -32,34 +34,28 @@ LONGEST = 8.0
 
 
 def stages_of(work: Work, settings: SampleSettings, limits: np.ndarray) -> Callable[[], list[Rollouts]]:
-    """A function that gives every token loop to the device at once and returns the rollouts after each."""
+    """Make a function that gives every token loop to the device at once and returns the rollouts after each."""
     P, model = SIZE.prompts, work.model
 
-    def begin(params: Any, batch: Any, key: jax.Array) -> tuple:
+    @jax.jit
+    def first(params: Any, batch: Any, key: jax.Array) -> tuple:
         trunk = model.trunk(params, batch)
         weights, stage = begin_stages(params, model, settings, trunk, key, limits)
         return weights, stage, initial_state(model, settings, trunk.start, batch)
 
-    def loop(state: Any, stage: Any, weights: Any, number: int) -> Any:
+    @functools.partial(jax.jit, static_argnums=(3, 4), donate_argnums=0)
+    def loop(state: Any, stage: Any, weights: Any, number: int, end: int) -> Any:
         given = (state, stage, weights, work.allowed, None, model, settings)
-        return run_loop(*given, number=number, P=P, end=SIZE.new_tokens)
+        return run_loop(*given, number=number, P=P, end=end)
 
-    def end(state: Any, stage: Any, whole: Any, number: int) -> tuple:
-        return end_stage(state, stage, whole, settings, number, P)
+    @functools.partial(jax.jit, static_argnums=3)
+    def end(state: Any, stage: Any, earlier: Any, number: int) -> tuple:
+        return next_stage(state, stage, earlier, settings, number, P)
 
-    first, ending = jax.jit(begin), jax.jit(end, static_argnums=3)
-    looping = jax.jit(loop, static_argnums=3, donate_argnums=0)
-
-    def dispatch() -> list[Rollouts]:
-        weights, stage, state = first(work.params, work.batch, jax.random.key(0))
-        found: list[Rollouts] = []
-        for number in range(stage_count(P, SIZE.group, settings)):
-            state = looping(state, stage, weights, number)
-            whole, stage, state = ending(state, stage, found[-1] if found else None, number)
-            found.append(whole)
-        return found
-
-    return dispatch
+    begin = functools.partial(first, work.params, work.batch, jax.random.key(0))
+    moves = jax.jit(gather_branches), jax.jit(gather_prompts)
+    steps = StageSteps(begin, loop, end, jax.jit(lengthen, static_argnums=1), *moves)
+    return lambda: run_stages(steps, settings, P)[0]
 
 
 def answers_of(rows: np.ndarray, repeat: int, each: int) -> list[Question]:

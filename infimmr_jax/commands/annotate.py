@@ -2,59 +2,35 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jaxtyping import Bool
 
-from infimmr_jax.config import ConfigError, RewardSection, RunConfig, SourceSection
-from infimmr_jax.data.annotation import (
-    CAPTION_REQUEST,
-    annotate,
-    annotation_name,
-    annotation_path,
-    measure_pass_rates,
-    read_annotations,
-)
+from infimmr_jax.config import ConfigError, RewardSection, RolloutSection, RunConfig, SourceSection
+from infimmr_jax.data.annotation import CAPTION_REQUEST, annotation_name, annotation_path, read_annotations
 from infimmr_jax.data.captions import CaptionFile, caption_row
 from infimmr_jax.data.difficulty import difficulty_report
 from infimmr_jax.data.readers import read_source, source_name
 from infimmr_jax.data.records import DataError, Problem
+from infimmr_jax.files import append_rows, replace_file
 from infimmr_jax.names import Modality
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, PromptPlan, plan_picture, plan_text
 from infimmr_jax.rewards.golds import GoldCheck
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import score_groups
 from infimmr_jax.rewards.verifiers import right_from
-from infimmr_jax.rollout.policy import Policy, answer, plan, seen_by
+from infimmr_jax.rollout.policy import Policy, Sampling, answer, ask, batch_seed, identity, plan, seen_by
 from infimmr_jax.rollout.state import SampleSettings
 
 Say = Callable[[str], None]
 SECONDS_BETWEEN_LINES = 10.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How a policy is asked: samples a problem, their longest length in tokens, temperature, top-p and seed."""
-
-    samples: int = 1
-    max_tokens: int = 512
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-
-    @property
-    def settings(self) -> SampleSettings:
-        """The sampler's settings."""
-        return SampleSettings(self.samples, self.max_tokens, self.temperature, 0, self.top_p)
 
 
 def caption(
@@ -64,33 +40,52 @@ def caption(
 
     `maker` is a policy, which is shown the pictures without the question, or a file of captions. Problems that bring
     their own caption are left alone unless `replace`. A summary with every flagged caption is written beside it.
+    Raises DataError when a file holds captions of other weights or other sampling, unless `replace`.
     """
-    make: Callable[[Sequence[Problem]], list[dict[str, Any]]]
-    if isinstance(maker, Policy):
-        batch_size = maker.rows(batch_size)
-        make = functools.partial(_described, maker, sampling, batch_size)
-    else:
-        make = functools.partial(_copied, maker)
-    for source, _ in _sources(config, ("image", "caption"), heldout=True):
+    batch_size = maker.rows(batch_size) if isinstance(maker, Policy) else batch_size
+    for source, _, rollout in _sources(config, ("image", "caption"), heldout=True):
         problems = _problems(source, "image", config)
         own = sum(problem.caption is not None for problem in problems)
         wanted = problems if replace else [problem for problem in problems if problem.caption is None]
         if isinstance(maker, CaptionFile):
-            found = [problem for problem in wanted if maker.find(problem) is not None]
-            _say(say, f"{source_name(source)}: {len(wanted) - len(found)} of {len(wanted)} have none in {maker.path}")
-            wanted = found
+            covered = [problem for problem in wanted if maker.find(problem) is not None]
+            _say(say, f"{source_name(source)}: {len(wanted) - len(covered)} of {len(wanted)} have none in {maker.path}")
+            wanted = covered
         if not wanted:
             _say(say, f"{source_name(source)}: nothing to caption ({own} of {len(problems)} bring their own)")
             continue
         path = annotation_path(source, config.data, "captions")
-        made = annotate(wanted, path, make, batch_size, _counter(say, source, len(wanted)), **_together())
+        stored = read_annotations(path) if path.exists() else {}
+        make: Callable[[Sequence[Problem]], list[dict[str, Any]]]
+        if isinstance(maker, Policy):
+            settings = sampling.settings(rollout)
+            said = identity(maker, settings, sampling.seed)
+            make = functools.partial(_describe, maker, settings, sampling.seed, batch_size, said)
+            # A row without `made_by` is of a file of captions, or of an older version of this command.
+            others = {
+                name: row.get("made_by", maker.name)
+                for name, row in stored.items()
+                if row.get("made_by", said if row.get("maker") != maker.name else None) != said
+            }
+            if others and not replace:
+                raise DataError(_mixed(path, "captions", set(others.values()), said, "pass --replace, or remove it"))
+            known = [problem.id in stored and problem.id not in others for problem in wanted]
+        else:
+            make = functools.partial(_copy, maker)
+            copies = {problem.id: {"id": problem.id, **row} for problem, row in zip(wanted, make(wanted), strict=True)}
+            known = [
+                name in stored and (stored[name] == row or (stored[name]["maker"] != row["maker"] and not replace))
+                for name, row in copies.items()
+            ]
+        made = _annotate(wanted, known, path, make, batch_size, _counter(say, source, len(wanted)))
         if jax.process_index() == 0:
-            rows = {p.id: row for p in wanted for row in [read_annotations(path).get(p.id)] if row is not None}
-            report = {"source": source_name(source), "problems": len(problems), "own": own, **_flagged(rows)}
-            path.with_suffix(".report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1))
+            stored = read_annotations(path)
+            report: dict[str, Any] = {"source": source_name(source), "problems": len(problems), "own": own}
+            report |= _flagged({problem.id: stored[problem.id] for problem in wanted if problem.id in stored})
+            replace_file(path.with_suffix(".report.json"), json.dumps(report, ensure_ascii=False, indent=1))
             flags = ", ".join(f"{len(ids)} flagged: {flag}" for flag, ids in report["flags"].items())
-            name = annotation_name(source, config.data, "captions")
-            _say(say, f"{source_name(source)}: {made} captions made, {len(rows)} in all{f'; {flags}' if flags else ''}")
+            name, count = annotation_name(source, config.data, "captions"), report["captioned"]
+            _say(say, f"{source_name(source)}: {made} captions made, {count} in all{f'; {flags}' if flags else ''}")
             _say(say, f"  use them with `captions: {name}` in the source")
 
 
@@ -100,12 +95,11 @@ def difficulty(
     """Measure how often a policy solves every training problem, with and without its pictures; resumable.
 
     Rates and a report (bands, gaps, by subject) are written beside each source. Raises DataError when a file holds
-    rates of another policy or of other sampling.
+    rates of other weights or of other sampling.
     """
     golds = GoldCheck(pool, config.reward)
     batch_size = policy.rows(batch_size)
-    said = f"{policy.name} k={sampling.samples} T={sampling.temperature:g} max={sampling.max_tokens}"
-    for source, modality in _sources(config, ("text", "caption", "image")):
+    for source, modality, rollout in _sources(config, ("text", "caption", "image")):
         problems, too_long = [], 0
         for problem in _problems(source, modality, config, golds):
             try:
@@ -117,35 +111,87 @@ def difficulty(
             _say(say, f"{source_name(source)}: no problem can be shown; see the run's data.json for the reasons")
             continue
         path = annotation_path(source, config.data, "pass_rates")
-        solve = functools.partial(_solved, policy, config.reward, pool, sampling, batch_size, modality)
-        blind = functools.partial(_solved, policy, config.reward, pool, sampling, batch_size, "text")
-        counter = _counter(say, source, len(problems))
-        measure_pass_rates(problems, path, solve, said, batch_size, blind, counter, **_together())
+        settings = sampling.settings(rollout)
+        said = identity(policy, settings, sampling.seed)
+        stored = read_annotations(path, "pass_rate") if path.exists() else {}
+        others = {str(row.get("checkpoint")) for row in stored.values()} - {said}
+        if others:
+            raise DataError(
+                _mixed(path, "pass rates", others, said, "remove it, or name another file as the source's `pass_rates`")
+            )
+        solve = functools.partial(_solved, policy, config.reward, pool, settings, sampling.seed, batch_size)
+        measure = functools.partial(measure_pass_rates, solve, modality, said)
+        known = [problem.id in stored for problem in problems]
+        _annotate(problems, known, path, measure, batch_size, _counter(say, source, len(problems)))
         if jax.process_index() == 0:
-            known = read_annotations(path, "pass_rate")
-            report = difficulty_report(problems, {p.id: known[p.id] for p in problems})
+            stored = read_annotations(path, "pass_rate")
+            report = difficulty_report(problems, {problem.id: stored[problem.id] for problem in problems})
             report = {"source": source_name(source), "policy": said, "not_shown": too_long, **report}
-            path.with_suffix(".report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1))
+            replace_file(path.with_suffix(".report.json"), json.dumps(report, ensure_ascii=False, indent=1))
             gap = "" if report["mean_gap"] is None else f", {report['mean_gap']:+.3f} by its picture"
             _say(say, f"{source_name(source)}: mean pass rate {report['mean']:.3f}{gap}; bands {report['bands']}")
             name = annotation_name(source, config.data, "pass_rates")
             _say(say, f"  use them with `pass_rates: {name}` in the source, `filters` and `order: easy_to_hard`")
 
 
-def _described(policy: Policy, sampling: Sampling, rows: int, problems: Sequence[Problem]) -> list[dict[str, Any]]:
+def measure_pass_rates(
+    solve: Callable[[Modality, Sequence[Problem]], Bool[np.ndarray, "problems samples"]],
+    modality: Modality,
+    checkpoint: str,
+    problems: Sequence[Problem],
+) -> list[dict[str, Any]]:
+    """Give each problem the share of a checkpoint's samples that are right, as rows of an annotation file.
+
+    Problems with pictures get a second rate without them, for the gap between the two (the idea of RAP, Li et al. 2025:
+    a problem whose picture changes nothing does not train seeing).
+    """
+    rows: list[dict[str, Any]] = [
+        {"pass_rate": float(right.mean()), "samples": len(right), "checkpoint": checkpoint}
+        for right in solve(modality, problems)
+    ]
+    pictured = [place for place, problem in enumerate(problems) if problem.images]
+    if pictured:
+        for place, right in zip(pictured, solve("text", [problems[place] for place in pictured]), strict=True):
+            rows[place]["pass_rate_text"] = float(right.mean())
+    return rows
+
+
+def _annotate(
+    problems: Sequence[Problem],
+    known: Sequence[bool],
+    path: Path,
+    make: Callable[[Sequence[Problem]], Sequence[dict[str, Any]]],
+    rows: int,
+    progress: Callable[[int], None],
+) -> int:
+    """Append what `make` returns for every problem that is not known; a kill loses at most the batch under way."""
+
+    def record(batch: Sequence[Problem], made: Sequence[dict[str, Any]]) -> None:
+        append_rows(path, ({"id": problem.id, **row} for problem, row in zip(batch, made, strict=True)))
+
+    return ask(problems, known, rows, make, record, progress)
+
+
+def _mixed(path: Path, what: str, others: set[str], said: str, instead: str) -> str:
+    return f"{path} holds {what} of {', '.join(sorted(others))}, not of {said}: {instead}"
+
+
+def _describe(
+    policy: Policy, settings: SampleSettings, seed: int, rows: int, said: str, problems: Sequence[Problem]
+) -> list[dict[str, Any]]:
     plans = [_caption_plan(policy, problem) for problem in problems]
-    answers = answer(policy, plans, sampling.settings, rows, _seed(sampling, problems))
+    answers = answer(policy, plans, settings, rows, batch_seed([problem.id for problem in problems], seed))
     special = [token.content for token in policy.tokenizer.added_tokens_decoder.values() if token.special]
     rows_made = []
     for problem, (text,), (finished,) in zip(problems, answers.texts, answers.finished, strict=True):
         for token in special:  # spelled out letter by letter, it would make the prompt of phase 2 unusable
             text = text.replace(token, "")
-        rows_made.append(caption_row(problem, _spoken(text), policy.name, bool(finished)))
+        rows_made.append(caption_row(problem, _spoken(text), policy.name, bool(finished)) | {"made_by": said})
     return rows_made
 
 
 def _spoken(text: str) -> str:
-    """What a policy that thinks first says after its thoughts; nothing when they do not end."""
+    """Keep what a policy that thinks first says after its thoughts; nothing when they do not end."""
     _, ended, said = text.rpartition("</think>")
     if not ended and text.lstrip().startswith("<think>"):
         return ""
@@ -153,13 +199,13 @@ def _spoken(text: str) -> str:
 
 
 def _caption_plan(policy: Policy, problem: Problem) -> PromptPlan:
-    """The pictures and the request for a description: without the question, so that the answer can not slip in."""
+    """Plan the pictures and the request for a description, without the question: the answer must not slip in."""
     pictures = [plan_picture(image, policy.config.data.image, policy.layout) for image in problem.images]
     text = IMAGE_MARK * len(pictures) + CAPTION_REQUEST
     return plan_text(text, pictures, policy.tokenizer, policy.layout, policy.config.prompt.system, name=problem.id)
 
 
-def _copied(file: CaptionFile, problems: Sequence[Problem]) -> list[dict[str, Any]]:
+def _copy(file: CaptionFile, problems: Sequence[Problem]) -> list[dict[str, Any]]:
     return [caption_row(problem, file.find(problem) or "", file.path.name) for problem in problems]
 
 
@@ -167,46 +213,41 @@ def _solved(
     policy: Policy,
     reward: RewardSection,
     pool: GraderPool,
-    sampling: Sampling,
+    settings: SampleSettings,
+    seed: int,
     rows: int,
     modality: Modality,
     problems: Sequence[Problem],
 ) -> Bool[np.ndarray, "problems samples"]:
     plans = [plan(policy, modality, problem) for problem in problems]
-    answers = answer(policy, plans, sampling.settings, rows, _seed(sampling, problems))
+    answers = answer(policy, plans, settings, rows, batch_seed([problem.id for problem in problems], seed))
     if jax.process_index() != 0:
-        return np.zeros((len(problems), sampling.samples), bool)  # Process 0 writes; one grading is enough.
+        return np.zeros((len(problems), settings.group_size), bool)  # Process 0 writes; one grading is enough.
     # Accuracy alone, whatever the run's weights are: judges and second passes belong to training.
     reward = reward.model_copy(update={"weights": {"accuracy": 1.0}})
     response_format = policy.config.prompt.format
-    seen = [seen_by(policy, problem) for problem in problems]
-    scores = score_groups(seen, answers.texts, answers.finished, answers.lengths, reward, response_format, pool)
+    sized = [seen_by(policy, problem) for problem in problems]
+    scores = score_groups(sized, answers.texts, answers.finished, answers.lengths, reward, response_format, pool)
     least = np.asarray([right_from(problem.answer_type) for problem in problems])
     return scores.components["accuracy"] >= least[:, None]
 
 
-def _seed(sampling: Sampling, problems: Sequence[Problem]) -> int:
-    """From the batch's problems, not from a counter: a run that goes on samples what an unbroken one would have."""
-    return (zlib.crc32(repr([problem.id for problem in problems]).encode()) + sampling.seed) % 2**31
-
-
 def _sources(
     config: RunConfig, modalities: Sequence[Modality], heldout: bool = False
-) -> Iterator[tuple[SourceSection, Modality]]:
-    """Every different file source, with the barest modality it is used under (image before caption)."""
+) -> Iterator[tuple[SourceSection, Modality, RolloutSection]]:
+    """Give every different file source, with the barest modality it is used under (image before caption) and its
+    sampling there."""
     order: tuple[Modality, ...] = ("text", "caption", "image")
-    groups: list[tuple[Modality, tuple[SourceSection, ...]]] = [
-        (phase.modality, phase.sources) for phase in config.grpo_phases
-    ]
+    uses = [(phase.modality, phase.rollout, phase.sources) for phase in config.grpo_phases]
     if heldout:
-        groups += config.evaluation.sources.items()
-    used: dict[str, tuple[SourceSection, Modality]] = {}
-    for modality, sources in groups:
+        uses += [(modality, config.rollout, sources) for modality, sources in config.evaluation.sources.items()]
+    used: dict[str, tuple[SourceSection, Modality, RolloutSection]] = {}
+    for modality, rollout, sources in uses:
         for source in sources if modality in modalities else ():
             if source.reader != "synthetic":
                 key = source.model_copy(update={"weight": 1.0, "seed": 0}).model_dump_json()
-                before = used.get(key, (source, modality))[1]
-                used[key] = source, max(before, modality, key=order.index)
+                if key not in used or order.index(modality) >= order.index(used[key][1]):
+                    used[key] = source, modality, rollout
     if not used:
         raise ConfigError(
             f"the configuration has no file source of modality {' or '.join(modalities)}: there is nothing to annotate "
@@ -218,7 +259,7 @@ def _sources(
 def _problems(
     source: SourceSection, modality: Modality, config: RunConfig, golds: GoldCheck | None = None
 ) -> list[Problem]:
-    """The problems of a source that a phase could use; captions and rates it has already play no part."""
+    """Read the problems of a source that a phase could use; captions and rates it has already play no part."""
     captions = source.captions if modality == "caption" else None
     bare = source.model_copy(update={"captions": captions, "pass_rates": None})
     golds = golds or GoldCheck(None, config.reward)
@@ -233,25 +274,15 @@ def _flagged(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {"captioned": len(rows), "flags": flags}
 
 
-def _together() -> dict[str, Any]:
-    """How several processes write one file: the first one does, and its list of what is done counts."""
-    if jax.process_count() == 1:
-        return {}
-    return {"agree": multihost_utils.broadcast_one_to_all, "writes": jax.process_index() == 0}
-
-
 def _counter(say: Say, source: SourceSection, total: int) -> Callable[[int], None]:
-    """A line every ten seconds."""
-    begun = last = time.monotonic()
-    made = 0
+    """Make a function that says every ten seconds how far the call is."""
+    last = time.monotonic()
 
-    def count(finished: int) -> None:
-        nonlocal last, made
-        made += finished
-        now = time.monotonic()
-        if now - last >= SECONDS_BETWEEN_LINES:
-            last = now
-            _say(say, f"{source_name(source)}: {made} of at most {total}, {made / (now - begun):.1f} a second")
+    def count(passed: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            _say(say, f"{source_name(source)}: {passed} of {total} problems")
 
     return count
 

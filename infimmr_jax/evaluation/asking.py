@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,25 +18,26 @@ from infimmr_jax.config import (
     ModelSection,
     PolicyConfig,
     PromptSection,
+    RolloutSection,
 )
 from infimmr_jax.data.records import Problem
 from infimmr_jax.evaluation.benchmarks import benchmark_named
 from infimmr_jax.evaluation.grading import Graders, load_judge
 from infimmr_jax.evaluation.items import Response, Style
 from infimmr_jax.evaluation.markdown import results_markdown
-from infimmr_jax.evaluation.requests import Request, check_owner, model_digest, stored_request
+from infimmr_jax.evaluation.requests import Request, check_owner, stored_request
 from infimmr_jax.evaluation.results import dry_run, score_responses
 from infimmr_jax.evaluation.runner import read_responses, run_benchmark, write_request, write_results
 from infimmr_jax.preprocess.processor_config import directory_image
 from infimmr_jax.preprocess.prompts import PromptPlan
-from infimmr_jax.rollout.policy import Policy, answer, load_policy, plan
-from infimmr_jax.rollout.state import SampleSettings
+from infimmr_jax.rollout.policy import Policy, Sampling, answer, batch_seed, load_policy, model_digest, plan
 
 
 @dataclasses.dataclass(frozen=True)
 class Asking:
     """How a model is asked: `samples` responses a problem (1 is greedy), their length, temperature and seed.
 
+    `repetition_penalty` and `stop` texts are those that the model was trained with (`rollout` of its configuration).
     `batch_size` problems are asked at once, over all devices; `fsdp` and `tensor` are mesh axes that share the model.
     `dtype` None is bfloat16 on an accelerator and float32 on a CPU; a pixel budget of None is the model directory's.
     """
@@ -56,6 +56,19 @@ class Asking:
     dtype: Literal["float32", "bfloat16"] | None = None
     fsdp: int = 1
     tensor: int = 1
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+
+    @property
+    def rollout(self) -> RolloutSection:
+        """Give what a training configuration would say."""
+        return RolloutSection(repetition_penalty=self.repetition_penalty, stop=self.stop)
+
+    def described(self) -> dict[str, Any]:
+        """Give the settings for `request.json`; what came later and is not used is left out, as in older files."""
+        later = {"repetition_penalty": 1.0, "stop": ()}
+        settings = {name: value for name, value in dataclasses.asdict(self).items() if later.get(name) != value}
+        return {name: value for name, value in settings.items() if name not in ("samples", "style")}
 
 
 def evaluate_benchmark(
@@ -109,9 +122,8 @@ def evaluate_benchmark(
             for item in items:  # A problem that can not be shown is said now, not after hours.
                 _plan(policy, item.problem(asking.style))
             ask = functools.partial(_ask, policy, asking, rows)
-            settings = {k: v for k, v in dataclasses.asdict(asking).items() if k not in ("samples", "style")}
             digest = model_digest(model) if jax.process_index() == 0 else ""
-            request = Request(str(model), asking.samples, asking.samples == 1, asking.style, settings, digest)
+            request = Request(str(model), asking.samples, asking.samples == 1, asking.style, asking.described(), digest)
             progress = functools.partial(_progress, say)
             result = run_benchmark(
                 benchmark, items, ask, request, out, graders, chosen, batch_size=rows, on_batch=progress
@@ -143,11 +155,11 @@ def _policy(model: Path, asking: Asking) -> Policy:
 def _ask(
     policy: Policy, asking: Asking, rows: int, problems: Sequence[Problem], n: int, greedy: bool
 ) -> list[list[Response]]:
-    """n responses to every problem; random numbers come from the problems asked together, so a resumed run repeats."""
+    """Give n responses to every problem; a resumed call repeats them, for their seed is made of the batch."""
     plans = [_plan(policy, problem) for problem in problems]
-    settings = SampleSettings(n, asking.max_new_tokens, 0.0 if greedy else asking.temperature, 0, asking.top_p)
-    seed = (zlib.crc32(repr([problem.id for problem in problems]).encode()) + asking.seed) % 2**31
-    answers = answer(policy, plans, settings, rows, seed)
+    sampling = Sampling(n, asking.max_new_tokens, 0.0 if greedy else asking.temperature, asking.top_p, asking.seed)
+    seed = batch_seed([problem.id for problem in problems], asking.seed)
+    answers = answer(policy, plans, sampling.settings(asking.rollout), rows, seed)
     return [
         [
             Response(text, truncated=not bool(ended), tokens=int(length))

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
 from infimmr_jax.data.raw_records import raw_records
 from infimmr_jax.data.records import DataError, Problem
@@ -19,6 +17,8 @@ from infimmr_jax.evaluation.items import Benchmark, Grade, Item, Response
 from infimmr_jax.evaluation.markdown import results_markdown
 from infimmr_jax.evaluation.requests import Request, check_owner
 from infimmr_jax.evaluation.results import EvaluationError, score_responses
+from infimmr_jax.files import append_rows, complete_lines, json_line, replace_file
+from infimmr_jax.rollout.policy import ask
 
 Generate = Callable[[list[Problem], int, bool], Sequence[Sequence[str | Response]]]
 _IDS = ("id", "sample_index", "pid")
@@ -55,23 +55,22 @@ def run_benchmark(
     if is_first and not check_owner(out, described):
         write_request(out, described)
     known = stored_responses(file, request.n) if is_first else {}
-    done = _from_first(np.array([item.id in known for item in items], bool))
-    for start in range(0, len(items), batch_size):
-        batch = items[start : start + batch_size]
-        if done[start : start + batch_size].all():
-            continue
-        found = generate([item.problem(request.style) for item in batch], request.n, request.greedy)
-        if len(found) != len(batch) or any(len(row) != request.n for row in found):
+
+    def answer(batch: Sequence[Item]) -> list[list[Response]]:
+        groups = generate([item.problem(request.style) for item in batch], request.n, request.greedy)
+        if len(groups) != len(batch) or any(len(group) != request.n for group in groups):
             raise EvaluationError(
-                f"generate gave {len(found)} groups for {len(batch)} problems of {request.n} responses"
+                f"generate gave {len(groups)} groups for {len(batch)} problems of {request.n} responses"
             )
-        answered = {item.id: [_response(one) for one in row] for item, row in zip(batch, found, strict=True)}
-        # A kill may have cut a batch in two: what it left is asked with the rest, as it was, and kept.
-        rows = {name: row for name, row in answered.items() if name not in known}
-        if is_first:
-            known |= rows
-            _append(file, rows)
-        on_batch(start + len(batch), len(items))
+        return [[_response(one) for one in group] for group in groups]
+
+    def record(batch: Sequence[Item], groups: Sequence[list[Response]]) -> None:
+        known.update((item.id, group) for item, group in zip(batch, groups, strict=True))
+        rows = zip(batch, ([dataclasses.asdict(one) for one in group] for group in groups), strict=True)
+        append_rows(file, ({"id": item.id, "responses": responses} for item, responses in rows))
+
+    done = [item.id in known for item in items]
+    ask(items, done, batch_size, answer, record, lambda passed: on_batch(passed, len(items)))
     if not is_first:
         return {}
     result, grades = score_responses(benchmark, items, known, graders, judge)
@@ -82,33 +81,26 @@ def run_benchmark(
 
 def write_request(out: Path, described: dict[str, Any]) -> None:
     """Make the directory `out` that of a request."""
-    out.mkdir(parents=True, exist_ok=True)
-    _replace(out / "request.json", json.dumps(described, indent=2, sort_keys=True) + "\n")
+    replace_file(out / "request.json", json.dumps(described, indent=2, sort_keys=True) + "\n")
 
 
 def write_results(out: Path, items: Sequence[Item], result: dict[str, Any], grades: Sequence[Sequence[Grade]]) -> None:
     """Write result.json, result.md and grades.jsonl; equal arguments give equal bytes."""
-    out.mkdir(parents=True, exist_ok=True)
     rows = [
         {"id": item.id, "gold": item.gold["answer"], "grades": [dataclasses.asdict(grade) for grade in row]}
         for item, row in zip(items, grades, strict=True)
     ]
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    _replace(out / "grades.jsonl", lines)
-    _replace(out / "result.md", results_markdown([result]))
-    _replace(out / "result.json", json.dumps(result, ensure_ascii=False, indent=2, sort_keys=True) + "\n")
+    replace_file(out / "grades.jsonl", b"".join(map(json_line, rows)))
+    replace_file(out / "result.md", results_markdown([result]))
+    replace_file(out / "result.json", json.dumps(result, ensure_ascii=False, indent=2, sort_keys=True) + "\n")
 
 
 def stored_responses(path: Path, n: int) -> dict[str, list[Response]]:
-    """Responses written so far, by item; the torn last line of a kill is cut from the file."""
+    """Read the responses written so far, by item; a last line that a kill cut short is left out."""
     if not path.exists():
         return {}
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        path.write_bytes(whole)
     try:
-        rows = [json.loads(line) for line in whole.splitlines()]
+        rows = [json.loads(line) for line in complete_lines(path)]
         return {row["id"]: [Response(**one) for one in row["responses"]] for row in rows if len(row["responses"]) == n}
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(
@@ -117,13 +109,13 @@ def stored_responses(path: Path, n: int) -> dict[str, list[Response]]:
 
 
 def read_responses(path: Path, items: Sequence[Item]) -> dict[str, list[Response]]:
-    """Responses that somebody stored: .jsonl, .json or .parquet rows with an id and `response` or `responses`.
+    """Read responses that somebody stored: .jsonl, .json or .parquet rows with an id and `response` or `responses`.
 
     The benchmarks' own output forms are read too: `sample_index` and `model_answer` (MathVerse), an object by pid
     (MathVista), `ID` and `key` (We-Math). Several rows of one id are several responses to it. Raises DataError, naming
     the row, when one has neither, and EvaluationError when no id is one of the benchmark's.
     """
-    found: dict[str, list[Response]] = {}
+    stored: dict[str, list[Response]] = {}
     for number, row in raw_records(path):
         where = f"{path}, row {number}"
         if isinstance(row, DataError):
@@ -136,15 +128,15 @@ def read_responses(path: Path, items: Sequence[Item]) -> dict[str, list[Response
         if identity is None or text is None:
             raise DataError(f"{where}: needs a key of {', '.join(_IDS)} and one of {', '.join(_TEXTS)}")
         several = text if isinstance(text, list) else [text]
-        found.setdefault(identity, []).extend(_stored_response(one, where) for one in several)
-    if not found:
+        stored.setdefault(identity, []).extend(_stored_response(one, where) for one in several)
+    if not stored:
         raise EvaluationError(f"{path} holds no responses")
     ids = {item.id for item in items}
-    if not ids & found.keys():
+    if not ids & stored.keys():
         raise EvaluationError(
-            f"{path}: no id is one of the benchmark's (found {next(iter(found))!r}, expected like {items[0].id!r})"
+            f"{path}: no id is one of the benchmark's (found {next(iter(stored))!r}, expected like {items[0].id!r})"
         )
-    return {identity: responses for identity, responses in found.items() if identity in ids}
+    return {identity: responses for identity, responses in stored.items() if identity in ids}
 
 
 def _stored_response(value: Any, where: str) -> Response:
@@ -160,23 +152,5 @@ def _stored_response(value: Any, where: str) -> Response:
     )
 
 
-def _from_first(done: np.ndarray) -> np.ndarray:
-    """Process 0's array on every process: hosts must agree on what is left, or their collectives would not match."""
-    return np.asarray(multihost_utils.broadcast_one_to_all(done)) if jax.process_count() > 1 else done
-
-
 def _response(value: str | Response) -> Response:
     return value if isinstance(value, Response) else Response(value)
-
-
-def _append(path: Path, rows: dict[str, list[Response]]) -> None:
-    with path.open("ab") as file:
-        for identity, responses in rows.items():
-            row = {"id": identity, "responses": [dataclasses.asdict(response) for response in responses]}
-            file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", errors="replace")
-    partial.rename(path)

@@ -12,6 +12,14 @@ from jax.sharding import AbstractMesh, Mesh
 
 from infimmr_jax.config import GrpoSection, PhaseSection
 from infimmr_jax.model.config import ModelConfig
+from infimmr_jax.model.costs import (
+    attention_flops,
+    cache_numbers,
+    head_weights,
+    layer_weights,
+    vision_attention_flops,
+    vision_layer_weights,
+)
 from infimmr_jax.model.family import Model
 from infimmr_jax.objectives.micro import micro_batches
 from infimmr_jax.objectives.step import needs_reference
@@ -64,7 +72,7 @@ class Work:
 
     @property
     def towers(self) -> int:
-        """Into how many parts `sequence` deals out the pictures of a micro-batch: 1 where it does not divide."""
+        """Tell into how many parts `sequence` deals out the pictures of a micro-batch: 1 where it does not divide."""
         slots = int(self.prompts) // self.micros * self.shapes.images
         return 1 if slots % self.sequence else self.sequence
 
@@ -73,28 +81,14 @@ class Work:
         return self.prompts * self.shapes.images * self.shapes.patches / self.towers
 
     @property
-    def layer_weights(self) -> int:
-        """Numbers in the matrices of one decoder layer."""
-        text = self.model.text
-        attention = text.hidden_size * text.head_dim * (2 * text.num_heads + 2 * text.num_kv_heads)
-        return attention + 3 * text.hidden_size * text.intermediate_size
-
-    @property
-    def vision_weights(self) -> int:
-        """Numbers in the matrices of one vision layer."""
-        vision = self.model.vision
-        return 4 * vision.hidden_size**2 + 3 * vision.hidden_size * vision.intermediate_size
-
-    @property
     def cache_token(self) -> float:
-        """Bytes of keys and values of one token in all layers, on one chip."""
-        text = self.model.text
-        heads = text.num_kv_heads / (self.tensor if text.num_kv_heads % self.tensor == 0 else 1)
-        return text.num_layers * 2 * heads * text.head_dim * self.width
+        """Count the bytes of keys and values of one token in all layers, on one chip."""
+        shared = self.tensor if self.model.text.num_kv_heads % self.tensor == 0 else 1
+        return cache_numbers(self.model) / shared * self.width
 
 
 def work_of(run: PlannedRun, phase: PhaseSection) -> Work:
-    """The sizes of a phase on one chip of the run's mesh."""
+    """Derive the sizes of a phase on one chip of the run's mesh."""
     mesh, grpo = run.mesh.shape, phase.grpo
     shapes = static_shapes(run.config, run.model)
     prompts = phase.prompts_per_step / (mesh["data"] * mesh["fsdp"])
@@ -119,7 +113,7 @@ def work_of(run: PlannedRun, phase: PhaseSection) -> Work:
 
 
 def forwards_of(grpo: GrpoSection) -> Forwards:
-    """What the terms of the loss cost in runs of the model; `grpo.step.grpo_update` is what is counted."""
+    """Count what the terms of the loss cost in runs of the model; `grpo.step.grpo_update` is what is counted."""
     masked, steps = grpo.perception, grpo.updates_per_batch * grpo.minibatches
     compared, differentiated = needs_reference(grpo), masked.coefficient > 0 and masked.differentiate_masked
     # A KL in the reward, a masked image that is not differentiated and corrected log-probs are found before the steps.
@@ -135,7 +129,7 @@ _STATES: dict[tuple, tuple[float, float, float]] = {}
 
 
 def state_memory(run: PlannedRun) -> tuple[float, float, float]:
-    """Bytes of parameters, optimiser moments and the reference policy on one chip, from the trainer's own shardings."""
+    """Count the bytes of parameters, moments and reference policy on one chip, from the trainer's own shardings."""
     config = run.config
     key = (
         *(run.model.config, str(run.model.options.param_dtype), tuple(run.mesh.shape.items())),
@@ -153,13 +147,13 @@ def state_memory(run: PlannedRun) -> tuple[float, float, float]:
 
 
 def bytes_on_a_chip(tree: Any, shardings: Any) -> float:
-    """Bytes of the shards of one device."""
+    """Count the bytes of the shards of one device."""
     sizes = jax.tree.map(lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize, tree, shardings)
     return float(sum(jax.tree.leaves(sizes)))
 
 
 def update_parts(work: Work, recomputed: bool) -> list[Part]:
-    """FLOPs, bytes and link bytes of the update; `recomputed`: every layer runs forward once more for its gradient."""
+    """Count FLOPs, bytes and link bytes of the update; `recomputed`: layers run forward again for their gradient."""
     text, vision, t = work.model.text, work.model.vision, work.tensor
     # Over all passes of the batch: runs of the model with a gradient, runs without, and both in units of one forward.
     trained = work.forwards.trained * work.passes
@@ -171,7 +165,7 @@ def update_parts(work: Work, recomputed: bool) -> list[Part]:
     sums = (2.5 if recomputed else 2) * trained + plain
     micros, width = work.micros, work.width
     share = (work.fsdp - 1) / work.fsdp
-    layers = work.layer_weights * text.num_layers / t
+    layers = layer_weights(work.model) * text.num_layers / t
 
     def part(
         name: str, flops: float, weights: float, tokens: float, inner: float, reduced: float, gathered: float = 0.0
@@ -185,17 +179,16 @@ def update_parts(work: Work, recomputed: bool) -> list[Part]:
         return Part(name, forwards * flops, traffic, sent)
 
     patches = work.patches
-    full = len(vision.fullatt_block_indexes)
-    seen = full * work.shapes.patches + (vision.depth - full) * vision.window_patches
-    vision_flops = 2 * work.vision_weights * vision.depth * patches + 4 * vision.hidden_size * patches * seen
-    attention = 4 * text.num_heads * text.head_dim * text.num_layers
+    vision_flops = 2 * vision_layer_weights(work.model) * vision.depth * patches
+    vision_flops += vision_attention_flops(work.model, patches * work.shapes.patches, patches * vision.window_patches)
+    attention = attention_flops(work.model, 1)
     inner = text.num_layers * (16 * text.hidden_size + 8 * text.intermediate_size / t)
     rows = 2 * text.num_layers * text.hidden_size * width
     parts = [
         part(
             "vision",
             vision_flops / t,
-            work.vision_weights * vision.depth / t,
+            vision_layer_weights(work.model) * vision.depth / t,
             patches,
             vision.depth * (16 * vision.hidden_size + 8 * vision.intermediate_size),
             # The halves of qkv do not lie on borders between q, k and v: its rows are gathered too.
@@ -220,7 +213,7 @@ def update_parts(work: Work, recomputed: bool) -> list[Part]:
             rows * work.branch_tokens,
         ),
     ]
-    head = text.hidden_size * text.vocab_size / t
+    head = head_weights(work.model) / t
     # Chunks of logits are computed again for their gradient, whatever the layers do.
     products = 4 * trained + plain
     logits = (6 * trained + 2 * plain) * text.vocab_size / t * 4
@@ -238,13 +231,13 @@ def update_parts(work: Work, recomputed: bool) -> list[Part]:
 
 
 def sampler_parts(work: Work) -> list[Part]:
-    """FLOPs, bytes and link bytes of sampling R tokens of every branch (none ends early)."""
+    """Count FLOPs, bytes and link bytes of sampling R tokens of every branch (none ends early)."""
     text, vision, t, width = work.model.text, work.model.vision, work.tensor, work.width
     share = (work.fsdp - 1) / work.fsdp
-    layers, head = work.layer_weights * text.num_layers / t, text.hidden_size * text.vocab_size / t
-    attention = 4 * text.num_heads * text.head_dim * text.num_layers / t
+    layers, head = layer_weights(work.model) * text.num_layers / t, head_weights(work.model) / t
+    attention = attention_flops(work.model, 1) / t
     patches = work.patches
-    tower = work.vision_weights * vision.depth / t
+    tower = vision_layer_weights(work.model) * vision.depth / t
     prefill = work.trunk_tokens * (2 * layers + attention * work.shapes.prompt / 2) + 2 * tower * patches
     rows = 2 * text.num_layers * text.hidden_size * width * 2 * (t - 1) / t
     seen = (2 + 1.5) * vision.depth * vision.hidden_size * width * 2 * (t - 1) / t * patches
@@ -263,7 +256,7 @@ def sampler_parts(work: Work) -> list[Part]:
 
 
 def update_memory(run: PlannedRun, phase: PhaseSection) -> Memory:
-    """Bytes that the update holds at its peak."""
+    """Count the bytes that the update holds at its peak."""
     work, text = work_of(run, phase), run.model.config.text
     parameters, moments, reference = state_memory(run)
     prompts = work.prompts / work.micros
@@ -288,13 +281,13 @@ def update_memory(run: PlannedRun, phase: PhaseSection) -> Memory:
 
 
 def sampler_memory(run: PlannedRun, phase: PhaseSection) -> Memory:
-    """Bytes that are held while sampling: the whole state, the gathered weights and the caches."""
+    """Count the bytes that are held while sampling: the whole state, the gathered weights and the caches."""
     work = work_of(run, phase)
     parameters, moments, reference = state_memory(run)
     gathered = 0.0
     if work.fsdp > 1:
-        numbers = work.layer_weights * work.model.text.num_layers
-        numbers += work.model.text.hidden_size * work.model.text.vocab_size * (1 if _tied(work) else 2)
+        numbers = layer_weights(work.model) * work.model.text.num_layers
+        numbers += head_weights(work.model) * (1 if work.model.text.tie_word_embeddings else 2)
         gathered = numbers * work.width / work.tensor
     branches = work.prompts * work.group / work.sequence
     logits = 6 * 4 * branches * work.model.text.vocab_size / work.tensor
@@ -302,25 +295,21 @@ def sampler_memory(run: PlannedRun, phase: PhaseSection) -> Memory:
 
 
 def caches(work: Work) -> float:
-    """Bytes of keys and values of trunks (whole on every device along `sequence`) and branches on one chip."""
+    """Count the bytes of keys and values of trunks (whole on each device along `sequence`) and branches on a chip."""
     return (work.prompts * work.shapes.prompt + work.branch_tokens) * work.cache_token
-
-
-def _tied(work: Work) -> bool:
-    return work.model.text.tie_word_embeddings
 
 
 @functools.lru_cache(maxsize=16)
 def parameter_count(model: ModelConfig) -> int:
-    """Numbers in all parameters."""
+    """Count the numbers in all parameters."""
     return sum(math.prod(x.shape) for x in jax.tree.leaves(Model(model).abstract_params()))
 
 
 def keeps_reference(run: PlannedRun) -> bool:
-    """Whether any phase compares with a reference policy."""
+    """Tell whether any phase compares with a reference policy."""
     return any(needs_reference(phase.grpo) for phase in run.config.grpo_phases)
 
 
 def described_mesh(section: Any, chips: int) -> AbstractMesh | Mesh:
-    """A mesh of `chips` devices that are nowhere."""
+    """Describe a mesh of `chips` devices that are nowhere."""
     return AbstractMesh(mesh_sizes(section, chips), AXES)

@@ -12,6 +12,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from infimmr_jax.files import replace_file
 from infimmr_jax.report.charts import comparison_charts, run_charts
 from infimmr_jax.report.page_data import Json, embed_json
 from infimmr_jax.report.reading import MODALITIES, ReportError, Run, config_differences, read_run
@@ -68,13 +69,9 @@ def write_report(run_dirs: Sequence[Path], out: Path) -> Path:
         ],
         made_at=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Written aside and renamed: a browser that has the page open never loads half of it.
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.rename(out)
-    return out
+    # A browser that has the page open never loads half of it.
+    replace_file(Path(out), page)
+    return Path(out)
 
 
 def _run_view(run: Run, name: str, charts: Json, packed: Json) -> Json:

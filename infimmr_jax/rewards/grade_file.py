@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from infimmr_jax.config import RunConfig
 from infimmr_jax.data.answer_forms import FORMS, answer_text
 from infimmr_jax.data.records import DataError, Problem
+from infimmr_jax.files import json_line, replacing
 from infimmr_jax.names import ANSWER_TYPES
 from infimmr_jax.rewards.bad_groups import check_rewards
 from infimmr_jax.rewards.format import FORMATS
@@ -81,8 +81,6 @@ def grade_file(path: Path, out: Path, config: RunConfig) -> Summary:
     rows = list(_read(path))
     if not rows:
         raise DataError(f"{path} holds no rows")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
     sums: Counter[str] = Counter()
     numbers: Counter[str] = Counter()
     counters: Counter[str] = Counter()
@@ -91,7 +89,7 @@ def grade_file(path: Path, out: Path, config: RunConfig) -> Summary:
     reward = config.reward
     with (
         GraderPool(reward.workers, reward.deadline_seconds, reward.memory_mb) as pool,
-        partial.open("w", encoding="utf-8", errors="backslashreplace") as file,
+        replacing(out) as file,
     ):
         for start in range(0, len(rows), CHUNK):
             rows_scored = _graded(rows[start : start + CHUNK], config, pool)
@@ -104,14 +102,13 @@ def grade_file(path: Path, out: Path, config: RunConfig) -> Summary:
                 row |= dict.fromkeys((*scores.components, "reward")) | graded
                 row |= {"extracted": scores.extracted[0][0]}
                 row |= {"code": scores.codes[0][0], "reason": scores.reasons[0][0]}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(json_line(row))
                 sums.update(graded)
                 numbers.update(graded.keys())
                 answered += row["extracted"] is not None
                 if scores.codes[0][0] in NOT_COMPARED:
                     not_compared[scores.codes[0][0]].append(where)
         counters.update(pool.counters)
-    os.replace(partial, out)
     means = {name: total / numbers[name] for name, total in sums.items()}
     return Summary(len(rows), means, answered / len(rows), dict(counters), dict(sorted(not_compared.items())))
 

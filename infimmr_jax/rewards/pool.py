@@ -44,13 +44,17 @@ class GraderPool:
     above its libraries. Verdicts come in the order of the questions; any number of threads may call `verify`. Processes
     start at the first question that needs one, are new interpreters (never forks of the trainer), and end with the
     `with` block, or by themselves when the trainer dies. `counters` tells how often what happened.
+    `preload` are modules that a process imports when it starts, for questions of type "call".
     """
 
-    def __init__(self, workers: int = 1, deadline_seconds: float = 4.0, memory_mb: int = 1024) -> None:
+    def __init__(
+        self, workers: int = 1, deadline_seconds: float = 4.0, memory_mb: int = 1024, preload: Sequence[str] = ()
+    ) -> None:
         if workers < 1:
             raise ValueError(f"a grader pool needs at least one worker, not {workers}")
         self._deadline = deadline_seconds
         self._memory = memory_mb
+        self._preload = tuple(preload)
         self._wanted = workers
         self._lock = threading.Lock()
         self._questions: queue.SimpleQueue[tuple[Question, Future[Verdict]] | None] = queue.SimpleQueue()
@@ -204,6 +208,7 @@ class _Keeper:
         # -P: no file of the working directory may stand in for a library.
         command = [sys.executable, "-P", "-m", WORKER, str(self._pool._deadline), str(self._pool._memory)]
         own = {"PYTHONPATH": program_path(), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+        command += self._pool._preload
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import json
 from collections.abc import Callable
 
 from infimmr_jax.rewards.math.refusals import refusal
@@ -13,6 +16,22 @@ from infimmr_jax.rewards.verify_list import verify_list, verify_set
 from infimmr_jax.rewards.verify_number import verify_number
 from infimmr_jax.rewards.verify_region import verify_box, verify_point, verify_span
 from infimmr_jax.rewards.verify_string import verify_string
+
+
+def call_grader(arguments: str, function: str, options: Options) -> Verdict:
+    """Call a grader of another room, `module:function`, with JSON arguments; the reason is the JSON of its reply.
+
+    The reply is a dataclass, and comes back as the list of its fields.
+    """
+    module, _, name = function.partition(":")
+    try:
+        reply = getattr(importlib.import_module(module), name)(*json.loads(arguments))
+    except MemoryError:
+        return Verdict(0.0, "memory", "MemoryError")
+    except Exception as error:  # whatever a hostile answer provokes is a verdict: it is counted and reported
+        return Verdict(0.0, "crash", f"{type(error).__name__}: {error}")
+    return Verdict(1.0, "equal", json.dumps(dataclasses.astuple(reply)))
+
 
 # Quick verifiers are linear in the (bounded) length of the strings and run in the trainer; None means "ask a worker".
 QUICK: dict[str, Callable[[str, str, Options], Verdict | None]] = {
@@ -30,6 +49,7 @@ QUICK: dict[str, Callable[[str, str, Options], Verdict | None]] = {
 SLOW: dict[str, Callable[[str, str, Options], Verdict]] = {
     "math": verify_math,
     "math gold": verify_gold,
+    "call": call_grader,
 }
 # From which score on an answer counts as right, where one must say so: a box by the customary overlap, the rest whole.
 RIGHT_FROM = {"box": 0.5, "point": 0.5, "span": 0.5}

@@ -1,4 +1,4 @@
-"""A grader process: `python -m infimmr_jax.rewards.worker DEADLINE MEMORY_MB`, JSON lines in and out.
+"""A grader process: `python -m infimmr_jax.rewards.worker DEADLINE MEMORY_MB [MODULE ..]`, JSON lines in and out.
 
 The process itself never grades: it imports sympy once and forks a child that does (a few milliseconds), so that
 killing a hanging child costs no new start-up. It ends its child and itself when its standard input closes or its
@@ -10,12 +10,14 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import gc
+import importlib
 import json
 import os
 import resource
 import select
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from infimmr_jax.rewards.verdict import Code, Options, Question, Verdict
@@ -153,7 +155,7 @@ def _wait(descriptor: int, parent: int, seconds: float | None) -> str:
     return "late"
 
 
-def main(deadline: float, memory_mb: int) -> None:
+def main(deadline: float, memory_mb: int, preload: Sequence[str] = ()) -> None:
     """Serve questions from standard input until it closes."""
     parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -164,6 +166,8 @@ def main(deadline: float, memory_mb: int) -> None:
     from infimmr_jax.rewards import verifiers  # noqa: F401 - imported once, shared by every child
     from infimmr_jax.rewards.math import symbolic
 
+    for module in preload:
+        importlib.import_module(module)
     # The parser learns its tables from what it sees: learnt here once, not by every child again.
     for text in WARM_UP:
         symbolic.compare(text, text + " + 1", Options())
@@ -192,4 +196,4 @@ def main(deadline: float, memory_mb: int) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), int(sys.argv[2]))
+    main(float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

@@ -31,7 +31,7 @@ class Places:
 
 
 def compacted_shapes(P: int, G: int, count: int) -> tuple[tuple[int, int], ...]:
-    """The static shapes (bundles, branches) that P prompts of G branches are compacted into in turn, largest first.
+    """List the static shapes (bundles, branches) that P prompts of G branches are compacted into, largest first.
 
     At most `count`. Their rows fall by a fixed ratio, the one that would reach a single row two shapes later: with
     log-normal lengths most rows are saved by the first shapes (`tests/rollout/test_compaction.py` has the shares).
@@ -51,7 +51,7 @@ def compacted_shapes(P: int, G: int, count: int) -> tuple[tuple[int, int], ...]:
 
 
 def first_places(prompts: int, G: int, shards: int) -> Places:
-    """The places of a whole batch of `shards` times `prompts`."""
+    """Number the places of a whole batch of `shards` times `prompts`."""
     home = jnp.arange(prompts * G, dtype=jnp.int32).reshape(prompts, G)
     return Places(jnp.tile(jnp.arange(prompts, dtype=jnp.int32), shards), jnp.tile(home, (shards, 1)))
 
@@ -59,7 +59,7 @@ def first_places(prompts: int, G: int, shards: int) -> Places:
 def fits(
     done: Bool[Array, "P G"], places: Places, prompts: int, shape: tuple[int, int], shards: int
 ) -> Bool[Array, ""]:
-    """Whether the rows that are not done fit into `shape` on every shard of `prompts` prompts."""
+    """Tell whether the rows that are not done fit into `shape` on every shard of `prompts` prompts."""
 
     def needed(done: Array, prompt: Array) -> Array:
         return jnp.sum(-(-_alive(done, prompt, prompts) // shape[1]))
@@ -79,7 +79,7 @@ class Moves:
 def next_places(
     done: Bool[Array, "P G"], places: Places, prompts: int, nowhere: int, shape: tuple[int, int], shards: int
 ) -> tuple[Places, Bool[Array, "P2 G2"], Moves]:
-    """Where the rows that are not done come to lie in `shape` (of a shard); they must fit.
+    """Place the rows that are not done in `shape` (of a shard); they must fit.
 
     Rows that are nobody's are done, and `nowhere` is their home. Returns places, done, and how all else moves.
     """
@@ -101,12 +101,12 @@ def next_places(
 
     moves = Moves(*jax.vmap(plan)(_cut(done, shards), _cut(places.prompt, shards)))
     nobody = (moves.rows < 0).reshape(shards * bundles, branches)
-    home = jnp.where(nobody, nowhere, moved_rows(places.home, moves))
-    return Places(moved_bundles(places.prompt, moves), home), nobody, moves
+    home = jnp.where(nobody, nowhere, gather_branches(places.home, moves))
+    return Places(gather_prompts(places.prompt, moves), home), nobody, moves
 
 
-def moved_rows(tree: Any, moves: Moves) -> Any:
-    """A tree of arrays [P, G, ..] in the next shape, [P2, G2, ..]; rows that are nobody's have any values."""
+def gather_branches(tree: Any, moves: Moves) -> Any:
+    """Gather a tree of arrays [P, G, ..] into the next shape, [P2, G2, ..]; rows that are nobody's have any values."""
     (shards, count), bundles = moves.rows.shape, moves.bundles.shape[1]
 
     def one(x: Array) -> Array:
@@ -117,8 +117,8 @@ def moved_rows(tree: Any, moves: Moves) -> Any:
     return jax.tree.map(one, tree)
 
 
-def moved_bundles(tree: Any, moves: Moves) -> Any:
-    """A tree of arrays [P, ..] in the next shape, [P2, ..]."""
+def gather_prompts(tree: Any, moves: Moves) -> Any:
+    """Gather a tree of arrays [P, ..] into the next shape, [P2, ..]."""
 
     def one(x: Array) -> Array:
         taken = jax.vmap(lambda part, index: part[index])(_cut(x, moves.bundles.shape[0]), moves.bundles)
@@ -127,8 +127,8 @@ def moved_bundles(tree: Any, moves: Moves) -> Any:
     return jax.tree.map(one, tree)
 
 
-def put_back(whole: Any, part: Any, home: Int[Array, "P2 G2"], shards: int) -> Any:
-    """Trees of arrays [P, G, ..] with the rows of `part` [P2, G2, ..] written to their places."""
+def put_back(merged: Any, part: Any, home: Int[Array, "P2 G2"], shards: int) -> Any:
+    """Write the rows of `part` [P2, G2, ..] to their places in trees of arrays [P, G, ..]."""
     index = home.reshape(shards, -1)
 
     def one(all_rows: Array, some: Array) -> Array:
@@ -137,11 +137,11 @@ def put_back(whole: Any, part: Any, home: Int[Array, "P2 G2"], shards: int) -> A
         done = jax.vmap(lambda to, at, value: to.at[at].set(value, mode="drop"))(flat, index, values)
         return done.reshape(all_rows.shape)
 
-    return jax.tree.map(one, whole, part)
+    return jax.tree.map(one, merged, part)
 
 
 def _alive(done: Bool[Array, "P G"], prompt: Int[Array, "P"], prompts: int) -> Int[Array, "Q"]:
-    """Rows left of every prompt of a shard."""
+    """Count the rows left of every prompt of a shard."""
     return jnp.zeros(prompts, jnp.int32).at[prompt].add(jnp.sum(~done, axis=1, dtype=jnp.int32))
 
 

@@ -23,11 +23,10 @@ from infimmr_jax.preprocess.batching import PromptBatch, collate
 from infimmr_jax.preprocess.processor_config import directory_image
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, PromptPlan, Visual, encode_plan, plan_picture, plan_text
 from infimmr_jax.preprocess.video import plan_video
+from infimmr_jax.rollout.policy import bucket_of, round_up
 from infimmr_jax.rollout.sampler import initial_state, sample_step
 from infimmr_jax.rollout.state import RowInputs, SamplerState, SampleSettings
 from infimmr_jax.rollout.vocabulary import TextStream, allowed_tokens
-
-SMALLEST_TRUNK = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,13 +124,10 @@ def plan_question(
 
 
 def bucket_batch(generator: Generator, plan: PromptPlan) -> PromptBatch:
-    """Put the question in a bucket of a fixed ladder: 1 or 1.5 times a power of two tokens, slots and windows."""
+    """Encode the question in its bucket (`policy.bucket_of`)."""
     layout = generator.model.layout
-    slots, patches = plan.image_shape
-    windows = round_up(patches // layout.window_patches, 1) if slots else 0
-    bucket = round_up(slots, 1) if slots else 0, windows * layout.window_patches
-    encoded = encode_plan(plan, layout, generator.data)
-    return collate([encoded], 1, round_up(plan.length, SMALLEST_TRUNK), bucket, layout)
+    bucket, images = bucket_of(plan.length, *plan.image_shape, layout)
+    return collate([encode_plan(plan, layout, generator.data)], 1, bucket, images, layout)
 
 
 def stream_tokens(
@@ -159,16 +155,6 @@ def stream_tokens(
     last = int(coming.pop())
     if last not in generator.stops:
         yield last
-
-
-def round_up(size: int, least: int) -> int:
-    """Give the smallest of least x {1, 1.5, 2, 3, 4, 6, 8, ..} that is not below `size`, in whole numbers."""
-    step = least
-    while step < size:
-        if step * 3 >= size * 2 and step % 2 == 0:
-            return step * 3 // 2
-        step *= 2
-    return step
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))

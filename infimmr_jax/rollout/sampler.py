@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +14,8 @@ from infimmr_jax.model.trunk import BranchStart, LayerTrunk, Params, Trunk
 from infimmr_jax.parallel.sequence import collected, dealt, shares_of, with_copies
 from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.rollout.choosing import draw, entropy_of, penalise, top_gap, truncate
-from infimmr_jax.rollout.compaction import compacted_shapes, first_places, fits
-from infimmr_jax.rollout.stages import cache_lengths, end_stage, grown, stage_count
+from infimmr_jax.rollout.compaction import compacted_shapes, first_places, fits, gather_branches, gather_prompts
+from infimmr_jax.rollout.stages import StageSteps, cache_lengths, lengthen, next_stage, run_stages
 from infimmr_jax.rollout.state import Rollouts, RowInputs, SamplerState, SampleSettings, Stage
 
 
@@ -48,8 +46,8 @@ def sample(
         batch = dataclasses.replace(batch, **rows)
         limits = None if limits is None else dealt(limits, parts)
     shards *= parts
-    found = sample_branches(params, model, settings, trunk, batch, allowed, key, limits, stops, shards)
-    return collected(found, parts)
+    sampled = sample_branches(params, model, settings, trunk, batch, allowed, key, limits, stops, shards)
+    return collected(sampled, parts)
 
 
 def sample_branches(
@@ -64,19 +62,23 @@ def sample_branches(
     stops: Int[Array, "N T V"] | None = None,
     shards: int = 1,
 ) -> tuple[Rollouts, Int[Array, ""]]:
-    """`sample` after its prefill: the token loops over a trunk that was computed from `batch`."""
-    weights, stage = begin_stages(params, model, settings, trunk, key, limits, shards)
-    state = initial_state(model, settings, trunk.start, batch, stops)
-    P, G = state.done.shape
-    *early, R = cache_lengths(settings)
-    loop = functools.partial(run_loop, allowed=allowed, stops=stops, model=model, settings=settings)
-    whole = None
-    for number in range(stage_count(P, G, settings, shards)):
-        for end, length in zip(early, [*early, R][1:], strict=True) if number == 0 else ():
-            state = grown(loop(state, stage, weights, number=number, P=P, end=end, shards=shards), length)
-        state = loop(state, stage, weights, number=number, P=P, end=R, shards=shards)
-        whole, stage, state = end_stage(state, stage, whole, settings, number, P, shards)
-    return cast(Rollouts, whole), state.executed
+    """Sample over a trunk that was computed from `batch`: `sample` after its prefill."""
+    P = batch.row_mask.shape[0]
+
+    def begin() -> tuple[Params, Stage, SamplerState]:
+        weights, stage = begin_stages(params, model, settings, trunk, key, limits, shards)
+        return weights, stage, initial_state(model, settings, trunk.start, batch, stops)
+
+    def loop(state: SamplerState, stage: Stage, weights: Params, number: int, end: int) -> SamplerState:
+        given = (state, stage, weights, allowed, stops, model, settings)
+        return run_loop(*given, number=number, P=P, end=end, shards=shards)
+
+    def end(state: SamplerState, stage: Stage, earlier: Rollouts | None, number: int) -> tuple:
+        return next_stage(state, stage, earlier, settings, number, P, shards)
+
+    steps = StageSteps(begin, loop, end, lengthen, gather_branches, gather_prompts)
+    rollouts, executed = run_stages(steps, settings, P, shards)
+    return rollouts[-1], executed
 
 
 def begin_stages(
@@ -88,7 +90,7 @@ def begin_stages(
     limits: Int[Array, "P G"] | None = None,
     shards: int = 1,
 ) -> tuple[Params, Stage]:
-    """What the first token loop needs beside its state: the decoder's weights as loops read them, and its rows."""
+    """Prepare what the first token loop needs beside its state: the decoder's weights and its rows."""
     P, G = trunk.start.bridge.shape[0], settings.group_size
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(P * G)).reshape(P, G)
     weights, kv = model.decode_inputs(params, trunk)
@@ -109,7 +111,7 @@ def run_loop(
     end: int,
     shards: int = 1,
 ) -> SamplerState:
-    """The token loop of stage `number` of P prompts: until slot `end`, or until its rows fit into the next shape."""
+    """Run the token loop of stage `number` of P prompts until slot `end`, or until its rows fit into the next shape."""
     prompts = P // shards
     shapes = compacted_shapes(prompts, settings.group_size, settings.compactions)
 
@@ -132,7 +134,7 @@ def initial_state(
     batch: PromptBatch,
     stops: Int[Array, "N T V"] | None = None,
 ) -> SamplerState:
-    """The state before the first token; rows of filler prompts count as done."""
+    """Make the state before the first token; rows of filler prompts count as done."""
     P, G, R = start.bridge.shape[0], settings.group_size, settings.max_response
     done = jnp.broadcast_to(~batch.row_mask[:, None], (P, G))
 
@@ -199,7 +201,8 @@ def sample_step(
         ended |= alive & (token == other)
     states = None
     if stops is not None and state.stops is not None:
-        states = stops[jnp.arange(stops.shape[0]), state.stops, token[..., None]].astype(jnp.int32)
+        # NumPy tables, which the program holds as constants, can not be indexed by traced arrays.
+        states = jnp.asarray(stops)[jnp.arange(stops.shape[0]), state.stops, token[..., None]].astype(jnp.int32)
         ended |= alive & jnp.any(states == stops.shape[1] - 1, axis=-1)
     done = state.done | ended
     if inputs.limits is not None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import itertools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
+from infimmr_jax.model.trunk import LayerCache, Params
 from infimmr_jax.rollout.compaction import (
     Moves,
     compacted_shapes,
-    moved_bundles,
-    moved_rows,
+    gather_branches,
+    gather_prompts,
     next_places,
     put_back,
 )
@@ -20,69 +23,94 @@ from infimmr_jax.rollout.state import Rollouts, SamplerState, SampleSettings, St
 
 
 def stage_count(P: int, G: int, settings: SampleSettings, shards: int = 1) -> int:
-    """How many shapes P prompts of G responses are sampled in: one more than they are compacted."""
+    """Count the shapes that P prompts of G responses are sampled in: one more than they are compacted."""
     return len(compacted_shapes(P // shards, G, settings.compactions)) + 1
 
 
-def end_stage(
-    state: SamplerState,
-    stage: Stage,
-    whole: Rollouts | None,
-    settings: SampleSettings,
-    number: int,
-    P: int,
-    shards: int = 1,
-) -> tuple[Rollouts, Stage, SamplerState]:
-    """The rollouts of all P prompts with what the rows of stage `number` have got; stage and state in the next shape.
+@dataclasses.dataclass(frozen=True)
+class StageSteps:
+    """What the driver calls: plain functions where one program samples, jitted ones where each is its own program.
 
-    `whole` are the rollouts after the stage before. Rows that are done are final in them. The last stage has no next
-    shape and is returned as it is.
+    `begin()` gives the loops' weights, the first stage and the state before the first token. `loop(state, stage,
+    weights, number, end)` runs a token loop, `end(state, stage, rollouts, number)` is `next_stage`. `grow`, `move_rows`
+    and `move_prompts` bring one layer's cache, or its keys and values of the prompts, into the next shape.
     """
-    whole, following, moved, moves = next_stage(state, stage, whole, settings, number, P, shards)
-    if moves is None:
-        return whole, stage, state
-    caches, kv = moved_rows(state.caches, moves), moved_bundles(stage.kv, moves)
-    return whole, dataclasses.replace(following, kv=kv), dataclasses.replace(moved, caches=caches)
+
+    begin: Callable[[], tuple[Params, Stage, SamplerState]]
+    loop: Callable[[SamplerState, Stage, Params, int, int], SamplerState]
+    end: Callable[[SamplerState, Stage, Rollouts | None, int], tuple[Rollouts, Stage, SamplerState, Moves | None]]
+    grow: Callable[[LayerCache, int], LayerCache]
+    move_rows: Callable[[LayerCache, Moves], LayerCache]
+    move_prompts: Callable[[LayerCache, Moves], LayerCache]
+
+
+def run_stages(
+    steps: StageSteps, settings: SampleSettings, P: int, shards: int = 1
+) -> tuple[list[Rollouts], Int[Array, ""]]:
+    """Drive all token loops of P prompts; give all rollouts as they are after every stage, and the executed rows.
+
+    Where shapes change nothing can be taken over in place, so layers move one by one: caches are most of the memory,
+    and are never there twice.
+    """
+    lengths = cache_lengths(settings)
+    weights, stage, state = steps.begin()
+    rollouts: list[Rollouts] = []
+    for number in range(stage_count(P, settings.group_size, settings, shards)):
+        for length, following in itertools.pairwise(lengths) if number == 0 else ():
+            state = steps.loop(state, stage, weights, number, length)
+            state, caches = dataclasses.replace(state, caches=()), list(state.caches)
+            state = dataclasses.replace(state, caches=_layer_by_layer(caches, steps.grow, following))
+        state = steps.loop(state, stage, weights, number, lengths[-1])
+        state, caches = dataclasses.replace(state, caches=()), list(state.caches)
+        stage, kv = dataclasses.replace(stage, kv=()), list(stage.kv)
+        merged, stage, state, moves = steps.end(state, stage, rollouts[-1] if rollouts else None, number)
+        rollouts.append(merged)
+        if moves is not None:
+            state = dataclasses.replace(state, caches=_layer_by_layer(caches, steps.move_rows, moves))
+            stage = dataclasses.replace(stage, kv=_layer_by_layer(kv, steps.move_prompts, moves))
+    return rollouts, state.executed
+
+
+def _layer_by_layer(layers: list[LayerCache], move: Callable[..., LayerCache], how: int | Moves) -> tuple:
+    """Move every layer; the list gives up each as its turn comes, so that its memory is free for the next."""
+    layers.reverse()
+    return tuple(move(layers.pop(), how) for _ in range(len(layers)))
 
 
 def next_stage(
     state: SamplerState,
     stage: Stage,
-    whole: Rollouts | None,
+    earlier: Rollouts | None,
     settings: SampleSettings,
     number: int,
     P: int,
     shards: int = 1,
 ) -> tuple[Rollouts, Stage, SamplerState, Moves | None]:
-    """`end_stage` without any layer's keys and values, and how those move; no moves after the last stage.
+    """Merge what the rows of stage `number` have got into the rollouts of all P prompts; give the rest its next shape.
 
-    They are most of the memory: who moves them layer by layer never holds them twice.
+    `earlier` are the rollouts after the stage before; rows that are done are final in them. Stage and state come
+    without any layer's keys and values, and with how those move; there are no moves after the last stage.
     """
     prompts, G = P // shards, settings.group_size
     shapes = compacted_shapes(prompts, G, settings.compactions)
-    here = state.rollouts
-    whole = here if whole is None else put_back(whole, here, stage.places.home, shards)
+    rows = state.rollouts
+    merged = rows if earlier is None else put_back(earlier, rows, stage.places.home, shards)
     stage, state = dataclasses.replace(stage, kv=()), dataclasses.replace(state, caches=())
     if number == len(shapes):
-        return whole, stage, state, None
+        return merged, stage, state, None
     places, done, moves = next_places(state.done, stage.places, prompts, prompts * G, shapes[number], shards)
-    rows = (state.last, here, state.stops, state.seen, stage.inputs)
-    last, here, states, seen, inputs = moved_rows(rows, moves)
-    state = SamplerState(state.slot, last, done, here, state.executed, (), states, seen)
-    return whole, Stage(places, inputs, moved_bundles(stage.start, moves), ()), state, moves
+    carried = (state.last, rows, state.stops, state.seen, stage.inputs)
+    last, rows, states, seen, inputs = gather_branches(carried, moves)
+    state = SamplerState(state.slot, last, done, rows, state.executed, (), states, seen)
+    return merged, Stage(places, inputs, gather_prompts(stage.start, moves), ()), state, moves
 
 
 def cache_lengths(settings: SampleSettings) -> tuple[int, ...]:
-    """The sizes in tokens that a batch's cache grows through: even steps, the last is R."""
+    """List the sizes in tokens that a batch's cache grows through: even steps, the last is R."""
     R, count = settings.max_response, settings.cache_sizes
     return tuple(sorted({-(-R * (number + 1) // count) for number in range(count)}))
 
 
-def grown(state: SamplerState, length: int) -> SamplerState:
-    """The state with caches [P, G, K, R, D] that have room for `length` tokens."""
-    return dataclasses.replace(state, caches=longer(state.caches, length))
-
-
-def longer(caches: Any, length: int) -> Any:
-    """A tree of caches [P, G, K, R, D] with room for `length` tokens."""
-    return jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * 3 + [(0, length - x.shape[3]), (0, 0)]), caches)
+def lengthen(layer: LayerCache, length: int) -> LayerCache:
+    """Pad a layer's cache [P, G, K, R, D] to `length` tokens."""
+    return jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * 3 + [(0, length - x.shape[3]), (0, 0)]), layer)

@@ -8,6 +8,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
+from infimmr_jax.config import RolloutSection
 from infimmr_jax.model.trunk import BranchStart, LayerCache, LayerTrunk
 from infimmr_jax.rollout.compaction import Places
 
@@ -35,6 +36,36 @@ class SampleSettings:
     cache_sizes: int = 1
     entropies: bool = False
     gaps: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        rollout: RolloutSection,
+        group_size: int,
+        max_response: int,
+        *,
+        temperature: float | None = None,
+        top_p: float | None = None,
+    ) -> SampleSettings:
+        """Read a `rollout` section; a given temperature or top-p takes the place of the section's.
+
+        Truncation changes no greedy answer, so that a greedy sampler is compiled without it.
+        """
+        temperature = rollout.temperature if temperature is None else temperature
+        top_p = rollout.top_p if top_p is None else top_p
+        greedy = temperature == 0
+        return cls(
+            group_size,
+            max_response,
+            temperature,
+            0 if greedy else rollout.top_k,
+            1.0 if greedy else top_p,
+            0.0 if greedy else rollout.min_p,
+            rollout.repetition_penalty,
+            rollout.stop,
+            rollout.compactions_for(max_response),
+            rollout.cache_sizes,
+        )
 
 
 @struct.dataclass

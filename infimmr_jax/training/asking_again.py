@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
-from infimmr_jax.config import PhaseSection, RunConfig
+from infimmr_jax.config import PhaseSection, RolloutSection, RunConfig
+from infimmr_jax.model.trunk import Params
 from infimmr_jax.parallel.hosts import host_rows, largest_over_hosts
 from infimmr_jax.preprocess.batching import PromptBatch, collate
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, EncodedPrompt, PromptPlan, encode_plan, plan_picture, plan_text
 from infimmr_jax.rewards.second_pass import Generate, SecondPrompt
-from infimmr_jax.rollout.generate import round_up
-from infimmr_jax.rollout.state import SampleSettings
+from infimmr_jax.rollout.policy import Sampling, bucket_of, round_up
 from infimmr_jax.rollout.vocabulary import response_texts
 from infimmr_jax.training.programs import Programs
 from infimmr_jax.training.setup import Setup
 
 SECOND_PASS = ("caption_check", "option_consistency")
-SMALLEST_PROMPT, SMALLEST_RESPONSE = 64, 16
+SMALLEST_RESPONSE = 16
 
 
 def asks_again(config: RunConfig | PhaseSection) -> bool:
-    """Whether a reward component needs the policy a second time."""
+    """Tell whether a reward component needs the policy a second time."""
     return any(name in config.reward.weights for name in SECOND_PASS)
 
 
-def policy_generate(setup: Setup, programs: Programs, params: Any) -> Generate:
-    """A function that answers second prompts greedily with `params`, a batch at a time, in few static shapes.
+def policy_generate(setup: Setup, programs: Programs, params: Params, rollout: RolloutSection) -> Generate:
+    """Make a function that answers second prompts greedily with `params`, a batch at a time, in few static shapes.
 
-    All processes must call it equally often; those with fewer prompts take part with filler rows.
+    All else is as `rollout` says: stop texts and penalties. All processes must call it equally often; those with fewer
+    prompts take part with filler rows.
     """
     rows = len(setup.share.rows(min(phase.prompts_per_step for phase in setup.curriculum.phases)))
     key = jax.random.key(0)
@@ -43,7 +43,7 @@ def policy_generate(setup: Setup, programs: Programs, params: Any) -> Generate:
         for start in range(0, most, rows):
             chunk = prompts[start : start + rows]
             batch, limit = _batch(setup, chunk, rows)
-            settings = SampleSettings(1, limit, temperature=0.0)
+            settings = Sampling(1, limit).settings(rollout)
             rollouts = programs.sample(params, batch, settings, key)
             limits = np.asarray([prompt.max_response for prompt in chunk], np.int32)
             tokens, mask = (host_rows(x)[: len(chunk)] for x in (rollouts.tokens, rollouts.mask))
@@ -55,17 +55,13 @@ def policy_generate(setup: Setup, programs: Programs, params: Any) -> Generate:
 
 
 def _batch(setup: Setup, prompts: Sequence[SecondPrompt], rows: int) -> tuple[PromptBatch, int]:
-    """A batch in the shape that holds every process's prompts, and the length limit of its responses."""
-    encoded = [_encode(setup, prompt) for prompt in prompts or [SecondPrompt("-")]]
-    layout = setup.model.layout
-    window = layout.window_patches
-    slots = max(prompt.image_shape[0] for prompt in encoded)
-    windows = max(prompt.image_shape[1] for prompt in encoded) // window
+    """Encode a batch in the shape that holds every process's prompts; also give the length limit of its responses."""
+    encoded, layout = [_encode(setup, prompt) for prompt in prompts or [SecondPrompt("-")]], setup.model.layout
+    slots, patches = (max(prompt.image_shape[axis] for prompt in encoded) for axis in (0, 1))
     length = max(prompt.length for prompt in encoded)
     limit = max((prompt.max_response for prompt in prompts), default=1)
-    slots, windows, length, limit = largest_over_hosts(np.asarray([slots, windows, length, limit])).tolist()
-    images = (round_up(slots, 1), round_up(windows, 1) * window) if slots else (0, 0)
-    batch = collate(encoded, rows, round_up(length, SMALLEST_PROMPT), images, layout)
+    length, slots, patches, limit = largest_over_hosts(np.asarray([length, slots, patches, limit])).tolist()
+    batch = collate(encoded, rows, *bucket_of(length, slots, patches, layout), layout)
     if not prompts:
         batch = dataclasses.replace(batch, row_mask=np.zeros_like(batch.row_mask))
     return batch, round_up(limit, SMALLEST_RESPONSE)
@@ -81,7 +77,7 @@ def _encode(setup: Setup, prompt: SecondPrompt) -> EncodedPrompt:
 
 
 def _harmless(text: str, setup: Setup) -> str:
-    """Text of the policy's own without control tokens, which it may have spelled out letter by letter."""
+    """Remove control tokens from text of the policy's own, which may have spelled them out letter by letter."""
     for token in setup.tokenizer.added_tokens_decoder.values():
         if token.special:
             text = text.replace(token.content, "")
@@ -89,7 +85,7 @@ def _harmless(text: str, setup: Setup) -> str:
 
 
 def _continued(plan: PromptPlan, ids: list[int]) -> PromptPlan:
-    """The prompt with a given beginning of its response: text, at the positions that follow."""
+    """Append a given beginning of the response to a prompt: text, at the positions that follow."""
     count = len(ids)
     after = plan.positions[0, -1] + 1 + np.arange(count, dtype=np.int32)
     return dataclasses.replace(

@@ -267,7 +267,7 @@ def _grade(inputs: StageInputs, params: Params, sampling: _Sampling, phase: Phas
         phase.reward,
         setup.config.prompt.format,
         inputs.pool,
-        generate=policy_generate(setup, inputs.programs, params) if asks_again(phase) else None,
+        generate=policy_generate(setup, inputs.programs, params, phase.rollout) if asks_again(phase) else None,
         max_response=phase.max_response,
         count_tokens=lambda text: len(setup.tokenizer.encode(text, add_special_tokens=False)),
     )

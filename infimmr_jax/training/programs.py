@@ -302,19 +302,7 @@ class Programs:
 
     def phase_settings(self, phase: PhaseSection) -> SampleSettings:
         """How a phase samples."""
-        rollout = phase.rollout
-        return SampleSettings(
-            group_size=phase.group_size,
-            max_response=phase.max_response,
-            temperature=rollout.temperature,
-            top_k=rollout.top_k,
-            top_p=rollout.top_p,
-            min_p=rollout.min_p,
-            repetition_penalty=rollout.repetition_penalty,
-            stop=rollout.stop,
-            compactions=rollout.compactions_for(phase.max_response),
-            cache_sizes=rollout.cache_sizes,
-        )
+        return SampleSettings.of(phase.rollout, phase.group_size, phase.max_response)
 
 
 def tasks_of(problems: list, task_names: tuple[str, ...]) -> np.ndarray:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
-import logging
-import math
 import os
 import secrets
 import time
@@ -22,11 +19,11 @@ from PIL import Image
 from infimmr_jax.config import LoggingSection
 from infimmr_jax.data.pictures import FORMATS
 from infimmr_jax.errors import UserError
+from infimmr_jax.files import content_name, cut_rows, json_line, plain_json, store_once
 from infimmr_jax.parallel.hosts import gather_rows, largest_over_hosts
 
 ROW_FILES = ("metrics", "evals", "transcripts")
 TRANSCRIPT_PIXELS = 512
-_log = logging.getLogger(__name__)
 
 
 class SinkError(UserError, RuntimeError):
@@ -78,18 +75,9 @@ class Sinks:
         data = image if isinstance(image, bytes) else Path(image).read_bytes()
         name = _picture_name(data)
         if self._files and not (self.run_dir / name).exists():
-            self._store(*_picture(data))
+            _, png = _picture(data)
+            store_once(self.run_dir / name, png)
         return name
-
-    def _store(self, name: str, png: bytes) -> None:
-        path = self.run_dir / name
-        if path.exists():
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Renamed when complete: a kill in between must not leave half a picture under the final name.
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(png)
-        partial.rename(path)
 
     def transcripts(self, rows: Sequence[tuple[dict[str, Any], Sequence[str | bytes]]]) -> None:
         """Append problems, each with its pictures, of all processes in their order; all processes must call this."""
@@ -102,11 +90,11 @@ class Sinks:
         for row, images in rows:
             pictures = [_picture(image) for image in images]
             sent.append(
-                {"row": _plain(row), "images": [[name, base64.b64encode(png).decode()] for name, png in pictures]}
+                {"row": plain_json(row), "images": [[name, base64.b64encode(png).decode()] for name, png in pictures]}
             )
         for item in gather_rows(sent):
             for name, png in item["images"]:
-                self._store(name, base64.b64decode(png))
+                store_once(self.run_dir / name, base64.b64decode(png))
             self.transcript({**item["row"], "images": [name for name, _ in item["images"]]})
 
     def position(self) -> dict[str, int]:
@@ -129,7 +117,7 @@ class Sinks:
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
         if name in self._files:
-            self._files[name].write(encode_row(row))
+            self._files[name].write(json_line(row))
             self._files[name].flush()
         self._rows[name] += 1
 
@@ -194,7 +182,7 @@ def open_sinks(
 
 
 def _picture_name(data: bytes) -> str:
-    return f"transcripts/{hashlib.sha256(data).hexdigest()[:16]}.png"
+    return f"transcripts/{content_name(data, '.png')}"
 
 
 def _picture(image: str | bytes | Path) -> tuple[str, bytes]:
@@ -205,33 +193,6 @@ def _picture(image: str | bytes | Path) -> tuple[str, bytes]:
         encoded = io.BytesIO()
         picture.convert("RGB").save(encoded, "PNG")
     return _picture_name(data), encoded.getvalue()
-
-
-def encode_row(row: dict[str, Any]) -> bytes:
-    """One line of strict JSON: arrays and array scalars become numbers and lists, NaN and infinities become null."""
-    return (
-        json.dumps(_plain(row), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(
-            "utf-8", "backslashreplace"
-        )
-        + b"\n"
-    )
-
-
-def cut_rows(path: Path, keep: int) -> int:
-    """Cut a JSONL file after its first `keep` complete lines; return how many lines it now has (0 if it is missing)."""
-    found, end = 0, 0
-    if path.exists():
-        with path.open("rb+") as file:
-            for line in file:
-                if found == keep or not line.endswith(b"\n"):
-                    break
-                found, end = found + 1, end + len(line)
-            file.truncate(end)
-    if found < keep:
-        _log.warning(
-            "%s has %d rows, %d were there at the checkpoint: the missing ones stay missing", path, found, keep
-        )
-    return found
 
 
 def next_steps(run_dir: Path) -> dict[str, int]:
@@ -316,18 +277,3 @@ class _WeightsAndBiases:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) or (hasattr(value, "shape") and value.shape == ())
-
-
-def _plain(value: Any) -> Any:
-    """`value` with everything json does not know turned into plain Python."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Path):
-        return str(value)
-    return value

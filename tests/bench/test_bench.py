@@ -83,7 +83,7 @@ def test_log_normal_lengths_are_as_long_as_asked_for():
 
 def test_operations_and_bytes_of_lengths_that_differ_are_those_of_every_token(work):
     lengths, config, text = np.asarray([[1, 5], [8, 2]]), work.model.config, work.model.config.text
-    dense = counts.layer_weights(config) + counts.head_weights(config)
+    dense = counts.decoder_weights(config) + counts.head_weights(config)
     keys = text.num_layers * text.num_kv_heads * text.head_dim * 2
     flops = moved = 0.0
     for token in range(8):

@@ -1,7 +1,9 @@
 """Captions and pass rates made by a policy: resumable, beside the problems, flagged; with and without the pictures."""
 
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -12,15 +14,15 @@ from PIL import Image
 from tiny import tiny_tree
 
 from infimmr_jax.commands import annotate
-from infimmr_jax.commands.annotate import Sampling, caption, difficulty
+from infimmr_jax.commands.annotate import caption, difficulty
 from infimmr_jax.config import ConfigError, apply_overrides, parse_config
-from infimmr_jax.data.annotation import read_pass_rates
+from infimmr_jax.data.annotation import read_captions, read_pass_rates
 from infimmr_jax.data.captions import CaptionFile
 from infimmr_jax.data.curriculum import build_curriculum, iterate
 from infimmr_jax.data.records import DataError
 from infimmr_jax.rewards.golds import GoldCheck
 from infimmr_jax.rewards.pool import GraderPool
-from infimmr_jax.rollout.policy import Answers, answer, load_policy, plan
+from infimmr_jax.rollout.policy import Answers, Sampling, answer, load_policy, plan
 
 SHORT = Sampling(max_tokens=16)
 
@@ -179,7 +181,7 @@ def test_samples_of_a_problem_differ_and_the_same_batch_gives_the_same(model, tr
     policy = load_policy(config, model)
     problems = annotate._problems(config.phases[2].sources[0], "image", config)[:3]
     plans = [plan(policy, "image", problem) for problem in problems]
-    settings = Sampling(samples=3, max_tokens=16, temperature=1.0).settings
+    settings = Sampling(samples=3, max_tokens=16, temperature=1.0).settings(config.rollout)
     first, again = (answer(policy, plans, settings, 4, seed=5) for _ in range(2))
     assert first.texts == again.texts
     assert len(first.texts) == 3
@@ -225,3 +227,69 @@ def test_thoughts_and_control_tokens_are_no_part_of_a_caption(model, tree, monke
     caption(config, load_policy(config, model), SHORT, 4, lambda line: None)
     assert [row["caption"] for row in rows_of(tree)] == ["Two dots.", "Three dots.", "", "x"]
     assert rows_of(tree)[2]["flags"] == ["empty"]
+
+
+def repeats(texts, seen=None):
+    """A policy that always says the same."""
+
+    def says(policy, plans, settings, rows, seed):
+        if seen is not None:
+            seen.append(settings)
+        shape = len(plans), settings.group_size
+        return Answers([[texts] * shape[1]] * shape[0], np.ones(shape, bool), np.full(shape, 5))
+
+    return says
+
+
+def test_captions_of_other_weights_or_sampling_are_refused_or_replaced(model, tree, tmp_path, monkeypatch):
+    config, made = parse_config(tree), []
+    policy = load_policy(config, model)
+    monkeypatch.setattr(annotate, "answer", repeats("first"))
+    caption(config, policy, SHORT, 4, made.append)
+    trained = tmp_path / "trained"
+    shutil.copytree(model, trained)
+    (trained / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:-1] + b"x")
+    changed = dataclasses.replace(policy, name=str(trained))
+    monkeypatch.setattr(annotate, "answer", repeats("second"))
+    for other, sampling in (
+        (changed, SHORT),
+        (policy, Sampling(max_tokens=8)),
+        (policy, Sampling(max_tokens=16, seed=1)),
+    ):
+        with pytest.raises(DataError, match=r"holds captions of .*, not of .*: pass --replace, or remove it"):
+            caption(config, other, sampling, 4, made.append)
+    assert {row["caption"] for row in rows_of(tree)} == {"first"}
+    for _ in range(2):  # The second call finds nothing left to do.
+        caption(config, changed, SHORT, 4, made.append, replace=True)
+    assert [row["caption"] for row in rows_of(tree)] == ["first"] * 4 + ["second"] * 5
+    assert read_captions(config.data.root / "set" / "pictures.captions.jsonl") == {f"p{n}": "second" for n in range(5)}
+    # What an older version wrote says nothing about the weights.
+    rows = [{"id": "p1", "caption": "x", "maker": policy.name, "flags": []}]
+    with open(stored(tree, "captions.jsonl"), "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    with pytest.raises(DataError, match="holds captions of"):
+        caption(config, policy, SHORT, 4, made.append)
+
+
+def test_a_policy_leaves_the_captions_of_a_file_and_a_changed_file_is_read_again(model, tree, tmp_path, monkeypatch):
+    config = parse_config(tree)
+    monkeypatch.setattr(annotate, "answer", repeats("the model's"))
+    for text in ("typed", "corrected"):
+        (tmp_path / "c.jsonl").write_text(json.dumps({"id": "p1", "caption": text}) + "\n")
+        caption(config, CaptionFile(tmp_path / "c.jsonl"), SHORT, 4, lambda line: None)
+        caption(config, load_policy(config, model), SHORT, 4, lambda line: None)
+        expected = {"p1": text} | {f"p{n}": "the model's" for n in (2, 3, 4)}
+        assert read_captions(config.data.root / "set" / "pictures.captions.jsonl") == expected
+
+
+def test_a_policy_is_measured_with_the_sampling_of_its_phase(model, tree, monkeypatch):
+    tree["rollout"] = {**tree.get("rollout", {}), "stop": ["</answer>"]}
+    tree["phases"][2]["rollout"] = {"repetition_penalty": 1.2}
+    config, seen = parse_config(tree), []
+    policy = load_policy(config, model)
+    monkeypatch.setattr(annotate, "answer", repeats("x", seen))
+    with GraderPool() as pool:
+        difficulty(config, policy, pool, Sampling(samples=2, max_tokens=8, temperature=1.0), 8, lambda line: None)
+    assert [(one.stop, one.repetition_penalty) for one in seen] == [(("</answer>",), p) for p in (1.0, 1.2, 1.2)]
+    caption(config, policy, SHORT, 8, lambda line: None)
+    assert (seen[-1].stop, seen[-1].repetition_penalty, seen[-1].temperature) == (("</answer>",), 1.2, 0.0)

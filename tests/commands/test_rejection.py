@@ -7,14 +7,13 @@ import pytest
 from tiny import tiny_config
 
 from infimmr_jax.commands import rejection
-from infimmr_jax.commands.annotate import Sampling
 from infimmr_jax.commands.rejection import chosen, rejection_sample
 from infimmr_jax.config import DataSection
 from infimmr_jax.data.conversations import read_conversations
 from infimmr_jax.data.records import DataError
 from infimmr_jax.preprocess.demonstrations import plan_conversation
 from infimmr_jax.rewards.pool import GraderPool
-from infimmr_jax.rollout.policy import Answers, load_policy
+from infimmr_jax.rollout.policy import Answers, Sampling, load_policy
 
 SAMPLING = Sampling(samples=4, max_tokens=8, temperature=1.0)
 

@@ -2,16 +2,16 @@
 
 import json
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from infimmr_jax.config import DataSection, FilterSection, SourceSection
-from infimmr_jax.data.annotation import annotate, measure_pass_rates, read_captions, read_pass_rates
+from infimmr_jax.data.annotation import read_captions, read_pass_rates
 from infimmr_jax.data.readers import read_source
 from infimmr_jax.data.records import DataError
 from infimmr_jax.data.selection import left_out, select_problems
 from infimmr_jax.data.synthetic import SyntheticSource
+from infimmr_jax.files import append_rows
 from infimmr_jax.rewards.golds import GoldCheck
 
 
@@ -48,36 +48,10 @@ def test_captions_from_a_file_stand_in_for_missing_ones(tmp_path):
     assert [r.id for r in rejected] == ["c"]
 
 
-def test_annotating_again_makes_only_what_a_kill_left_out(tmp_path):
-    path, asked = tmp_path / "captions.jsonl", []
-
-    def describe(problems):
-        asked.append([problem.id for problem in problems])
-        return [{"caption": f"of {problem.id}"} for problem in problems]
-
-    assert annotate(made(7), path, describe, batch_size=3) == 7
-    assert [len(batch) for batch in asked] == [3, 3, 1]
-    path.write_bytes(path.read_bytes()[:-20])  # the kill: the last line is cut
-    finished = []
-    assert annotate(made(9), path, describe, batch_size=3, progress=finished.append) == 3
-    assert asked[3:] == [[problem.id for problem in made(9)[6:9]]]
-    assert finished == [3]
-    assert read_captions(path) == {problem.id: f"of {problem.id}" for problem in made(9)}
-
-
-def test_a_batch_of_another_size_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="0 annotations came back for 2"):
-        annotate(made(2), tmp_path / "a.jsonl", lambda problems: [], batch_size=4)
-
-
-def test_pass_rates_are_the_share_of_right_samples_and_become_levels(tmp_path):
-    right = np.array([[1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]], bool)
-    blind = np.array([[0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]], bool)
+def test_pass_rates_become_levels(tmp_path):
     path = tmp_path / "rates.jsonl"
-    assert measure_pass_rates(made(3), path, lambda p: right, "step 40", 8, lambda p: blind) == 3
-    rates = read_pass_rates(path)
-    assert [rates[problem.id]["pass_rate"] for problem in made(3)] == [0.25, 1.0, 0.0]
-    assert json.loads(path.read_text().splitlines()[0])["checkpoint"] == "step 40"
+    rates = zip(made(3), (0.25, 1.0, 0.0), (0.0, 1.0, 0.0), strict=True)
+    append_rows(path, [{"id": p.id, "pass_rate": rate, "pass_rate_text": blind} for p, rate, blind in rates])
     Image.new("RGB", (30, 30)).save(tmp_path / "p.png")
     rows = [{"id": p.id, "question": "?", "answer": "1", "answer_type": "math", "images": ["p.png"]} for p in made(4)]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))

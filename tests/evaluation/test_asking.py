@@ -10,12 +10,12 @@ from safetensors.numpy import load_file, save_file
 from infimmr_jax.config import ConfigError, ModelShape
 from infimmr_jax.evaluation.asking import Asking
 from infimmr_jax.evaluation.asking import evaluate_benchmark as evaluate
-from infimmr_jax.evaluation.requests import model_digest
 from infimmr_jax.evaluation.results import EvaluationError
 from infimmr_jax.model.config import TokenIds, config_from_shape
 from infimmr_jax.model.family import Model
 from infimmr_jax.model.hf import save_params
 from infimmr_jax.preprocess.tokenizer import SPECIAL_TOKENS, train_tokenizer
+from infimmr_jax.rollout.policy import model_digest
 
 ROWS = [
     {"problem": f"What is {i} + 1?", "solution": "", "answer": str(i + 1), "subject": "Algebra", "level": 1 + i % 2}

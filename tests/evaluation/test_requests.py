@@ -7,8 +7,9 @@ import pytest
 
 from infimmr_jax.evaluation.benchmarks import BENCHMARKS
 from infimmr_jax.evaluation.items import Item
-from infimmr_jax.evaluation.requests import Request, check_owner, model_digest, stored_request
+from infimmr_jax.evaluation.requests import Request, check_owner, stored_request
 from infimmr_jax.evaluation.results import EvaluationError
+from infimmr_jax.rollout.policy import model_digest
 
 BENCHMARK = BENCHMARKS["math500"]
 ITEMS = [Item("1", "published", "plain", "4", "math", {"answer": "4"})]

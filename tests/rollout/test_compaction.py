@@ -10,9 +10,16 @@ import numpy as np
 import pytest
 from small import ALLOWED, EOS, prompts, with_layers
 
-from infimmr_jax.rollout.compaction import compacted_shapes, first_places, fits, moved_bundles, moved_rows, next_places
+from infimmr_jax.rollout.compaction import (
+    compacted_shapes,
+    first_places,
+    fits,
+    gather_branches,
+    gather_prompts,
+    next_places,
+)
 from infimmr_jax.rollout.sampler import begin_stages, initial_state, run_loop, sample
-from infimmr_jax.rollout.stages import cache_lengths, end_stage, grown, stage_count
+from infimmr_jax.rollout.stages import StageSteps, lengthen, next_stage, run_stages
 from infimmr_jax.rollout.state import SampleSettings
 
 # One layer: every shape is a token loop of its own to compile.
@@ -82,7 +89,7 @@ def test_moved_rows_keep_their_prompt_and_nobody_is_lost():
     shape = (4, 2)
     assert bool(fits(done, places, P // shards, shape, shards))
     moved, now_done, moves = next_places(done, places, P // shards, P // shards * G, shape, shards)
-    rows, bundles = moved_rows({"label": label}, moves), moved_bundles(owner, moves)
+    rows, bundles = gather_branches({"label": label}, moves), gather_prompts(owner, moves)
     alive = ~np.asarray(now_done)
     assert sorted(np.asarray(rows["label"])[alive]) == sorted(np.asarray(label)[~np.asarray(done)])
     expected_owner = np.asarray(rows["label"]) // G
@@ -132,6 +139,7 @@ def test_stages_are_programs_of_their_own_and_what_they_finish_is_final():
     limits = np.full((4, 4), 32, np.int32)
     expected, rows = run(COMPACTED, batch, limits, allowed=ALLOWED, shards=2)
 
+    @jax.jit
     def begin(params, batch, limits, key):
         trunk = ONE.trunk(params, batch)
         weights, stage = begin_stages(params, ONE, settings, trunk, key, limits, shards=2)
@@ -142,17 +150,13 @@ def test_stages_are_programs_of_their_own_and_what_they_finish_is_final():
         given = (state, stage, weights, ALLOWED, None, ONE, settings)
         return run_loop(*given, number=number, P=4, end=end, shards=2)
 
-    weights, stage, state = jax.jit(begin)(PARAMS, batch, limits, key)
-    stages, whole = [], None
-    for number in range(stage_count(4, 4, settings, shards=2)):
-        if number == 0:
-            for length, longer in itertools.pairwise(cache_lengths(settings)):
-                state = grown(loop(state, stage, weights, number, length), longer)
-        state = loop(state, stage, weights, number, 32)
-        whole, stage, state = end_stage(state, stage, whole, settings, number, 4, shards=2)
-        stages.append(jax.device_get(whole))
+    def end(state, stage, earlier, number):
+        return next_stage(state, stage, earlier, settings, number, 4, shards=2)
+
+    steps = StageSteps(lambda: begin(PARAMS, batch, limits, key), loop, end, lengthen, gather_branches, gather_prompts)
+    stages, executed = jax.device_get(run_stages(steps, settings, 4, shards=2))
     assert len(stages) == 3
-    assert state.executed == rows
+    assert executed == rows
     for name in vars(expected):
         np.testing.assert_array_equal(getattr(stages[-1], name), getattr(expected, name), err_msg=name)
     early = stages[0].finished

@@ -22,7 +22,7 @@ from infimmr_jax.model.family import Model
 from infimmr_jax.model.hf import save_params
 from infimmr_jax.preprocess.tokenizer import train_tokenizer
 from infimmr_jax.rollout import generate as generating
-from infimmr_jax.rollout.generate import bucket_batch, generate, load_generator, plan_question, round_up, stream_tokens
+from infimmr_jax.rollout.generate import bucket_batch, generate, load_generator, plan_question, stream_tokens
 from infimmr_jax.rollout.sampler import sample
 from infimmr_jax.rollout.state import SampleSettings
 from infimmr_jax.rollout.vocabulary import TextStream, allowed_tokens
@@ -155,7 +155,7 @@ def test_bucket_padding_does_not_change_the_answer(generator, pictures, monkeypa
     settings = SampleSettings(1, 16, 0.0)
     plan = plan_question(generator, "how many cats", pictures[0], ())
     small = ids_of(generator, plan, settings, 16)
-    monkeypatch.setattr(generating, "SMALLEST_TRUNK", 192)
+    monkeypatch.setattr("infimmr_jax.rollout.policy.SMALLEST_TRUNK", 192)
     assert bucket_batch(generator, plan).tokens.shape == (1, 192)
     assert ids_of(generator, plan, settings, 16) == small
 
@@ -252,11 +252,6 @@ def test_the_commands_convert_a_model_and_answer_with_it(directory, pictures, tm
     assert infimmr(*ask, *shown, "how many cats") == "".join(expected) + "\n"
     text_only = generate(generator, "how many cats", max_new_tokens=6)
     assert infimmr(*ask, "--max-new-tokens", 6, "how many cats") == "".join(text_only) + "\n"
-
-
-def test_round_up():
-    assert [round_up(n, 1) for n in range(1, 10)] == [1, 2, 3, 4, 6, 6, 8, 8, 12]
-    assert [round_up(n, 64) for n in (1, 64, 65, 97, 129, 200)] == [64, 64, 96, 128, 192, 256]
 
 
 def test_an_answer_ends_with_the_piece_that_completes_a_stop():

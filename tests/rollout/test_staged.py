@@ -71,7 +71,7 @@ def test_keys_and_values_are_never_there_twice():
     """Where layers move to another shape, those that have moved are gone before the next one comes."""
     mesh = make_mesh(MeshSection(), jax.devices()[:1])
     settings = SampleSettings(4, 8, temperature=2.0, compactions=1, cache_sizes=2)
-    left: dict[str, list[int]] = {"grow": [], "move_rows": [], "move_bundles": []}
+    left: dict[str, list[int]] = {"grow": [], "move_rows": [], "move_prompts": []}
 
     def counted(name, move):
         def moving(layer, how):

@@ -21,7 +21,7 @@ def ask(tmp_path_factory):
     with GraderPool() as pool:
         setup = prepare(tiny_config(run), run, pool)
     programs = Programs(setup)
-    return policy_generate(setup, programs, programs.start().params)
+    return policy_generate(setup, programs, programs.start().params, setup.config.rollout)
 
 
 def picture() -> bytes:

@@ -8,11 +8,11 @@ from PIL import Image
 from tiny import tiny_tree
 
 from infimmr_jax.commands import annotate, rejection
-from infimmr_jax.commands.annotate import Sampling, difficulty
+from infimmr_jax.commands.annotate import difficulty
 from infimmr_jax.config import apply_overrides, parse_config
 from infimmr_jax.data.annotation import read_pass_rates
 from infimmr_jax.rewards.pool import GraderPool
-from infimmr_jax.rollout.policy import Answers, load_policy
+from infimmr_jax.rollout.policy import Answers, Sampling, load_policy
 
 SAMPLING = Sampling(samples=3, max_tokens=8, temperature=1.0)
 # A file of 200 x 100 is shown at 140 x 56: the first box is the gold, the others its left 60 and 40 %.

@@ -16,7 +16,7 @@ from tiny import tiny_config
 
 from infimmr_jax.config import LoggingSection
 from infimmr_jax.training.directory import check_directory
-from infimmr_jax.training.sinks import SinkError, cut_rows, encode_row, open_sinks, open_trackers
+from infimmr_jax.training.sinks import SinkError, open_sinks, open_trackers
 
 QUIET = LoggingSection(tensorboard=False)
 
@@ -90,24 +90,6 @@ def test_time_is_filled_in_and_rows_are_strict_json(tmp_path):
     assert row["loss"] == 0.5
     assert row["bad"] is None
     assert row["time"] > 1e9
-
-
-def test_encode_row_takes_arrays_and_text():
-    row = {"a": np.array([[1.0, np.inf]]), "text": "½ </script>", "nested": [{"b": (np.bool_(True),)}]}
-    line = encode_row(row)
-    assert line.endswith(b"\n")
-    assert line.count(b"\n") == 1
-    expected = {"a": [[1.0, None]], "text": "½ </script>", "nested": [{"b": [True]}]}
-    assert json.loads(line) == expected
-
-
-def test_cut_rows_reports_lost_rows(tmp_path, caplog):
-    path = tmp_path / "metrics.jsonl"
-    path.write_bytes(b'{"a":1}\n{"a":2}\n{"a"')
-    assert cut_rows(path, 5) == 2
-    assert path.read_bytes() == b'{"a":1}\n{"a":2}\n'
-    assert "2 rows, 5 were there at the checkpoint" in caplog.text
-    assert cut_rows(tmp_path / "missing.jsonl", 0) == 0
 
 
 def test_transcript_images_are_small_png_and_stored_once(tmp_path):
