@@ -10,7 +10,7 @@ import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ class Checkpoints:
     def __init__(self, config: RunConfig, model: ModelConfig, problems: Mapping[str, str] | None = None):
         section = config.checkpoint
         self._here: dict[str, Json] = {
-            "model": config_facts(model),
+            "model": cast(Json, config_facts(model)),
             "configuration": config.model_dump(mode="json"),
             "list of problems": dict(problems or {}),
         }
