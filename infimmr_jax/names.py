@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
+
+# An object of JSON or YAML: a row of a file, a tree of keys.
+JsonObject = dict[str, Any]
+# A tokenizer of transformers, or whatever has the methods that are called.
+Tokenizer: TypeAlias = Any
 
 Modality = Literal["text", "caption", "image"]
 # The order in which sets of different modalities are read: that of keys in a file must not change a run's numbers.

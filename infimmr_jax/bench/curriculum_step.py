@@ -9,7 +9,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +18,13 @@ from infimmr_jax.bench.timing import ceilings_of, machine, peak_memory
 from infimmr_jax.config import RunConfig, load_config
 from infimmr_jax.model.config import ModelConfig
 from infimmr_jax.model.family import read_model
+from infimmr_jax.names import JsonObject
 
 # A run that is measured belongs to nobody: it must not touch the checkpoints or curves of one that is not.
 OWN = ("logging.tensorboard=false", "logging.wandb_project=null", "checkpoint.directory=null")
 
 
-def bench_curriculum(config: Path, overrides: list[str]) -> dict[str, Any]:
+def bench_curriculum(config: Path, overrides: list[str]) -> JsonObject:
     """Run a configuration in a directory of its own; what the run says goes to stderr."""
     from infimmr_jax.training.loop import train
     from infimmr_jax.training.programs import Compilations
@@ -56,7 +56,7 @@ def bench_curriculum(config: Path, overrides: list[str]) -> dict[str, Any]:
     }
 
 
-def totals(rows: list[dict[str, Any]], evaluations: list[dict[str, Any]], total: float) -> dict[str, float]:
+def totals(rows: list[JsonObject], evaluations: list[JsonObject], total: float) -> dict[str, float]:
     """Seconds of the whole run and of its kinds of work, each with what was compiled during it.
 
     `rest` is everything between them: reading data, starting, compiling ahead, checkpoints, export.
@@ -69,7 +69,7 @@ def totals(rows: list[dict[str, Any]], evaluations: list[dict[str, Any]], total:
     return {f"{name}_seconds": round(value, 2) for name, value in {"total": total, **seconds, "rest": rest}.items()}
 
 
-def phases(rows: list[dict[str, Any]], settings: RunConfig, model: ModelConfig, limit: float) -> dict[str, Any]:
+def phases(rows: list[JsonObject], settings: RunConfig, model: ModelConfig, limit: float) -> JsonObject:
     """Medians of the steps of every phase and cold-start stage; `limit` is the GFLOP/s that all devices could reach.
 
     Steps during which something was compiled are left out, unless there are no others: `compiling` says so. Counted
@@ -77,7 +77,7 @@ def phases(rows: list[dict[str, Any]], settings: RunConfig, model: ModelConfig, 
     update); prompts and attention come on top, so the share is a lower bound.
     """
     before = [0, *(row["compile/count"] for row in rows)]
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, JsonObject] = {}
     for row, count in zip(rows, before, strict=False):
         entry = found.setdefault(row["phase"], {"steady": [], "all": []})
         entry["all"].append(row)
@@ -87,8 +87,8 @@ def phases(rows: list[dict[str, Any]], settings: RunConfig, model: ModelConfig, 
 
 
 def _medians(
-    steady: list[dict[str, Any]], every: list[dict[str, Any]], settings: RunConfig, model: ModelConfig, limit: float
-) -> dict[str, Any]:
+    steady: list[JsonObject], every: list[JsonObject], settings: RunConfig, model: ModelConfig, limit: float
+) -> JsonObject:
     rows = steady or every
     wanted = [key for key in rows[0] if key.startswith("time/") or key in ("tokens_per_second", "rollout/efficiency")]
     medians = {key: round(statistics.median(row[key] for row in rows if key in row), 5) for key in wanted}
@@ -105,7 +105,7 @@ def _medians(
     }
 
 
-def _response_flops(row: dict[str, Any], settings: RunConfig, model: ModelConfig) -> float:
+def _response_flops(row: JsonObject, settings: RunConfig, model: ModelConfig) -> float:
     if row["kind"] == "sft":
         return 3 * token_flops(model, row["tokens_per_second"] * row["time/step"])
     passes = settings.grpo_phases[row["phase_index"]].grpo.updates_per_batch

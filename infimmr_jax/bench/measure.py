@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from infimmr_jax.bench.curriculum_step import bench_curriculum
 from infimmr_jax.bench.part_options import refuse_unread
 from infimmr_jax.bench.parts import PARTS, Ask, check
 from infimmr_jax.bench.timing import Timer, ceilings_of, machine, peak_memory
 from infimmr_jax.bench.work import Size, load_work
+from infimmr_jax.names import JsonObject
 
 
 def bench(
@@ -25,7 +25,7 @@ def bench(
     dtype: str | None = None,
     remat: str = "none",
     ceilings: bool = True,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Measure `part` and return what `infimmr bench` prints; see `work.load_work` for what is measured.
 
     Raises ConfigError for an unknown part, and for what can not be measured in this size.
@@ -57,7 +57,7 @@ def bench(
     }
 
 
-def _add_shares(part: dict[str, Any], limits: dict[str, float]) -> None:
+def _add_shares(part: JsonObject, limits: dict[str, float]) -> None:
     """Shares of this machine's ceilings; on an accelerator the first is the model FLOPs utilisation (MFU)."""
     if "gflop_per_second" in part and limits:
         part["share_of_matmul_rate"] = round(part["gflop_per_second"] / limits["matmul_gflop_per_second"], 3)

@@ -16,6 +16,7 @@ from infimmr_jax.bench.timing import Timer
 from infimmr_jax.bench.work import Size, Work, batch_of, encode, lognormal_limits, prompt_files
 from infimmr_jax.config import ConfigError, GrpoSection, OptimizerSection
 from infimmr_jax.model.trunk import Params
+from infimmr_jax.names import JsonObject
 from infimmr_jax.objectives.advantages import init_estimator_state
 from infimmr_jax.objectives.schedules import Coefficients
 from infimmr_jax.objectives.step import Rewards, UpdateSettings, grpo_update
@@ -61,7 +62,7 @@ def check(size: Size, ask: Ask) -> None:
         )
 
 
-def prefill(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
+def prefill(work: Work, ask: Ask, timer: Timer) -> JsonObject:
     """Vision and prompts, once each."""
     program = timer.compile(work.model.trunk, *_inputs(work))
     flops = counts.prefill_flops(work.model.config, work.size, *_image(work))
@@ -69,7 +70,7 @@ def prefill(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
     return {"tokens_per_second": _rate(work.size.prompts * work.size.prompt_tokens, timer, "prefill")}
 
 
-def decode(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
+def decode(work: Work, ask: Ask, timer: Timer) -> JsonObject:
     """The token loop over a trunk that is there already."""
     settings, lengths = _settings(work, ask), _lengths(work, ask)
     trunk = jax.jit(work.model.trunk)(*_inputs(work))
@@ -89,7 +90,7 @@ def decode(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
     }
 
 
-def rollout(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
+def rollout(work: Work, ask: Ask, timer: Timer) -> JsonObject:
     """Prefill and token loop in one program, with the tokens fetched to the host."""
     program, args = _sampler(work, ask, timer)
 
@@ -102,7 +103,7 @@ def rollout(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
     return {"tokens_per_second": _rate(rollouts.mask.sum(), timer, "rollout"), **_row_steps(rollouts, executed)}
 
 
-def update(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
+def update(work: Work, ask: Ask, timer: Timer) -> JsonObject:
     """One optimiser step on a batch of full-length responses."""
     size = work.size
     batch, shape = work.batch, (size.prompts, size.group)
@@ -135,7 +136,7 @@ def update(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
     return {"tokens_per_second": _rate(size.rows * size.new_tokens, timer, "update"), "repeated_prompts": ask.repeated}
 
 
-def step(work: Work, ask: Ask, timer: Timer) -> dict[str, Any]:
+def step(work: Work, ask: Ask, timer: Timer) -> JsonObject:
     """Encode the prompts, sample, decode and grade the responses, update: one whole step, one part after the other.
 
     The reward is a fixed hash of the tokens; everything else a step needs is in it, as in the spans of other trainers.
@@ -231,7 +232,7 @@ def _rollout_counts(work: Work, ask: Ask) -> tuple[float, float]:
     return flops, counts.prefill_bytes(*given, width) + counts.decode_bytes(*given, lengths, width)
 
 
-def _row_steps(rollouts: Rollouts, executed: jax.Array) -> dict[str, Any]:
+def _row_steps(rollouts: Rollouts, executed: jax.Array) -> JsonObject:
     useful, computed = int(rollouts.mask.sum()), int(executed)
     return {
         "useful_row_steps": useful,

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from infimmr_jax.model.config import ModelConfig
+from infimmr_jax.names import JsonObject
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "transformers", "numpy")
 
@@ -27,7 +28,7 @@ class Timer:
     repeats: int
     compiled: int = 0
     compile_seconds: float = 0.0
-    parts: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    parts: dict[str, JsonObject] = dataclasses.field(default_factory=dict)
 
     def compile(self, function: Callable, *args: Any, donate: tuple[int, ...] = ()) -> Any:
         """`function` compiled for these arguments."""
@@ -61,7 +62,7 @@ class Timer:
         moved: float = 0.0,
     ) -> None:
         """Note the seconds of a part; `flops` are those it needs, `moved` the bytes it must read (0: not counted)."""
-        part: dict[str, Any] = {"wall_seconds": _spread(wall), "cpu_seconds": _spread(processor)}
+        part: JsonObject = {"wall_seconds": _spread(wall), "cpu_seconds": _spread(processor)}
         if flops:
             part["gflop"] = round(flops / 1e9, 3)
             part["gflop_per_second"] = round(flops / 1e9 / self.seconds(part), 2)
@@ -73,7 +74,7 @@ class Timer:
         self.parts[name] = part
 
     @staticmethod
-    def seconds(part: dict[str, Any]) -> float:
+    def seconds(part: JsonObject) -> float:
         """What rates are divided by: processor seconds on a single core of a CPU, wall seconds elsewhere."""
         one_core = jax.default_backend() == "cpu" and len(os.sched_getaffinity(0)) == 1
         return max(1e-5, part["cpu_seconds" if one_core else "wall_seconds"]["median"])
@@ -137,7 +138,7 @@ def ceilings_of(config: ModelConfig, dtype: Any, tokens: int, rows: int) -> dict
     }
 
 
-def machine() -> dict[str, Any]:
+def machine() -> JsonObject:
     """Where this was measured."""
     device = jax.devices()[0]
     return {
@@ -150,7 +151,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _spread(seconds: list[float]) -> dict[str, Any]:
+def _spread(seconds: list[float]) -> JsonObject:
     return {
         "median": round(statistics.median(seconds), 5),
         "min": round(min(seconds), 5),

@@ -23,6 +23,7 @@ from infimmr_jax.model.hf_directory import read_directory
 from infimmr_jax.model.options import ModelOptions
 from infimmr_jax.model.presets import PRESETS
 from infimmr_jax.model.trunk import Params
+from infimmr_jax.names import Tokenizer
 from infimmr_jax.parallel.mesh import make_mesh
 from infimmr_jax.preprocess import tokenizer as tokenizers
 from infimmr_jax.preprocess.batching import PromptBatch, collate
@@ -74,7 +75,7 @@ class Work:
     size: Size
     params: Params
     model: Model
-    tokenizer: Any
+    tokenizer: Tokenizer
     prompts: tuple[EncodedPrompt, ...]
     batch: PromptBatch
     allowed: Bool[np.ndarray, "V"]
@@ -140,7 +141,7 @@ def bench_tokenizer(vocabulary: int) -> Any:
     return tokenizers.train_tokenizer([QUESTION, "system user assistant", *texts], vocabulary)
 
 
-def token_ids(tokenizer: Any) -> TokenIds:
+def token_ids(tokenizer: Tokenizer) -> TokenIds:
     """The special tokens of a tokenizer made here."""
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in tokenizers.SPECIAL_TOKENS}
     return TokenIds(
@@ -153,7 +154,7 @@ def token_ids(tokenizer: Any) -> TokenIds:
     )
 
 
-def prompt_texts(size: Size, model: Model, tokenizer: Any) -> list[tuple[str, Image.Image | None]]:
+def prompt_texts(size: Size, model: Model, tokenizer: Tokenizer) -> list[tuple[str, Image.Image | None]]:
     """Questions padded with digits (one token each) to exactly `prompt_tokens` tokens, and their pictures of noise.
 
     Raises ConfigError when chat template and picture alone are longer, or the picture would be shown in another size.
@@ -180,12 +181,12 @@ def prompt_texts(size: Size, model: Model, tokenizer: Any) -> list[tuple[str, Im
     return found
 
 
-def exact_prompts(size: Size, model: Model, tokenizer: Any) -> list[EncodedPrompt]:
+def exact_prompts(size: Size, model: Model, tokenizer: Tokenizer) -> list[EncodedPrompt]:
     """`prompt_texts`, encoded."""
     return [encode(text, file, model, tokenizer) for text, file in prompt_files(size, model, tokenizer)]
 
 
-def prompt_files(size: Size, model: Model, tokenizer: Any) -> list[tuple[str, bytes | None]]:
+def prompt_files(size: Size, model: Model, tokenizer: Tokenizer) -> list[tuple[str, bytes | None]]:
     """`prompt_texts` as a data source gives them: pictures as PNG files."""
     return [(text, _png(picture)) for text, picture in prompt_texts(size, model, tokenizer)]
 
@@ -214,11 +215,11 @@ def lognormal_limits(size: Size, longest: float, seed: int = 0) -> Int[np.ndarra
     return np.maximum(1, np.round(lengths)).astype(np.int32)
 
 
-def _length(text: str, picture: Image.Image | None, model: Model, tokenizer: Any) -> int:
+def _length(text: str, picture: Image.Image | None, model: Model, tokenizer: Tokenizer) -> int:
     return len(encode(text, _png(picture), model, tokenizer).tokens)
 
 
-def encode(text: str, picture: bytes | None, model: Model, tokenizer: Any) -> EncodedPrompt:
+def encode(text: str, picture: bytes | None, model: Model, tokenizer: Tokenizer) -> EncodedPrompt:
     """A question and its picture file as training encodes them: decoded, resized, tokenised."""
     layout, data = model.layout, DataSection(image=ImageSection())
     if picture is None:

@@ -20,7 +20,7 @@ from infimmr_jax.data.difficulty import difficulty_report
 from infimmr_jax.data.readers import read_source, source_name
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.files import append_rows, replace_file
-from infimmr_jax.names import Modality
+from infimmr_jax.names import JsonObject, Modality
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, PromptPlan, plan_picture, plan_text
 from infimmr_jax.rewards.golds import GoldCheck
 from infimmr_jax.rewards.pool import GraderPool
@@ -56,7 +56,7 @@ def caption(
             continue
         path = annotation_path(source, config.data, "captions")
         stored = read_annotations(path) if path.exists() else {}
-        make: Callable[[Sequence[Problem]], list[dict[str, Any]]]
+        make: Callable[[Sequence[Problem]], list[JsonObject]]
         if isinstance(maker, Policy):
             settings = sampling.settings(rollout)
             said = identity(maker, settings, sampling.seed)
@@ -80,7 +80,7 @@ def caption(
         made = _annotate(wanted, known, path, make, batch_size, _counter(say, source, len(wanted)))
         if jax.process_index() == 0:
             stored = read_annotations(path)
-            report: dict[str, Any] = {"source": source_name(source), "problems": len(problems), "own": own}
+            report: JsonObject = {"source": source_name(source), "problems": len(problems), "own": own}
             report |= _flagged({problem.id: stored[problem.id] for problem in wanted if problem.id in stored})
             replace_file(path.with_suffix(".report.json"), json.dumps(report, ensure_ascii=False, indent=1))
             flags = ", ".join(f"{len(ids)} flagged: {flag}" for flag, ids in report["flags"].items())
@@ -139,13 +139,13 @@ def measure_pass_rates(
     modality: Modality,
     checkpoint: str,
     problems: Sequence[Problem],
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     """Give each problem the share of a checkpoint's samples that are right, as rows of an annotation file.
 
     Problems with pictures get a second rate without them, for the gap between the two (the idea of RAP, Li et al. 2025:
     a problem whose picture changes nothing does not train seeing).
     """
-    rows: list[dict[str, Any]] = [
+    rows: list[JsonObject] = [
         {"pass_rate": float(right.mean()), "samples": len(right), "checkpoint": checkpoint}
         for right in solve(modality, problems)
     ]
@@ -160,13 +160,13 @@ def _annotate(
     problems: Sequence[Problem],
     known: Sequence[bool],
     path: Path,
-    make: Callable[[Sequence[Problem]], Sequence[dict[str, Any]]],
+    make: Callable[[Sequence[Problem]], Sequence[JsonObject]],
     rows: int,
     progress: Callable[[int], None],
 ) -> int:
     """Append what `make` returns for every problem that is not known; a kill loses at most the batch under way."""
 
-    def record(batch: Sequence[Problem], made: Sequence[dict[str, Any]]) -> None:
+    def record(batch: Sequence[Problem], made: Sequence[JsonObject]) -> None:
         append_rows(path, ({"id": problem.id, **row} for problem, row in zip(batch, made, strict=True)))
 
     return ask(problems, known, rows, make, record, progress)
@@ -178,7 +178,7 @@ def _mixed(path: Path, what: str, others: set[str], said: str, instead: str) -> 
 
 def _describe(
     policy: Policy, settings: SampleSettings, seed: int, rows: int, said: str, problems: Sequence[Problem]
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     plans = [_caption_plan(policy, problem) for problem in problems]
     answers = answer(policy, plans, settings, rows, batch_seed([problem.id for problem in problems], seed))
     special = [token.content for token in policy.tokenizer.added_tokens_decoder.values() if token.special]
@@ -205,7 +205,7 @@ def _caption_plan(policy: Policy, problem: Problem) -> PromptPlan:
     return plan_text(text, pictures, policy.tokenizer, policy.layout, policy.config.prompt.system, name=problem.id)
 
 
-def _copy(file: CaptionFile, problems: Sequence[Problem]) -> list[dict[str, Any]]:
+def _copy(file: CaptionFile, problems: Sequence[Problem]) -> list[JsonObject]:
     return [caption_row(problem, file.find(problem) or "", file.path.name) for problem in problems]
 
 
@@ -266,7 +266,7 @@ def _problems(
     return list(read_source(bare, modality, config.data, golds)[0])
 
 
-def _flagged(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _flagged(rows: Mapping[str, Mapping[str, Any]]) -> JsonObject:
     flags: dict[str, list[str]] = {}
     for name, row in rows.items():
         for flag in row.get("flags", []):

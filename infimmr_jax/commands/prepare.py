@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from infimmr_jax.commands.prepare_report import Sample, SourceSummary, as_markdown, histogram, note_lines
 from infimmr_jax.config import (
@@ -27,7 +27,7 @@ from infimmr_jax.data.pictures import image_size
 from infimmr_jax.data.readers import Rejected, read_rows, read_source, source_name
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.data.tfds_builder import VERSION, InfimmrProblems, write_tfds
-from infimmr_jax.names import Modality
+from infimmr_jax.names import JsonObject, Modality
 from infimmr_jax.rewards.golds import GoldCheck
 from infimmr_jax.rewards.pool import GraderPool
 
@@ -289,7 +289,7 @@ def _converted(config: RunConfig, sources: Sequence[_Source], output: Path) -> R
             return cast(AnySection, section.model_copy(update={"sources": given}))
         return cast(AnySection, section.model_copy(update={"sources": all_of(given)}))
 
-    changes: dict[str, Any] = {
+    changes: JsonObject = {
         "data": config.data.model_copy(
             update={
                 "root": output.resolve(),

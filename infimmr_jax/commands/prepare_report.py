@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+
+from infimmr_jax.names import JsonObject
 
 LISTED = 20  # dropped rows shown a kind in the Markdown report; the JSON report has all
 
@@ -45,9 +46,9 @@ class SourceSummary:
     modalities: list[str]
     rows: int
     kept: int
-    rejected: list[dict[str, Any]]
-    duplicates: list[dict[str, Any]]
-    contaminated: list[dict[str, Any]]
+    rejected: list[JsonObject]
+    duplicates: list[JsonObject]
+    contaminated: list[JsonObject]
     surplus: int
     leaking_captions: list[str]
     answer_types: dict[str, int]
@@ -56,9 +57,9 @@ class SourceSummary:
     images: dict[str, int]
     captioned: int
     notes: dict[str, int]
-    samples: list[dict[str, Any]]
+    samples: list[JsonObject]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Plain values for JSON."""
         return dataclasses.asdict(self)
 
@@ -105,7 +106,7 @@ def note_lines(notes: dict[str, int]) -> list[str]:
     return [f"{count} rows: {what}" for what, count in notes.items()]
 
 
-def _rejections(rejected: Sequence[dict[str, Any]]) -> list[str]:
+def _rejections(rejected: Sequence[JsonObject]) -> list[str]:
     """A line a row and reason: a row refused under several modalities for one reason is one line."""
     modalities: dict[tuple[int, str | None, str], list[str]] = {}
     for row in rejected:

@@ -6,7 +6,7 @@ import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from infimmr_jax.config import ConfigError, RolloutSection, RunConfig, SourceSec
 from infimmr_jax.data.readers import read_source, source_name
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.files import append_rows, complete_lines, content_name, json_line, replace_file, store_once
-from infimmr_jax.names import Modality
+from infimmr_jax.names import JsonObject, Modality
 from infimmr_jax.preprocess.prompts import user_text
 from infimmr_jax.rewards.golds import GoldCheck
 from infimmr_jax.rewards.pool import GraderPool
@@ -141,7 +141,7 @@ def _done(out: Path, allowed: set[str]) -> set[str]:
     return keys
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _rows(path: Path) -> list[JsonObject]:
     return [json.loads(line) for line in complete_lines(path)] if path.exists() else []
 
 

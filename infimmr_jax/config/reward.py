@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 import urllib.parse
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from infimmr_jax.config.base import PositiveInt, Section
 from infimmr_jax.config.schema import Kinds
-from infimmr_jax.names import REWARD_COMPONENTS, RULES
+from infimmr_jax.names import REWARD_COMPONENTS, RULES, JsonObject
 
 # Components that are added after the others are combined: penalties that no product and no gate takes away.
 TERMS = frozenset({"length", "repetition"})
@@ -91,7 +91,7 @@ class _LengthTerm(Section):
     component: str = "accuracy"
     correct_from: Annotated[float, Field(gt=0)] = 0.5
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> JsonObject:
         """Return what the function of this kind is called with (`rewards.lengths`)."""
         return {name: getattr(self, name) for name in type(self).model_fields if name not in ("kind", "component")}
 

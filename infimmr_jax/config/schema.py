@@ -14,8 +14,9 @@ from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from infimmr_jax.config.base import Section
+from infimmr_jax.names import JsonObject
 
-Tree = dict[str, Any]
+Tree = JsonObject
 
 
 @dataclasses.dataclass(frozen=True)

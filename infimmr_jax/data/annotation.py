@@ -6,12 +6,13 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 from infimmr_jax.config import DataSection, SourceSection
 from infimmr_jax.data.raw_records import decode_json
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.files import complete_lines
+from infimmr_jax.names import JsonObject
 
 CAPTION_REQUEST = (
     "Describe this image so that someone who can not see it could solve a problem about it. List, one a line: "
@@ -44,12 +45,12 @@ def annotation_name(source: SourceSection, data: DataSection, kind: Literal["cap
     return name
 
 
-def read_annotations(path: Path, key: str | None = None) -> dict[str, dict[str, Any]]:
+def read_annotations(path: Path, key: str | None = None) -> dict[str, JsonObject]:
     """Read an annotation file by problem id; a later row wins, a last line that a kill cut short is left out.
 
     Raises DataError naming the row of any other line that is no object with `id` (and `key`).
     """
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, JsonObject] = {}
     for number, line in enumerate(complete_lines(path), start=1):
         if not line.strip():
             continue
@@ -113,7 +114,7 @@ class Annotated(Sequence[Problem]):
 
 def annotated(problem: Problem, captions: Mapping[str, str], rates: Mapping[str, Mapping[str, float]]) -> Problem:
     """Put its caption and pass rate on a problem, where there are some; see `Annotated`."""
-    changes: dict[str, Any] = {}
+    changes: JsonObject = {}
     if problem.id in captions:
         changes["caption"] = captions[problem.id]
     if problem.id in rates:

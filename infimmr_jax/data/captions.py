@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from infimmr_jax.data.raw_records import raw_records
 from infimmr_jax.data.records import DataError, Problem
-from infimmr_jax.names import CHOICE_LETTERS
+from infimmr_jax.names import CHOICE_LETTERS, JsonObject
 
 TRIVIAL = frozenset(("true", "false", "yes", "no"))
 LEAKS = "holds the answer"
@@ -30,7 +29,7 @@ def leaks_answer(problem: Problem) -> bool:
     return held == [position]
 
 
-def caption_row(problem: Problem, text: str, maker: str, finished: bool = True) -> dict[str, Any]:
+def caption_row(problem: Problem, text: str, maker: str, finished: bool = True) -> JsonObject:
     """The annotation of a problem with a caption: image marks taken out, who made it, and flags that say why to look.
 
     A caption that is empty is stored too, with its flag: it is not asked for again, and the reader rejects the problem

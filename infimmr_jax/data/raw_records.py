@@ -14,8 +14,9 @@ import pyarrow.parquet
 
 from infimmr_jax.data.records import DataError
 from infimmr_jax.data.roots import open_below, open_resolved
+from infimmr_jax.names import JsonObject
 
-Record = dict[str, Any]
+Record = JsonObject
 Rows = Iterator[tuple[int, Any]]
 
 

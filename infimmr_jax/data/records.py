@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from infimmr_jax.config import RewardSection
 from infimmr_jax.errors import UserError
-from infimmr_jax.names import AnswerType
+from infimmr_jax.names import AnswerType, JsonObject
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Problem:
     source: str = ""
     subject: str | None = None
     level: float | None = None
-    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    extra: JsonObject = dataclasses.field(default_factory=dict)
     row: int | None = dataclasses.field(default=None, compare=False)
 
 

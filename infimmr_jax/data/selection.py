@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from infimmr_jax.config import DataSection, FilterSection, SourceSection
 from infimmr_jax.data.captions import leaks_answer
@@ -15,7 +15,7 @@ from infimmr_jax.data.readers import Rejected, read_rows, source_name
 from infimmr_jax.data.records import CheckGolds, DataError, Problem
 from infimmr_jax.data.sequences import Selected
 from infimmr_jax.data.synthetic import SyntheticSource
-from infimmr_jax.names import Modality
+from infimmr_jax.names import JsonObject, Modality
 
 Order = Literal["shuffle", "file", "easy_to_hard"]
 
@@ -49,7 +49,7 @@ class SourceReport:
         losses = f"{self.kept} kept, {len(self.rejected)} rejected{left_out}{flags}{notes}"
         return f"{self.phase}: {self.source}: {self.read} rows, {losses}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Plain values for JSON."""
         return dataclasses.asdict(self)
 

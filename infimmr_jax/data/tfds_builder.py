@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.data.roots import open_resolved, resolve_below
+from infimmr_jax.names import JsonObject
 
 VERSION = "1.0.0"
 
@@ -52,10 +53,10 @@ class InfimmrProblems(tfds.core.GeneratorBasedBuilder):
         description = "Verifiable problems, checked row by row by `infimmr prepare`."
         return tfds.core.DatasetInfo(builder=self, description=description, features=FEATURES, disable_shuffling=True)
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: Any) -> JsonObject:
         return {name: self._generate_examples(make()) for name, make in self._problems.items()}
 
-    def _generate_examples(self, problems: Iterable[Problem]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(self, problems: Iterable[Problem]) -> Iterator[tuple[int, JsonObject]]:
         for number, problem in enumerate(problems):
             yield number, to_example(problem)
 
@@ -123,7 +124,7 @@ class TfdsSource(Sequence[Problem]):
         return from_example(self._records[index % len(self)])
 
 
-def to_example(problem: Problem) -> dict[str, Any]:
+def to_example(problem: Problem) -> JsonObject:
     """The record of a problem: image files are read into it; what is absent is empty, an absent level NaN."""
     return {
         "id": problem.id,
@@ -148,7 +149,7 @@ def _content(image: str | bytes) -> bytes:
         return file.read()
 
 
-def from_example(example: dict[str, Any]) -> Problem:
+def from_example(example: JsonObject) -> Problem:
     """The problem of a record that `to_example` made."""
     text = {key: value.decode() for key, value in example.items() if isinstance(value, bytes)}
     level = float(example["level"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import grain
 from absl import flags
+
+from infimmr_jax.names import JsonObject
 
 T = TypeVar("T")
 
@@ -39,11 +41,11 @@ class WorkerIterator(Generic[T]):
         self._next += 1
         return element
 
-    def get_state(self) -> dict[str, Any]:
+    def get_state(self) -> JsonObject:
         """The number of the next element, as Grain's own iterators of random-access datasets give it."""
         return {"next_index": self._next}
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: JsonObject) -> None:
         """Go on from another element."""
         self.close()
         self._next = int(state["next_index"])

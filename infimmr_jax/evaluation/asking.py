@@ -28,6 +28,7 @@ from infimmr_jax.evaluation.markdown import results_markdown
 from infimmr_jax.evaluation.requests import Request, check_owner, stored_request
 from infimmr_jax.evaluation.results import dry_run, score_responses
 from infimmr_jax.evaluation.runner import read_responses, run_benchmark, write_request, write_results
+from infimmr_jax.names import JsonObject
 from infimmr_jax.preprocess.processor_config import directory_image
 from infimmr_jax.preprocess.prompts import PromptPlan
 from infimmr_jax.rollout.policy import Policy, Sampling, answer, batch_seed, load_policy, model_digest, plan
@@ -64,7 +65,7 @@ class Asking:
         """Give what a training configuration would say."""
         return RolloutSection(repetition_penalty=self.repetition_penalty, stop=self.stop)
 
-    def described(self) -> dict[str, Any]:
+    def described(self) -> JsonObject:
         """Give the settings for `request.json`; what came later and is not used is left out, as in older files."""
         later = {"repetition_penalty": 1.0, "stop": ()}
         settings = {name: value for name, value in dataclasses.asdict(self).items() if later.get(name) != value}
@@ -83,7 +84,7 @@ def evaluate_benchmark(
     limit: int | None = None,
     judge: str | None = None,
     say: Any = print,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Evaluate a model, score a file of responses, or only look at the benchmark; returns the result as plain JSON.
 
     Results go to `out` (`result.json`, `result.md`, `grades.jsonl`). Raises ConfigError when not exactly one of model,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from infimmr_jax.data.records import DataError
 from infimmr_jax.evaluation import math500
 from infimmr_jax.evaluation.answers import last_option_letter, option_letter, stated_answer
 from infimmr_jax.evaluation.items import Benchmark, Grade, Item
 from infimmr_jax.evaluation.sources import find_files, lettered, letters, picture, read_rows, unique_ids
+from infimmr_jax.names import JsonObject
 
 INSTRUCTION = (
     "You FIRST think about the reasoning process as an internal monologue and then provide the final answer. The "
@@ -46,7 +46,7 @@ def read(path: Path) -> list[Item]:
     return items
 
 
-def grade(gold: dict[str, Any], text: str) -> Grade:
+def grade(gold: JsonObject, text: str) -> Grade:
     """Grade an option's letter (or its value) where there are options, else the value."""
     if not gold["choices"]:
         return math500.grade(gold, text)

@@ -14,6 +14,7 @@ from typing import Any
 from infimmr_jax.config import ConfigError
 from infimmr_jax.evaluation.answers import final_text
 from infimmr_jax.evaluation.items import Grade, Item
+from infimmr_jax.names import JsonObject
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.verdict import Question, Verdict
 
@@ -51,7 +52,7 @@ class Graders:
         """End all processes."""
         self._pool.close()
 
-    def grade(self, benchmark: str, golds: Sequence[dict[str, Any]], texts: Sequence[str]) -> list[Grade]:
+    def grade(self, benchmark: str, golds: Sequence[JsonObject], texts: Sequence[str]) -> list[Grade]:
         """Grade responses in order; `texts` are whole responses, thinking included."""
         return self.apply(_grade, [(benchmark, gold, text) for gold, text in zip(golds, texts, strict=True)])
 
@@ -108,7 +109,7 @@ def _takes_nothing(named: Any) -> bool:
     return True
 
 
-def _grade(benchmark: str, gold: dict[str, Any], text: str) -> Grade:
+def _grade(benchmark: str, gold: JsonObject, text: str) -> Grade:
     from infimmr_jax.evaluation.benchmarks import BENCHMARKS
 
     final = final_text(text)

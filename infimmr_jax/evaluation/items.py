@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from infimmr_jax.config import ConfigError
 from infimmr_jax.data.records import DataError, Problem
-from infimmr_jax.names import AnswerType
+from infimmr_jax.names import AnswerType, JsonObject
 
 Style = Literal["published", "published-cot", "plain"]
 
@@ -39,7 +39,7 @@ class Item:
     question: str
     answer: str
     answer_type: AnswerType
-    gold: dict[str, Any]
+    gold: JsonObject
     choices: tuple[str, ...] = ()
     images: tuple[Picture, ...] = ()
     groups: dict[str, str | tuple[str, ...]] = dataclasses.field(default_factory=dict)
@@ -106,7 +106,7 @@ class Benchmark:
     name: str
     title: str
     read: Callable[[Path], list[Item]]
-    grade: Callable[[dict[str, Any], str], Grade]
+    grade: Callable[[JsonObject, str], Grade]
     protocol: str
     paper: float | None = None
     group_keys: tuple[str, ...] = ()

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from infimmr_jax.evaluation.benchmarks import BENCHMARKS
+from infimmr_jax.names import JsonObject
 
 # The paper's numbers (arXiv:2505.23091, abstract) are kept with the benchmarks.
 PAPER_NAME = "Infi-MMR-3B (paper)"
 PAPER = {name: benchmark.paper for name, benchmark in BENCHMARKS.items() if benchmark.paper is not None}
 
 
-def results_markdown(results: Sequence[dict[str, Any]]) -> str:
+def results_markdown(results: Sequence[JsonObject]) -> str:
     """One line a model, one column a benchmark (accuracy in percent, 95% interval), then each result's details.
 
     `results` are what `results.score_responses` gives; those that share a model (`request.model`) share a line.
     """
     names = [name for name in BENCHMARKS if name in PAPER or any(result["benchmark"] == name for result in results)]
-    models: dict[str, dict[str, dict[str, Any]]] = {}
+    models: dict[str, dict[str, JsonObject]] = {}
     for result in results:
         models.setdefault(_model(result), {})[result["benchmark"]] = result
     lines = _row(["model", *(BENCHMARKS[name].title for name in names)])
@@ -33,7 +33,7 @@ def results_markdown(results: Sequence[dict[str, Any]]) -> str:
     return text + "".join(_details(result) for result in results)
 
 
-def _details(result: dict[str, Any]) -> str:
+def _details(result: JsonObject) -> str:
     request = result.get("request") or {}
     how = "greedy" if request.get("greedy") else f"{result['responses_per_problem']} responses a problem"
     facts = {
@@ -70,17 +70,17 @@ def _details(result: dict[str, Any]) -> str:
     return text
 
 
-def _prompt(result: dict[str, Any]) -> str:
+def _prompt(result: JsonObject) -> str:
     style = (result.get("request") or {}).get("style", "as stored")
     words = BENCHMARKS[result["benchmark"]].prompts.get(style)
     return f"{style} ({words})" if words else str(style)
 
 
-def _accuracy(row: dict[str, Any]) -> str:
+def _accuracy(row: JsonObject) -> str:
     return f"{100 * row['accuracy']:.2f} ({100 * row['low']:.1f}–{100 * row['high']:.1f})"
 
 
-def _model(result: dict[str, Any]) -> str:
+def _model(result: JsonObject) -> str:
     return str((result.get("request") or {}).get("model", "stored responses"))
 
 

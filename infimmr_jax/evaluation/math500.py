@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
 
 import sympy
 from pylatexenc.latex2text import LatexNodes2Text
@@ -23,6 +22,7 @@ from sympy.parsing import sympy_parser
 from infimmr_jax.evaluation.answers import stated_answer
 from infimmr_jax.evaluation.items import Benchmark, Grade, Item
 from infimmr_jax.evaluation.sources import find_files, read_rows, unique_ids
+from infimmr_jax.names import JsonObject
 
 _UNITS = (
     *("degree", "cm", "centimeter", "meter", "mile", "foot", "feet", "inch", "yard"),
@@ -31,7 +31,7 @@ _UNITS = (
 _NUMBER_WORDS = {"million": "*10^6", "billion": "*10^9", "trillion": "*10^12"}
 _UNICODE = {"√": "sqrt", "π": "pi", "∞": "inf", "∪": "U", "·": "*", "×": "*"}
 _TEXT = re.compile(r"^\\text\{(.+?)\}$")
-_NAMES: dict[str, Any] = {"sqrt": sympy.sqrt, "pi": sympy.pi, "ln": sympy.log, "factorial": sympy.factorial}
+_NAMES: JsonObject = {"sqrt": sympy.sqrt, "pi": sympy.pi, "ln": sympy.log, "factorial": sympy.factorial}
 _NAMES |= {name: getattr(sympy, name) for name in ("Integer", "Float", "Rational", "Number", "Symbol", "Function")}
 _TRANSFORMATIONS = (
     *sympy_parser.standard_transformations,
@@ -61,7 +61,7 @@ def read(path: Path) -> list[Item]:
     return items
 
 
-def grade(gold: dict[str, Any], text: str) -> Grade:
+def grade(gold: JsonObject, text: str) -> Grade:
     """Grade the last box (or announced answer) of a response."""
     extracted = stated_answer(text)
     if not extracted:

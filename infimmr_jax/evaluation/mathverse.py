@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from infimmr_jax.evaluation.answers import last_number, last_option_letter, option_letter, option_letters, stated_answer
 from infimmr_jax.evaluation.items import Benchmark, Grade, Item
 from infimmr_jax.evaluation.sources import find_files, picture, read_rows, unique_ids
+from infimmr_jax.names import JsonObject
 from infimmr_jax.rewards.math.verify_math import verify_math
 
 # A label is words, or their initials: Surface Area, S.A.
@@ -69,7 +69,7 @@ def options_of(question: str) -> dict[str, str]:
     return {match[1]: match[2] for match in found if match and match[2]}
 
 
-def grade(gold: dict[str, Any], text: str) -> Grade:
+def grade(gold: JsonObject, text: str) -> Grade:
     """Grade a response by rule."""
     stated = stated_answer(text)
     if gold["choice"]:
@@ -80,7 +80,7 @@ def grade(gold: dict[str, Any], text: str) -> Grade:
     return Grade(_values_equal(gold["answer"], answer), answer)
 
 
-def _grade_choice(gold: dict[str, Any], text: str, stated: str | None) -> Grade:
+def _grade_choice(gold: JsonObject, text: str, stated: str | None) -> Grade:
     letters = "".join(gold["options"]) or "ABCDEFGH"
     wanted = option_letters(gold["answer"])
     if len(wanted) > 1:

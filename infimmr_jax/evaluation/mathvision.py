@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from infimmr_jax.data.markup import last_boxed
 from infimmr_jax.data.records import DataError
 from infimmr_jax.evaluation.items import Benchmark, Grade, Item
 from infimmr_jax.evaluation.latex_values import number
 from infimmr_jax.evaluation.sources import find_files, lettered, letters, picture, read_rows, unique_ids
+from infimmr_jax.names import JsonObject
 
 PROMPT = (
     'Please solve the problem and put your answer in one "\\boxed{}". If it is a multiple choice question, only one '
@@ -60,7 +60,7 @@ def read(path: Path) -> list[Item]:
     return items
 
 
-def grade(gold: dict[str, Any], text: str) -> Grade:
+def grade(gold: JsonObject, text: str) -> Grade:
     """Grade a response by the published rules."""
     if not text.strip():
         return Grade(False, None, "empty")

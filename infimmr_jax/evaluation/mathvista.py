@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
@@ -24,6 +23,7 @@ from infimmr_jax.evaluation.answers import last_option_letter, option_letter, st
 from infimmr_jax.evaluation.items import Benchmark, Grade, Item
 from infimmr_jax.evaluation.sources import Row, find_files, lettered, letters, picture, read_rows, unique_ids
 from infimmr_jax.evaluation.stated_values import last_value, spaced, written_list, written_number
+from infimmr_jax.names import JsonObject
 
 _METADATA = ("source", "category", "task", "context", "grade", "language")
 
@@ -93,7 +93,7 @@ def query(row: Row) -> str:
     return f"Hint: Please answer the question {hint}\nQuestion: {_with_unit(row)}{listing}"
 
 
-def grade(gold: dict[str, Any], text: str) -> Grade:
+def grade(gold: JsonObject, text: str) -> Grade:
     """Extract by rule, normalize as published, compare as strings."""
     extraction = extract(gold, text)
     if extraction is None:
@@ -102,7 +102,7 @@ def grade(gold: dict[str, Any], text: str) -> Grade:
     return Grade(normalize(gold, extraction) == answer, extraction)
 
 
-def extract(gold: dict[str, Any], text: str) -> str | None:
+def extract(gold: JsonObject, text: str) -> str | None:
     """The answer in a response: itself when it is one already, else by rule."""
     text = text.strip()
     choices = gold["choices"]
@@ -136,7 +136,7 @@ def extract(gold: dict[str, Any], text: str) -> str | None:
     return found if found is not None else last_value(text, integer)
 
 
-def normalize(gold: dict[str, Any], extraction: str) -> str | None:
+def normalize(gold: JsonObject, extraction: str) -> str | None:
     """The published normalization of an extracted answer; None when it has not the form asked for."""
     choices, kind = gold["choices"], gold["answer_type"]
     if choices:

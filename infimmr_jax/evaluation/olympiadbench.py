@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from infimmr_jax.data.records import DataError
 from infimmr_jax.evaluation.items import Benchmark, Grade, Item, MissingPicture, Picture
 from infimmr_jax.evaluation.olympiad_judge import DEFAULT_PRECISION, judge
 from infimmr_jax.evaluation.sources import Row, find_files, picture, read_rows, unique_ids
+from infimmr_jax.names import JsonObject
 
 _TYPES = {
     "Numerical": ("a numerical value", "数值"),
@@ -108,7 +108,7 @@ def precision(row: Row, file: Path, where: str) -> float | list[float]:
         raise DataError(f"{file}, {where}: the tolerance {error!r} is not a number") from None
 
 
-def grade(gold: dict[str, Any], text: str) -> Grade:
+def grade(gold: JsonObject, text: str) -> Grade:
     """Grade what follows the last "So the final answer is", or all boxes of a response."""
     marker = "所以最终答案是(.*)" if gold["chinese"] else "So the final answer is (.*)"
     stated = re.findall(marker, text)

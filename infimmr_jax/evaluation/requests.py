@@ -7,10 +7,10 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from infimmr_jax.evaluation.items import Benchmark, Item, Style
 from infimmr_jax.evaluation.results import EvaluationError
+from infimmr_jax.names import JsonObject
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,16 +25,16 @@ class Request:
     n: int = 1
     greedy: bool = True
     style: Style = "plain"
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    settings: JsonObject = dataclasses.field(default_factory=dict)
     model_sha256: str = ""
 
-    def described(self, benchmark: Benchmark, items: Sequence[Item]) -> dict[str, Any]:
+    def described(self, benchmark: Benchmark, items: Sequence[Item]) -> JsonObject:
         """Give the request as the JSON of `request.json`."""
         described = {"benchmark": benchmark.name, **dataclasses.asdict(self), "items": fingerprint(items, self.style)}
         return dict(json.loads(json.dumps(described)))
 
 
-def stored_request(benchmark: Benchmark, items: Sequence[Item], responses: Path) -> dict[str, Any]:
+def stored_request(benchmark: Benchmark, items: Sequence[Item], responses: Path) -> JsonObject:
     """Give the JSON of `request.json` when stored responses were scored and nobody was asked."""
     return {"benchmark": benchmark.name, "responses": str(responses.resolve()), "items": fingerprint(items, "plain")}
 
@@ -47,7 +47,7 @@ def fingerprint(items: Sequence[Item], style: Style) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_owner(out: Path, wanted: dict[str, Any]) -> bool:
+def check_owner(out: Path, wanted: JsonObject) -> bool:
     """Tell whether `out` already belongs to the request `wanted`; EvaluationError when it belongs to another one."""
     path = out / "request.json"
     instead = "choose another output directory (--out), or remove this one"

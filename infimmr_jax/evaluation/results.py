@@ -15,6 +15,7 @@ from infimmr_jax.errors import UserError
 from infimmr_jax.evaluation.grading import FAILURES, Graders, Judge, judge_items
 from infimmr_jax.evaluation.items import Benchmark, Grade, Item, MissingPicture, Response
 from infimmr_jax.evaluation.latex_values import UnreadableLatexError, parse
+from infimmr_jax.names import JsonObject
 from infimmr_jax.training.statistics import bootstrap, maj_at_k, pass_at_k
 
 DIGITS = 6
@@ -30,7 +31,7 @@ def score_responses(
     responses: Mapping[str, Sequence[Response]],
     graders: Graders,
     judge: Judge | None = None,
-) -> tuple[dict[str, Any], list[list[Grade]]]:
+) -> tuple[JsonObject, list[list[Grade]]]:
     """Grade n responses to every item and count: (result as plain JSON, grades per item and response).
 
     The result depends on nothing but the arguments. `bad_golds` names problems that no response can get right; they
@@ -86,7 +87,7 @@ def score_responses(
     return result, grades
 
 
-def dry_run(benchmark: Benchmark, items: Sequence[Item], graders: Graders) -> dict[str, Any]:
+def dry_run(benchmark: Benchmark, items: Sequence[Item], graders: Graders) -> JsonObject:
     """Count problems, pictures and groups, decode every picture, and grade every gold answer as a response.
 
     `bad_golds` are golds that their own protocol does not grade as right, `bad_images` pictures that are missing or can
@@ -121,7 +122,7 @@ def dry_run(benchmark: Benchmark, items: Sequence[Item], graders: Graders) -> di
     }
 
 
-def bad_golds(benchmark: Benchmark, items: Sequence[Item], graders: Graders) -> list[dict[str, Any]]:
+def bad_golds(benchmark: Benchmark, items: Sequence[Item], graders: Graders) -> list[JsonObject]:
     """Find the golds that their own protocol does not grade as right when they are the answer: nobody can earn them."""
     boxed = [f"\\boxed{{{item.gold['answer']}}}" for item in items]
     grades = graders.grade(benchmark.name, [item.gold for item in items], boxed)
@@ -141,8 +142,8 @@ def readable_latex(text: str) -> Grade:
     return Grade(True, text)
 
 
-def _breakdowns(benchmark: Benchmark, items: Sequence[Item], scores: np.ndarray) -> dict[str, Any]:
-    table: dict[str, Any] = {}
+def _breakdowns(benchmark: Benchmark, items: Sequence[Item], scores: np.ndarray) -> JsonObject:
+    table: JsonObject = {}
     for key in benchmark.group_keys:
         places: dict[str, list[int]] = defaultdict(list)
         for index, item in enumerate(items):

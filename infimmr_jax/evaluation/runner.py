@@ -18,6 +18,7 @@ from infimmr_jax.evaluation.markdown import results_markdown
 from infimmr_jax.evaluation.requests import Request, check_owner
 from infimmr_jax.evaluation.results import EvaluationError, score_responses
 from infimmr_jax.files import append_rows, complete_lines, json_line, replace_file
+from infimmr_jax.names import JsonObject
 from infimmr_jax.rollout.policy import ask
 
 Generate = Callable[[list[Problem], int, bool], Sequence[Sequence[str | Response]]]
@@ -35,7 +36,7 @@ def run_benchmark(
     judge: Judge | None = None,
     batch_size: int = 64,
     on_batch: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Generate, grade and write `result.json`, `result.md` and `grades.jsonl` to the directory `out`; the result.
 
     `generate(problems, n, greedy)` gives n responses to every problem. It is always called with the same batches of
@@ -79,12 +80,12 @@ def run_benchmark(
     return result
 
 
-def write_request(out: Path, described: dict[str, Any]) -> None:
+def write_request(out: Path, described: JsonObject) -> None:
     """Make the directory `out` that of a request."""
     replace_file(out / "request.json", json.dumps(described, indent=2, sort_keys=True) + "\n")
 
 
-def write_results(out: Path, items: Sequence[Item], result: dict[str, Any], grades: Sequence[Sequence[Grade]]) -> None:
+def write_results(out: Path, items: Sequence[Item], result: JsonObject, grades: Sequence[Sequence[Grade]]) -> None:
     """Write result.json, result.md and grades.jsonl; equal arguments give equal bytes."""
     rows = [
         {"id": item.id, "gold": item.gold["answer"], "grades": [dataclasses.asdict(grade) for grade in row]}

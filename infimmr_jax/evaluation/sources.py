@@ -11,8 +11,9 @@ from infimmr_jax.data.raw_records import raw_records
 from infimmr_jax.data.records import DataError
 from infimmr_jax.data.roots import resolve_below
 from infimmr_jax.evaluation.items import MissingPicture, Picture
+from infimmr_jax.names import JsonObject
 
-Row = dict[str, Any]
+Row = JsonObject
 
 
 def find_files(path: Path, patterns: Sequence[str], benchmark: str) -> list[Path]:

@@ -11,13 +11,13 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from infimmr_jax.data.markup import last_boxed
 from infimmr_jax.data.records import DataError
 from infimmr_jax.evaluation.answers import option_letter
 from infimmr_jax.evaluation.items import Benchmark, Grade, Item
 from infimmr_jax.evaluation.sources import find_files, picture, read_rows, unique_ids
+from infimmr_jax.names import JsonObject
 
 PROMPT = (
     "Now, we require you to solve a multiple-choice math question. Please briefly describe your thought process and "
@@ -59,7 +59,7 @@ def read(path: Path) -> list[Item]:
     return items
 
 
-def grade(gold: dict[str, Any], text: str) -> Grade:
+def grade(gold: JsonObject, text: str) -> Grade:
     """The letter that begins the text after the last "Answer" (or all of it), or the letter of a box in it."""
     tail = text.rpartition("Answer")[2]
     boxed = last_boxed(tail)

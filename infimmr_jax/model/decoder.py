@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,6 +14,7 @@ from infimmr_jax.model.layers import RESIDUAL_INIT, Dense, RMSNorm, SwiGLU, appl
 from infimmr_jax.model.options import ModelOptions, layer_slice, run_layers
 from infimmr_jax.model.rope import Rope, decoder_rope, rotate
 from infimmr_jax.model.trunk import BranchStart, LayerCache, LayerTrunk, Params, Trunk
+from infimmr_jax.names import JsonObject
 from infimmr_jax.parallel.gather import whole_parameters
 from infimmr_jax.parallel.sequence import lay
 
@@ -29,7 +28,7 @@ class DecoderLayer(nn.Module):
     def setup(self) -> None:
         config, options = self.config, self.options
         self.attention = choose_attention(options.attention, options.compute_dtype)
-        dtypes: dict[str, Any] = {"dtype": options.compute_dtype, "param_dtype": options.param_dtype}
+        dtypes: JsonObject = {"dtype": options.compute_dtype, "param_dtype": options.param_dtype}
         self.input_norm = RMSNorm(config.rms_norm_eps, options.param_dtype)
         self.post_norm = RMSNorm(config.rms_norm_eps, options.param_dtype)
         self.q = Dense(config.num_heads * config.head_dim, **dtypes)

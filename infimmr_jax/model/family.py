@@ -10,7 +10,6 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +22,7 @@ from infimmr_jax.model.hf_table import TABLE, HubTensor, Layout, hub_tensors
 from infimmr_jax.model.options import PLAIN, ModelOptions
 from infimmr_jax.model.presets import PRESETS
 from infimmr_jax.model.trunk import BranchStart, LayerCache, LayerTrunk, Params, Trunk
+from infimmr_jax.names import JsonObject
 from infimmr_jax.parallel.sequence import lay
 from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.preprocess.json_file import JsonObject, shorten
@@ -40,7 +40,7 @@ class Family:
     """
 
     read: Callable[[JsonObject, Path], ModelConfig]
-    write: Callable[[ModelConfig, str], dict[str, Any]]
+    write: Callable[[ModelConfig, str], JsonObject]
     init_tower: Callable[..., Params]
     tower: Callable[..., Float[Array, "B M E"]]
     table: tuple[tuple[str, str, Layout], ...]
@@ -100,7 +100,7 @@ class Model:
         """Every tensor of a model directory, layer by layer."""
         return hub_tensors(self.family.table, self.abstract_params(), self.config)
 
-    def hf_config(self, dtype: str = "float32") -> dict[str, Any]:
+    def hf_config(self, dtype: str = "float32") -> JsonObject:
         """The tree of the config.json of a model directory."""
         return self.family.write(self.config, dtype)
 

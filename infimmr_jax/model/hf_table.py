@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from infimmr_jax.model.config import ModelConfig
 from infimmr_jax.model.trunk import Params
@@ -122,7 +123,7 @@ def transformers_name(name: str) -> str:
     return _renamed(name, _TO_TRANSFORMERS)
 
 
-def leaf_paths(tree: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+def leaf_paths(tree: PyTree) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Walk over every leaf of a nested dictionary with its path."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         yield tuple(str(part.key) for part in path), leaf

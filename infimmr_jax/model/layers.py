@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from infimmr_jax.names import JsonObject
 from infimmr_jax.parallel.sequence import sequence_size
 
 # Layers that write to the residual stream start a tenth as large, so that the stream is the embedding at first: a small
@@ -62,7 +63,7 @@ class SwiGLU(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*lead E"]) -> Float[Array, "*lead E"]:
         def dense(features: int, name: str, init: nn.initializers.Initializer = DEFAULT_INIT) -> Dense:
-            dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+            dtypes: JsonObject = {"dtype": self.dtype, "param_dtype": self.param_dtype}
             return Dense(features, use_bias=self.use_bias, kernel_init=init, name=name, **dtypes)
 
         gated = nn.silu(dense(self.hidden, "gate")(x)) * dense(self.hidden, "up")(x)

@@ -9,13 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from infimmr_jax.config import ModelSection
+from infimmr_jax.names import JsonObject
 from infimmr_jax.parallel.gather import whole_parameters
 
 FLOAT32 = jnp.dtype("float32")
 
-REMAT_POLICIES: dict[str, Any] = {
+REMAT_POLICIES: JsonObject = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
@@ -53,7 +55,7 @@ def model_options(section: ModelSection) -> ModelOptions:
 def run_layers(
     layer: Callable[[Any, Any, Any, Any], tuple[Any, Any]],
     x: Any,
-    stacked: Any,
+    stacked: PyTree,
     flags: np.ndarray,
     options: ModelOptions,
     inputs: Any = None,
@@ -64,7 +66,7 @@ def run_layers(
     the parameters are whole only inside their own layer, forward and (with remat) backward.
     """
 
-    def call(x: Any, params: Any, flag: Any, extra: Any) -> tuple[Any, Any]:
+    def call(x: Any, params: PyTree, flag: Any, extra: Any) -> tuple[Any, Any]:
         return layer(x, whole_parameters(params, "layers", options.compute_dtype), flag, extra)
 
     if options.remat != "none":
@@ -82,6 +84,6 @@ def run_layers(
     return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
 
 
-def layer_slice(stacked: Any, index: int) -> Any:
+def layer_slice(stacked: PyTree, index: int) -> Any:
     """The tree of layer `index` of a stacked tree."""
     return jax.tree.map(lambda leaf: leaf[index], stacked)

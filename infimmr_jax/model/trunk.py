@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
+from infimmr_jax.names import JsonObject
 from infimmr_jax.parallel.sequence import with_copies
 
-Params = dict[str, Any]  # A nested dictionary of arrays; "decoder" holds the language model.
+Params = JsonObject  # A nested dictionary of arrays; "decoder" holds the language model.
 LayerCache = tuple[Float[Array, "P G K R D"], Float[Array, "P G K R D"]]
 LayerTrunk = tuple[Float[Array, "P K S D"], Float[Array, "P K S D"]]
 

@@ -6,8 +6,6 @@ window order, each window padded to its full size, so a window layer is plain at
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -19,6 +17,7 @@ from infimmr_jax.model.config import VisionConfig
 from infimmr_jax.model.layers import DEFAULT_INIT, RESIDUAL_INIT, Dense, RMSNorm, SwiGLU, apply
 from infimmr_jax.model.options import ModelOptions, run_layers
 from infimmr_jax.model.rope import Rope, rotate, vision_rope
+from infimmr_jax.names import JsonObject
 from infimmr_jax.parallel.gather import whole_parameters
 
 
@@ -36,7 +35,7 @@ class VisionBlock(nn.Module):
         B, N, E = x.shape
 
         def dense(features: int, name: str, init: nn.initializers.Initializer = DEFAULT_INIT) -> Dense:
-            dtypes: dict[str, Any] = {"dtype": options.compute_dtype, "param_dtype": options.param_dtype}
+            dtypes: JsonObject = {"dtype": options.compute_dtype, "param_dtype": options.param_dtype}
             return Dense(features, kernel_init=init, name=name, **dtypes)
 
         def norm(name: str) -> RMSNorm:

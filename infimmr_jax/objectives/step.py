@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from infimmr_jax.config import GrpoSection, KlSection, TrainableSection
 from infimmr_jax.model.family import Model
 from infimmr_jax.model.logprobs import token_logprobs
 from infimmr_jax.model.trunk import Params
+from infimmr_jax.names import JsonObject
 from infimmr_jax.objectives.advantages import advantages, has_signal
 from infimmr_jax.objectives.group_weights import weigh_advantages
 from infimmr_jax.objectives.kl import kl_sample_weights, penalty_to_go
@@ -59,7 +60,7 @@ class Rewards:
     """
 
     total: Any
-    components: dict[str, Any]
+    components: JsonObject
     task: Any
     usable: Any
 
@@ -286,7 +287,7 @@ def _micro_loss(
     )
 
 
-def _split(tree: Any, parts: int) -> Any:
+def _split(tree: PyTree, parts: int) -> Any:
     """Prompts dealt out to `parts` micro-batches in turn, so that each device keeps its own rows in every part."""
 
     def one(x: Array) -> Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from infimmr_jax.config import OptimizerSection
 from infimmr_jax.model.trunk import Params
@@ -58,7 +58,7 @@ def make_optimizer(section: OptimizerSection, moving: Any = None) -> optax.Gradi
 def _over_all_devices(direction: optax.GradientTransformation) -> optax.GradientTransformation:
     """`direction` with its products split over `data` too: left alone, every copy of a parameter makes all of them."""
 
-    def update(updates: Any, state: optax.OptState, params: Params | None = None) -> tuple[Any, optax.OptState]:
+    def update(updates: PyTree, state: optax.OptState, params: Params | None = None) -> tuple[Any, optax.OptState]:
         mesh = jax.sharding.get_abstract_mesh()
         if mesh.empty or mesh.shape["data"] == 1:
             return direction.update(updates, state, params)
@@ -115,12 +115,12 @@ def apply_gradient(
     updates, moments = optimizer.update(gradient, state.moments, state.params)
     moments = moved_moments(moments, state.moments, factors)
 
-    def moved(old: Any, update: Any, factor: Any) -> Any:
+    def moved(old: PyTree, update: PyTree, factor: Any) -> Any:
         return moved_only((old - learning_rate * factor * update).astype(old.dtype), old, factor)
 
     params = jax.tree.map(moved, state.params, updates, factors)
 
-    def keep(new: Any, old: Any) -> Any:
+    def keep(new: PyTree, old: PyTree) -> Any:
         return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
 
     state = dataclasses.replace(

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient
+from jaxtyping import PyTree
 
 from infimmr_jax.config import ConfigError, TrainableSection
 from infimmr_jax.model.trunk import Params
@@ -76,18 +77,18 @@ def frozen_stopped(params: Params, factors: Factors) -> Params:
     return jax.tree.map(one, params, factors)
 
 
-def moved_only(new: Any, old: Any, factor: Any) -> Any:
+def moved_only(new: PyTree, old: PyTree, factor: Any) -> Any:
     """`new` where the factor lets the leaf move, else exactly `old`."""
     if not moves(factor):
         return old
     return new if np.all(np.asarray(factor) > 0) else jnp.where(np.asarray(factor) > 0, new, old)
 
 
-def moved_moments(new: Any, old: Any, factors: Factors) -> Any:
+def moved_moments(new: PyTree, old: PyTree, factors: Factors) -> Any:
     """Optimiser moments of frozen parameters stay as they are: they lie in dicts at their parameters' paths."""
     at = {_path(path, factors): factor for path, factor in jax.tree_util.tree_leaves_with_path(factors)}
 
-    def one(path: tuple, new: Any, old: Any) -> Any:
+    def one(path: tuple, new: PyTree, old: PyTree) -> Any:
         factor = at.get(_path(path, factors))
         return new if factor is None or np.shape(new) == () else moved_only(new, old, factor)
 

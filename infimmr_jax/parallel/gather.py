@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from infimmr_jax.parallel.mesh import parameter_spec, path_of
 
 
-def whole_parameters(tree: Any, prefix: str, dtype: jnp.dtype) -> Any:
+def whole_parameters(tree: PyTree, prefix: str, dtype: jnp.dtype) -> Any:
     """The parameters below `prefix` with matrices in `dtype` and whole over `fsdp` (still split over `tensor`).
 
     Their gradients come back in the parameters' dtype, split over `fsdp` again. Without a mesh in use, or with an

@@ -10,8 +10,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 
 from infimmr_jax.config import ConfigError
+from infimmr_jax.names import JsonObject
 from infimmr_jax.parallel.mesh import batch_divisor, batch_sharding
 
 
@@ -63,7 +65,7 @@ def row_share(mesh: Mesh, process: int | None = None) -> RowShare:
     return RowShare(different.index(mine), len(different), min(holders))
 
 
-def host_rows(tree: Any) -> Any:
+def host_rows(tree: PyTree) -> Any:
     """This process's rows of arrays that are split over their first axis, as NumPy arrays in row order.
 
     Numbers without axes are the same everywhere.
@@ -97,7 +99,7 @@ def largest_over_hosts(values: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(values)).max(axis=0)
 
 
-def leaders_rows(tree: Any, share: RowShare) -> Any:
+def leaders_rows(tree: PyTree, share: RowShare) -> Any:
     """A tree of host arrays as the leader of this part has it.
 
     Processes that hold the same rows must put the same values on their devices, also when a grader of one of them ran
@@ -108,7 +110,7 @@ def leaders_rows(tree: Any, share: RowShare) -> Any:
     return jax.tree.map(lambda values: np.asarray(values)[share.leader], multihost_utils.process_allgather(tree))
 
 
-def gather_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def gather_rows(rows: list[JsonObject]) -> list[JsonObject]:
     """JSON rows of all processes in the order of processes, on process 0; nothing on the others."""
     if jax.process_count() == 1:
         return rows

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import PyTree
 
 from infimmr_jax.config import ConfigError, MeshSection
 
@@ -90,7 +91,7 @@ def path_of(path: tuple) -> str:
     return "/".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", "")))) for part in path)
 
 
-def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
+def parameter_shardings(tree: PyTree, mesh: Mesh) -> Any:
     """NamedShardings for a tree of parameters; also right for optimiser moments, whose paths end in the same names.
 
     Leaves without axes (step counters) are replicated.
@@ -114,7 +115,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def shard_batch(tree: Any, mesh: Mesh) -> Any:
+def shard_batch(tree: PyTree, mesh: Mesh) -> Any:
     """Put this process's rows of a batch on its devices; the global batch is the rows of all processes in order."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from infimmr_jax.parallel.mesh import ACTIVATION_RULES, BATCH, BRANCHES, axis_size
 
@@ -56,7 +56,7 @@ def dealt(x: Array, parts: int) -> Array:
     return x if parts == 1 else lay(x.reshape(P * parts, G // parts, *rest), "branches")
 
 
-def collected(tree: Any, parts: int) -> Any:
+def collected(tree: PyTree, parts: int) -> Any:
     """The inverse of `dealt`, for trees; numbers without axes stay."""
 
     def one(x: Array) -> Array:

@@ -10,11 +10,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from infimmr_jax.config import ConfigError
+from infimmr_jax.names import JsonObject
 from infimmr_jax.parallel.quiet import has_tpu_device
 
 CACHE_VARIABLE = "INFIMMR_CACHE"
@@ -45,7 +45,7 @@ class Job:
     """
 
     words: str
-    arguments: dict[str, Any] | None
+    arguments: JsonObject | None
 
 
 def find_job(

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 from jax.sharding import AbstractMesh, Mesh
+from jaxtyping import PyTree
 
 from infimmr_jax.config import GrpoSection, PhaseSection
 from infimmr_jax.model.config import ModelConfig
@@ -146,7 +147,7 @@ def state_memory(run: PlannedRun) -> tuple[float, float, float]:
     return _STATES[key]
 
 
-def bytes_on_a_chip(tree: Any, shardings: Any) -> float:
+def bytes_on_a_chip(tree: PyTree, shardings: Any) -> float:
     """Count the bytes of the shards of one device."""
     sizes = jax.tree.map(lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize, tree, shardings)
     return float(sum(jax.tree.leaves(sizes)))

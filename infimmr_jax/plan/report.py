@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from infimmr_jax.names import JsonObject
 from infimmr_jax.plan.chips import GIB
 from infimmr_jax.plan.cost import Memory, ProgramCost
 from infimmr_jax.plan.planner import Plan
 from infimmr_jax.plan.quantities import BINARY, BYTES, TIME, WORK, choose_unit, count_words, seconds_words
 
 
-def as_tree(plan: Plan) -> dict[str, Any]:
+def as_tree(plan: Plan) -> JsonObject:
     """Everything of a plan as JSON types: bytes, FLOPs and seconds of one chip."""
     chip = plan.topology.chip
     return {
@@ -40,7 +40,7 @@ def as_tree(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _program(program: ProgramCost, plan: Plan) -> dict[str, Any]:
+def _program(program: ProgramCost, plan: Plan) -> JsonObject:
     chip = plan.topology.chip
     parts = [
         {

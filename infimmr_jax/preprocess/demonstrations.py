@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int32
 from infimmr_jax.config import DataSection
 from infimmr_jax.data.conversations import IMAGE_MARK, Conversation, Turn
 from infimmr_jax.data.records import DataError, Problem
+from infimmr_jax.names import Tokenizer
 from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.prompts import PromptPlan, Visual, lay_out, plan_picture
 
@@ -36,7 +37,7 @@ def demonstration(problem: Problem, worked: bool, response_format: str) -> str:
     return f"{observed}<think> {problem.solution}</think>{answer}"
 
 
-def encode_response(text: str, tokenizer: Any, eos: int, limit: int, problem_id: str) -> np.ndarray:
+def encode_response(text: str, tokenizer: Tokenizer, eos: int, limit: int, problem_id: str) -> np.ndarray:
     """Token ids of a demonstration with its end token; one that is too long is an error, never cut."""
     ids = [*tokenizer.encode(text, add_special_tokens=False), eos]
     if len(ids) > limit:
@@ -110,7 +111,7 @@ def split_plan(demonstration: DemonstrationPlan) -> tuple[PromptPlan, Int32[np.n
 
 
 def plan_conversation(
-    conversation: Conversation, tokenizer: Any, eos: int, layout: VisionLayout, data: DataSection
+    conversation: Conversation, tokenizer: Tokenizer, eos: int, layout: VisionLayout, data: DataSection
 ) -> DemonstrationPlan:
     """Render a conversation by the chat template, turn by turn, and mark the assistant's turns.
 
@@ -125,7 +126,7 @@ def plan_conversation(
 
 
 def _plan(
-    conversation: Conversation, tokenizer: Any, eos: int, layout: VisionLayout, data: DataSection
+    conversation: Conversation, tokenizer: Tokenizer, eos: int, layout: VisionLayout, data: DataSection
 ) -> DemonstrationPlan:
     _refuse_control_tokens(conversation, tokenizer)
     pictures = [plan_picture(source, data.image, layout) for source in conversation.images]
@@ -148,7 +149,7 @@ def _plan(
     return DemonstrationPlan(plan, np.repeat(np.asarray(learnt), repeats))
 
 
-def _rendered(turns: Sequence[Turn], tokenizer: Any, answer_next: bool) -> str:
+def _rendered(turns: Sequence[Turn], tokenizer: Tokenizer, answer_next: bool) -> str:
     messages: list[Any] = []
     for turn in turns:
         parts: list[dict[str, str]] = []
@@ -160,7 +161,7 @@ def _rendered(turns: Sequence[Turn], tokenizer: Any, answer_next: bool) -> str:
     return cast(str, shown)
 
 
-def _refuse_control_tokens(conversation: Conversation, tokenizer: Any) -> None:
+def _refuse_control_tokens(conversation: Conversation, tokenizer: Tokenizer) -> None:
     special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
     for number, turn in enumerate(conversation.turns):
         found = next((token for token in special if token in turn.text), None)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from infimmr_jax.names import JsonObject
+
 # An object of JSON: a row of a run's files, or what the page is told.
-Json = dict[str, Any]
+Json = JsonObject
 
 
 def embed_json(value: Any) -> str:

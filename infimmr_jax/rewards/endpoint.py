@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from infimmr_jax.errors import StoppedError
+from infimmr_jax.names import JsonObject
 from infimmr_jax.rewards.judging import JudgeError, JudgeRequest
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ class EndpointJudge:
                     ) from error
                 self._sleep(wait)
 
-    def _body(self, request: JudgeRequest) -> dict[str, Any]:
+    def _body(self, request: JudgeRequest) -> JsonObject:
         text = self._prompt.format(
             question=request.question[:MAX_SHOWN],
             gold=request.gold[:MAX_SHOWN],

@@ -16,8 +16,9 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from infimmr_jax.names import JsonObject
 from infimmr_jax.rewards.loading import LoadError
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class _Process:
             raise LoadError(reply["error"])
         return process
 
-    def _exchange(self, process: subprocess.Popen[bytes], question: object, seconds: float) -> dict[str, Any] | None:
+    def _exchange(self, process: subprocess.Popen[bytes], question: object, seconds: float) -> JsonObject | None:
         """Send one line and read one; None when the process ended or is late."""
         assert process.stdin is not None
         assert process.stdout is not None

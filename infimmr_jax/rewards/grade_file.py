@@ -16,7 +16,7 @@ from infimmr_jax.config import RunConfig
 from infimmr_jax.data.answer_forms import FORMS, answer_text
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.files import json_line, replacing
-from infimmr_jax.names import ANSWER_TYPES
+from infimmr_jax.names import ANSWER_TYPES, JsonObject
 from infimmr_jax.rewards.bad_groups import check_rewards
 from infimmr_jax.rewards.format import FORMATS
 from infimmr_jax.rewards.pool import GraderPool
@@ -114,8 +114,8 @@ def grade_file(path: Path, out: Path, config: RunConfig) -> Summary:
 
 
 def _graded(
-    rows: list[tuple[dict[str, Any], Problem]], config: RunConfig, pool: GraderPool
-) -> Iterator[tuple[dict[str, Any], Scores]]:
+    rows: list[tuple[JsonObject, Problem]], config: RunConfig, pool: GraderPool
+) -> Iterator[tuple[JsonObject, Scores]]:
     """Score rows format by format, a whole chunk at once so that the workers are kept busy; rows stay in order."""
     formats = [row.get("response_format", config.prompt.format) for row, _ in rows]
     scored: dict[int, Scores] = {}
@@ -146,7 +146,7 @@ def _graded(
         yield row, scored[i]
 
 
-def _read(path: Path) -> Iterator[tuple[dict[str, Any], Problem]]:
+def _read(path: Path) -> Iterator[tuple[JsonObject, Problem]]:
     try:
         lines = path.open("rb")
     except OSError as error:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from infimmr_jax.data.records import Problem
+from infimmr_jax.names import JsonObject
 from infimmr_jax.rewards.judging import JudgeRequest
 
 
@@ -56,7 +57,7 @@ def group_to_json(group: Group) -> dict[str, object]:
     }
 
 
-def group_from_json(tree: dict[str, Any]) -> Group:
+def group_from_json(tree: JsonObject) -> Group:
     """The inverse of `group_to_json`, read-only; sequences in `problem.extra` are lists."""
     return read_only(
         Group(
@@ -79,7 +80,7 @@ def requests_to_json(requests: Sequence[JudgeRequest]) -> list[dict[str, object]
     ]
 
 
-def requests_from_json(tree: list[dict[str, Any]]) -> list[JudgeRequest]:
+def requests_from_json(tree: list[JsonObject]) -> list[JudgeRequest]:
     """The inverse of `requests_to_json`."""
     return [JudgeRequest(**{**item, "problem": problem_from_json(item["problem"])}) for item in tree]
 
@@ -90,7 +91,7 @@ def problem_to_json(problem: Problem) -> dict[str, object]:
     return _plain(fields)  # type: ignore[no-any-return]
 
 
-def problem_from_json(tree: dict[str, Any]) -> Problem:
+def problem_from_json(tree: JsonObject) -> Problem:
     """The inverse of `problem_to_json`."""
     fields = _bytes_back(tree)
     return Problem(**{**fields, "choices": tuple(fields["choices"]), "images": tuple(fields["images"])})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from infimmr_jax.names import JsonObject
 from infimmr_jax.rewards.regions import finite, is_number, parse_boxes
 from infimmr_jax.rewards.text import nesting, strip_fence
 from infimmr_jax.rewards.verdict import Options, Verdict, compared
@@ -16,7 +17,7 @@ COORDINATE_KEYS = ("coordinate", "point")
 ACTION_RULES = ("exact", "parts")
 
 
-def parse_action(text: str) -> dict[str, Any] | None:
+def parse_action(text: str) -> JsonObject | None:
     """One action object with a text under `action`, alone or in a list of one; single quotes are taken for double."""
     text = strip_fence(text)
     if nesting(text) > 6:
@@ -52,7 +53,7 @@ def verify_action(gold: str, answer: str, options: Options = Options()) -> Verdi
     return compared(TYPE_SHARE if options.rule == "parts" else 0.0, f"parameter {wrong[0]} wrong")
 
 
-def _parameter(key: str, wanted: Any, found: dict[str, Any], options: Options) -> bool:
+def _parameter(key: str, wanted: Any, found: JsonObject, options: Options) -> bool:
     if key in ("bbox", "box"):
         point = next((found[name] for name in COORDINATE_KEYS if name in found), None)
         boxes = parse_boxes(json.dumps(wanted))

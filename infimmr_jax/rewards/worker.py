@@ -18,8 +18,8 @@ import select
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
 
+from infimmr_jax.names import JsonObject
 from infimmr_jax.rewards.verdict import Code, Options, Question, Verdict
 
 GRADES_PER_CHILD = 2_000
@@ -81,7 +81,7 @@ def encode(question: Question) -> bytes:
 
 def decode(line: bytes) -> Question:
     """The inverse of `encode`."""
-    fields: dict[str, Any] = json.loads(line)
+    fields: JsonObject = json.loads(line)
     options = fields.pop("options")
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     return Question(**fields, options=Options(**options))

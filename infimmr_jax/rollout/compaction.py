@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, PyTree
 
 # The step from a shape to the next: smaller steps waste fewer rows and cost more programs.
 RATIOS = 0.35, 0.82
@@ -105,7 +105,7 @@ def next_places(
     return Places(gather_prompts(places.prompt, moves), home), nobody, moves
 
 
-def gather_branches(tree: Any, moves: Moves) -> Any:
+def gather_branches(tree: PyTree, moves: Moves) -> Any:
     """Gather a tree of arrays [P, G, ..] into the next shape, [P2, G2, ..]; rows that are nobody's have any values."""
     (shards, count), bundles = moves.rows.shape, moves.bundles.shape[1]
 
@@ -117,7 +117,7 @@ def gather_branches(tree: Any, moves: Moves) -> Any:
     return jax.tree.map(one, tree)
 
 
-def gather_prompts(tree: Any, moves: Moves) -> Any:
+def gather_prompts(tree: PyTree, moves: Moves) -> Any:
     """Gather a tree of arrays [P, ..] into the next shape, [P2, ..]."""
 
     def one(x: Array) -> Array:

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ from infimmr_jax.model.hf import load_params
 from infimmr_jax.model.hf_directory import read_directory
 from infimmr_jax.model.options import model_options
 from infimmr_jax.model.trunk import Params
-from infimmr_jax.names import LOCATED, Modality
+from infimmr_jax.names import LOCATED, Modality, Tokenizer
 from infimmr_jax.parallel.hosts import row_share
 from infimmr_jax.parallel.mesh import batch_divisor, make_mesh, replicated, shard_batch
 from infimmr_jax.preprocess.batching import PromptBatch, collate
@@ -60,7 +60,7 @@ class Policy:
     config: RunConfig | PolicyConfig
     params: Params
     model: Model
-    tokenizer: Any
+    tokenizer: Tokenizer
     mesh: Mesh
 
     @property
@@ -262,7 +262,7 @@ def _batch(policy: Policy, plans: Sequence[PromptPlan], rows: int) -> PromptBatc
 
 
 @functools.lru_cache(maxsize=8)
-def _stops(tokenizer: Any, texts: tuple[str, ...], vocabulary: int) -> Int[np.ndarray, "N T V"]:
+def _stops(tokenizer: Tokenizer, texts: tuple[str, ...], vocabulary: int) -> Int[np.ndarray, "N T V"]:
     return stop_tables(tokenizer, texts, vocabulary)
 
 

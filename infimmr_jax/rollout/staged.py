@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
 from infimmr_jax.model.family import Model
 from infimmr_jax.model.trunk import LayerCache, Params
@@ -50,7 +51,7 @@ def staged_sampler(
     def empty(stage: Stage, batch: PromptBatch) -> SamplerState:
         return _constrain(initial_state(model, settings, stage.start, batch, stops), mesh)
 
-    def loop(state: SamplerState, stage: Stage, weights: Any, allowed: Any, number: int, P: int, end: int) -> Any:
+    def loop(state: SamplerState, stage: Stage, weights: PyTree, allowed: Any, number: int, P: int, end: int) -> Any:
         given = (state, stage, weights, allowed, stops, model, settings)
         return _constrain(run_loop(*given, number=number, P=P, end=end, shards=shards), mesh)
 
@@ -100,7 +101,7 @@ def sample_staged(
     return run_stages(steps, settings, P, shards)
 
 
-def _by_rows(tree: Any, mesh: Mesh) -> Any:
+def _by_rows(tree: PyTree, mesh: Mesh) -> Any:
     """Split the first axis of arrays over the batch axes; a program that only makes them can not know it."""
 
     def one(x: jax.Array) -> jax.Array:

@@ -20,6 +20,7 @@ from etils import epath
 
 from infimmr_jax.config import CheckpointSection, ConfigError, RunConfig, stage_lengths
 from infimmr_jax.model.config import ModelConfig, config_facts
+from infimmr_jax.names import JsonObject
 from infimmr_jax.objectives.advantages import EstimatorState
 from infimmr_jax.objectives.train_state import TrainState
 from infimmr_jax.parallel.hosts import largest_over_hosts, wait_for_hosts
@@ -229,7 +230,7 @@ class Checkpoints:
             state = in_dtypes(state, abstract)
         return _with_new_tasks(state, abstract) if isinstance(abstract.estimator, EstimatorState) else state
 
-    def _facts(self, step: int) -> dict[str, Any]:
+    def _facts(self, step: int) -> JsonObject:
         return unseal((self.directory / str(step) / "facts" / "metadata").read_bytes())
 
     def _metrics(self, step: int) -> dict[str, float]:

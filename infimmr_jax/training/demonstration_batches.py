@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import grain
 import numpy as np
@@ -15,7 +14,7 @@ from infimmr_jax.data.conversations import Conversation, read_conversations
 from infimmr_jax.data.readers import Rejected, below_root
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.data.selection import SourceReport, select_problems
-from infimmr_jax.names import LOCATED, MODALITIES, Modality
+from infimmr_jax.names import LOCATED, MODALITIES, Modality, Tokenizer
 from infimmr_jax.objectives.schedules import learning_rate
 from infimmr_jax.objectives.supervised import SftBatch
 from infimmr_jax.parallel.hosts import RowShare
@@ -165,7 +164,7 @@ class Planner:
     data: DataSection
     prompt: PromptSection
     reward: RewardSection
-    tokenizer: Any
+    tokenizer: Tokenizer
     layout: VisionLayout
     eos: int
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from infimmr_jax.data.records import Problem
-from infimmr_jax.names import Modality
+from infimmr_jax.names import JsonObject, Modality
 from infimmr_jax.parallel.hosts import host_rows, sum_over_hosts
 from infimmr_jax.preprocess.prompts import all_as_seen
 from infimmr_jax.rewards.pool import GraderPool
@@ -30,14 +31,14 @@ TRANSCRIPTS = 4
 
 def evaluate_stage(
     setup: Setup,
-    params: Any,
+    params: PyTree,
     sampler: Sampler,
     pool: GraderPool,
     sinks: Sinks,
     stage: str,
     stage_index: int,
     step: int,
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     """Evaluate every held-out set once; writes a row per modality to evals.jsonl and a few transcripts."""
     rows = []
     for modality, problems in setup.evaluation.items():
@@ -55,8 +56,8 @@ def evaluate_stage(
 
 
 def _evaluate(
-    setup: Setup, params: Any, sampler: Sampler, pool: GraderPool, modality: Modality, problems: Sequence[Problem]
-) -> tuple[np.ndarray, list[tuple[Problem, dict[str, Any]]]]:
+    setup: Setup, params: PyTree, sampler: Sampler, pool: GraderPool, modality: Modality, problems: Sequence[Problem]
+) -> tuple[np.ndarray, list[tuple[Problem, JsonObject]]]:
     """Sums over all hosts of (score, right, format, tokens, cut, worked, problems), and the first few transcripts."""
     config, share = setup.config, setup.share
     size = config.evaluation.batch_size
@@ -65,7 +66,7 @@ def _evaluate(
     # Accuracy and format are computed whatever the weights; judges and second passes belong to training.
     reward = config.reward.model_copy(update={"weights": {"accuracy": 1.0}})
     ends = setup.model.tokens.ends
-    shown: list[tuple[Problem, dict[str, Any]]] = []
+    shown: list[tuple[Problem, JsonObject]] = []
     # Every process makes the same number of calls, the last ones perhaps on filler rows alone.
     for start in range(0, len(problems), size):
         whole = problems[start : start + size]
@@ -100,15 +101,15 @@ def _evaluate(
 
 
 def heldout_numbers(
-    setup: Setup, params: Any, sampler: Sampler, pool: GraderPool, modality: Modality, problems: Sequence[Problem]
-) -> dict[str, Any]:
+    setup: Setup, params: PyTree, sampler: Sampler, pool: GraderPool, modality: Modality, problems: Sequence[Problem]
+) -> JsonObject:
     """What a row of evals.jsonl would say of these held-out problems, the same on every host; nothing is written."""
     return _measured(setup, params, sampler, pool, modality, problems)[0]
 
 
 def _measured(
-    setup: Setup, params: Any, sampler: Sampler, pool: GraderPool, modality: Modality, problems: Sequence[Problem]
-) -> tuple[dict[str, Any], list[tuple[Problem, dict[str, Any]]]]:
+    setup: Setup, params: PyTree, sampler: Sampler, pool: GraderPool, modality: Modality, problems: Sequence[Problem]
+) -> tuple[JsonObject, list[tuple[Problem, JsonObject]]]:
     # An update may still be computed: that is no time of the evaluation.
     jax.block_until_ready(params)
     began = time.monotonic()

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from infimmr_jax.config import DrawsSection, PhaseSection
 from infimmr_jax.data.curriculum import StepBatch
@@ -201,7 +202,7 @@ def assemble(setup: Setup, drawn: Sequence[Groups], chosen: Sequence[tuple[int, 
         batch=batch,
     )
 
-    def picked(*trees: Any) -> Any:
+    def picked(*trees: PyTree) -> Any:
         return jax.tree.map(lambda *leaves: np.stack([leaves[d][row] for d, row in chosen]), *trees)
 
     local = picked(*(groups.local for groups in drawn))

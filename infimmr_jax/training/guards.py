@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from jaxtyping import PyTree
 
 from infimmr_jax.config import GuardSection
+from infimmr_jax.names import JsonObject
 
 TRY_AGAIN = 75  # EX_TEMPFAIL: launchers start the run again
 _DISK = {
@@ -29,20 +31,20 @@ _DISK = {
 
 
 # Arrays of this host, and anything JSON can hold: what an update was computed from.
-Evidence = Callable[[], tuple[Any, dict[str, Any]]]
+Evidence = Callable[[], tuple[Any, JsonObject]]
 
 
-def is_broken(row: dict[str, Any]) -> bool:
+def is_broken(row: JsonObject) -> bool:
     """Whether the update of this metrics row was skipped: its loss or its gradient is not finite."""
     return not np.isfinite(row["loss"]) or row.get("policy/skipped", 0.0) > 0.0
 
 
-def count_broken(row: dict[str, Any], before: int) -> int:
+def count_broken(row: JsonObject, before: int) -> int:
     """Broken updates in a row, with this one; `before` is their number up to it."""
     return before + 1 if is_broken(row) else 0
 
 
-def write_evidence(directory: Path, row: dict[str, Any], arrays: Any, words: dict[str, Any]) -> Path:
+def write_evidence(directory: Path, row: JsonObject, arrays: PyTree, words: JsonObject) -> Path:
     """Write what a broken update was computed from, for inspection without pickle: arrays.npz and row.json.
 
     `arrays` is a tree of arrays of this host, named by their paths in it; `words` is anything JSON can hold.

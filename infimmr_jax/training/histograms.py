@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from infimmr_jax.names import JsonObject
 from infimmr_jax.parallel.hosts import RowShare, largest_over_hosts, sum_over_hosts
 
 BINS = 20
@@ -15,7 +15,7 @@ BINS = 20
 
 def histograms(
     lengths: Int[np.ndarray, "P G"], totals: Float[np.ndarray, "P G"], limit: int, share: RowShare
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, JsonObject]:
     """Counts in equal bins over all hosts: lengths in tokens over [0, limit], rewards over whole numbers around them.
 
     Rewards that are not finite are left out.

@@ -153,7 +153,7 @@ def _open(
 def _evaluation_settings(config: RunConfig) -> SampleSettings:
     lengths = [phase.max_response for phase in config.grpo_phases] or [s.max_response for s in config.demonstrations]
     length = config.evaluation.max_response or max(lengths)
-    return SampleSettings(1, length, temperature=0.0, compactions=config.rollout.compactions_for(length))
+    return SampleSettings.of(config.rollout, 1, length, temperature=0.0)
 
 
 def _export(run: Run) -> None:

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from infimmr_jax.names import JsonObject
+
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
@@ -18,7 +20,7 @@ class Memory:
 
     recent: tuple[float, ...] = ()
     broken: int = 0
-    due: dict[str, Any] | None = None
+    due: JsonObject | None = None
     reopened: int = 0
 
 
@@ -32,7 +34,7 @@ class Place:
 
     stage: int = 0
     step: int = 0
-    data: dict[str, Any] | None = None
+    data: JsonObject | None = None
     rows: dict[str, int] = dataclasses.field(default_factory=dict)
     memory: Memory = Memory()
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 
 from infimmr_jax.config import OptimizerSection, PhaseSection, RunConfig, SftPhaseSection, TrainableSection
 from infimmr_jax.model.family import Model
@@ -99,7 +100,7 @@ class Programs:
         factors = [learning_factors(params, section) for section in dict.fromkeys(sections)]
         return jax.tree.map(lambda *parts: any(moves(part) for part in parts), *factors)
 
-    def _fresh(self, params: Any) -> TrainState:
+    def _fresh(self, params: PyTree) -> TrainState:
         config = self.setup.config
         return TrainState(
             step=jnp.zeros((), jnp.int32),
@@ -132,7 +133,7 @@ class Programs:
             params = jax.jit(setup.model.init, out_shardings=self.shardings.params)(jax.random.key(setup.config.seed))
         return self.fresh(params)
 
-    def fresh(self, params: Any) -> TrainState:
+    def fresh(self, params: PyTree) -> TrainState:
         """A fresh optimiser (and reference policy) around `params`, which are handed over."""
         return jax.jit(self._fresh, out_shardings=self.shardings, donate_argnums=0)(params)
 
@@ -171,7 +172,7 @@ class Programs:
 
         return jax.jit(begun, out_shardings=self.shardings, donate_argnums=0)(state)
 
-    def sample(self, params: Any, batch: PromptBatch, settings: SampleSettings, key: jax.Array) -> Rollouts:
+    def sample(self, params: PyTree, batch: PromptBatch, settings: SampleSettings, key: jax.Array) -> Rollouts:
         """Responses to this host's prompts (as part of the global batch)."""
         with self._mesh():
             return self.sampler(settings)(params, shard_batch(batch, self.setup.mesh), self._allowed, key)[0]
@@ -190,7 +191,7 @@ class Programs:
         return self._samplers[settings]
 
     def sample_in_stages(
-        self, params: Any, batch: PromptBatch, settings: SampleSettings, key: jax.Array
+        self, params: PyTree, batch: PromptBatch, settings: SampleSettings, key: jax.Array
     ) -> tuple[list[Rollouts], jax.Array]:
         """What `sample` returns as the last of a list; before it the rollouts as they are at every compaction.
 

@@ -6,13 +6,14 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import rich.markup
 import rich.progress
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from infimmr_jax.names import JsonObject
 
 MODALITIES = ("text", "caption", "image")
 PLAIN_SECONDS = 10.0
@@ -74,7 +75,7 @@ class Progress:
         else:
             self._line(f"{name}: {total} steps" + (f", {done} of them already made" if done else ""))
 
-    def update(self, row: dict[str, Any]) -> None:
+    def update(self, row: JsonObject) -> None:
         """One step is made; `row` is its metrics row (`reward/total` or `loss`, and `tokens_per_second` are shown)."""
         now = self._clock()
         self._durations.append(now - self._last_step)
@@ -144,7 +145,7 @@ class _TimesColumn(rich.progress.ProgressColumn):
         return Text(duration(self._owner._elapsed.get(task.id, 0.0)), style="dim")
 
 
-def describe(row: dict[str, Any]) -> str:
+def describe(row: JsonObject) -> str:
     """The few numbers of a metrics row that fit beside a bar."""
     parts = []
     if row.get("reward/total") is not None:
@@ -166,7 +167,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
-def final_table(evals: list[dict[str, Any]]) -> Table:
+def final_table(evals: list[JsonObject]) -> Table:
     """The table at the end of a run, from the rows of evals.jsonl.
 
     Rows are the stages, columns the modalities: accuracy with its 95% interval (Wilson) and, below it, the share of
@@ -196,7 +197,7 @@ def final_table(evals: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _cell(row: dict[str, Any] | None) -> str:
+def _cell(row: JsonObject | None) -> str:
     if row is None:
         return "[dim]-[/]"
     interval = f"{100 * row['low']:.1f}–{100 * row['high']:.1f}"

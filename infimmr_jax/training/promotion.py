@@ -9,7 +9,7 @@ import numpy as np
 
 from infimmr_jax.config import PhaseSection, PromotionSection
 from infimmr_jax.data.records import Problem
-from infimmr_jax.names import Modality
+from infimmr_jax.names import JsonObject, Modality
 from infimmr_jax.training.stage import Measure
 
 
@@ -53,7 +53,7 @@ def promotion_due(
     recent: tuple[float, ...],
     measure: Measure,
     heldout: Mapping[Modality, Sequence[Problem]],
-) -> tuple[bool, dict[str, Any]]:
+) -> tuple[bool, JsonObject]:
     """Decide whether the phase ends after this step, the same on every host; also the numbers that decided.
 
     `recent` is the history that `extend_history` made, `heldout` the held-out problems by modality.

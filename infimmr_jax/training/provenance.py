@@ -7,11 +7,11 @@ import json
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from infimmr_jax.config import dump_config, dump_phases
+from infimmr_jax.names import JsonObject
 from infimmr_jax.training.setup import Setup
 
 PACKAGES = ("infimmr-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
@@ -42,7 +42,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def environment() -> dict[str, Any]:
+def environment() -> JsonObject:
     """Versions, git revision and devices of this process."""
     return {
         "python": platform.python_version(),

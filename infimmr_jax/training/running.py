@@ -10,11 +10,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from infimmr_jax.config.training import EVALUATED
 from infimmr_jax.data.records import Problem
 from infimmr_jax.errors import StoppedError
-from infimmr_jax.names import Modality
+from infimmr_jax.names import JsonObject, Modality
 from infimmr_jax.objectives.train_state import TrainState
 from infimmr_jax.parallel.hosts import largest_over_hosts
 from infimmr_jax.preprocess.batching import PromptBatch
@@ -148,7 +149,7 @@ class Run:
         answer = self.answerer(what, between)
         inputs = self.inputs
 
-        def measured(modality: Modality, problems: Sequence[Problem]) -> dict[str, Any]:
+        def measured(modality: Modality, problems: Sequence[Problem]) -> JsonObject:
             return heldout_numbers(inputs.setup, self.state.params, answer, inputs.pool, modality, problems)
 
         return measured
@@ -157,7 +158,7 @@ class Run:
         """Return how held-out problems are answered, with the run's own seed; see `measure`."""
         key = jax.random.key(self.inputs.setup.config.seed)
 
-        def answer(params: Any, batch: PromptBatch) -> Rollouts:
+        def answer(params: PyTree, batch: PromptBatch) -> Rollouts:
             self.guard.beat(what)
             between()
             return self.inputs.programs.sample(params, batch, self.evaluation, key)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from infimmr_jax.data.records import Problem
-from infimmr_jax.names import LOCATED
+from infimmr_jax.names import LOCATED, JsonObject, Tokenizer
 from infimmr_jax.rewards.router import Scores
 from infimmr_jax.rollout.state import Rollouts, finish_reasons
 
@@ -20,9 +19,9 @@ def transcript(
     scores: Scores,
     rollouts: Rollouts,
     row: int,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     ends: tuple[int, ...],
-) -> dict[str, Any]:
+) -> JsonObject:
     """One problem with all its responses, as a row of transcripts.jsonl (without its step and images).
 
     `finish` says why a response ended: "end" (a token of `ends`), "stop" (text) or "length".

@@ -23,7 +23,7 @@ from infimmr_jax.model.family import Model, preset_model
 from infimmr_jax.model.hf_directory import read_directory
 from infimmr_jax.model.options import model_options
 from infimmr_jax.model.presets import check_preset
-from infimmr_jax.names import MODALITIES, Modality
+from infimmr_jax.names import MODALITIES, JsonObject, Modality, Tokenizer
 from infimmr_jax.parallel.hosts import RowShare, row_share
 from infimmr_jax.parallel.mesh import batch_divisor, make_mesh
 from infimmr_jax.preprocess import tokenizer as tokenizers
@@ -75,7 +75,7 @@ class Setup:
     config: RunConfig
     run_dir: Path
     mesh: Mesh
-    tokenizer: Any
+    tokenizer: Tokenizer
     model: Model
     allowed: np.ndarray
     shapes: Shapes
@@ -125,7 +125,7 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
     evaluation: dict[Modality, list[Problem]] = {}
     for modality, sources in by_modality(config.evaluation.sources):
         count = config.evaluation.problems
-        checks: dict[str, Any] = {"check": check, "golds": GoldCheck(pool, config.reward)}
+        checks: JsonObject = {"check": check, "golds": GoldCheck(pool, config.reward)}
         evaluation[modality], found = heldout(sources, modality, count, config.data, **checks)
         reports += found
     batchers: list[DemonstrationBatcher] = []
@@ -188,7 +188,7 @@ def _policy(config: RunConfig, run_dir: Path) -> tuple[Any, Model]:
         tokenizer = tokenizers.load_tokenizer(saved)
     else:
         tokenizer = tokenizers.train_tokenizer(_texts(config), config.model.vocab_size)
-    ids: dict[str, Any] = {name: tokenizer.convert_tokens_to_ids(name) for name in tokenizers.SPECIAL_TOKENS}
+    ids: JsonObject = {name: tokenizer.convert_tokens_to_ids(name) for name in tokenizers.SPECIAL_TOKENS}
     tokens = TokenIds(
         pad=ids[tokenizers.END_OF_TEXT],
         eos=ids[tokenizers.IM_END],

@@ -20,6 +20,7 @@ from infimmr_jax.config import LoggingSection
 from infimmr_jax.data.pictures import FORMATS
 from infimmr_jax.errors import UserError
 from infimmr_jax.files import content_name, cut_rows, json_line, plain_json, store_once
+from infimmr_jax.names import JsonObject
 from infimmr_jax.parallel.hosts import gather_rows, largest_over_hosts
 
 ROW_FILES = ("metrics", "evals", "transcripts")
@@ -49,21 +50,21 @@ class Sinks:
         self._rows = rows
         self._scalar_sinks = scalar_sinks
 
-    def metrics(self, row: dict[str, Any]) -> None:
+    def metrics(self, row: JsonObject) -> None:
         """Append a row to metrics.jsonl and send its numbers on; `kind` and `step` are needed, `time` is filled in."""
         row = {"time": time.time(), **row}
         self._append("metrics", row)
         names = {"time", "step", "step_in_phase", "phase_index"}
         self._scalars(row["kind"], int(row["step"]), {key: row[key] for key in row if key not in names})
 
-    def evaluation(self, row: dict[str, Any]) -> None:
+    def evaluation(self, row: JsonObject) -> None:
         """Append a row to evals.jsonl (one modality at one stage) and send its shares on, over the stage index."""
         self._append("evals", row)
         names = ("accuracy", "format_rate", "length", "truncated", "worked_share")
         values = {f"{name}/{row['modality']}": row[name] for name in names if name in row}
         self._scalars("evals", int(row["stage_index"]), values)
 
-    def transcript(self, row: dict[str, Any]) -> None:
+    def transcript(self, row: JsonObject) -> None:
         """Append one problem with all its responses to transcripts.jsonl."""
         self._append("transcripts", row)
 
@@ -79,7 +80,7 @@ class Sinks:
             store_once(self.run_dir / name, png)
         return name
 
-    def transcripts(self, rows: Sequence[tuple[dict[str, Any], Sequence[str | bytes]]]) -> None:
+    def transcripts(self, rows: Sequence[tuple[JsonObject, Sequence[str | bytes]]]) -> None:
         """Append problems, each with its pictures, of all processes in their order; all processes must call this."""
         if jax.process_count() == 1:
             for row, images in rows:
@@ -115,13 +116,13 @@ class Sinks:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _append(self, name: str, row: dict[str, Any]) -> None:
+    def _append(self, name: str, row: JsonObject) -> None:
         if name in self._files:
             self._files[name].write(json_line(row))
             self._files[name].flush()
         self._rows[name] += 1
 
-    def _scalars(self, series: str, step: int, values: dict[str, Any]) -> None:
+    def _scalars(self, series: str, step: int, values: JsonObject) -> None:
         numbers = {key: float(value) for key, value in values.items() if _is_number(value)}
         for sink in self._scalar_sinks:
             sink.scalars(series, step, numbers)
@@ -212,7 +213,7 @@ class _TensorBoard:
     def __init__(self, directory: Path, first_steps: dict[str, int]):
         self._directory = directory
         self._first_steps = first_steps
-        self._writers: dict[str, Any] = {}
+        self._writers: JsonObject = {}
 
     def scalars(self, series: str, step: int, values: dict[str, float]) -> None:
         # Imported here: protobuf start-up costs half a second that runs without TensorBoard need not pay.

@@ -11,9 +11,10 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 import jax
+from jaxtyping import PyTree
 
 from infimmr_jax.data.records import Problem
-from infimmr_jax.names import Modality
+from infimmr_jax.names import JsonObject, Modality
 from infimmr_jax.objectives.train_state import TrainState
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.training.guards import Evidence
@@ -22,9 +23,9 @@ from infimmr_jax.training.programs import Compilations, Programs
 from infimmr_jax.training.setup import Setup
 from infimmr_jax.training.sinks import Sinks
 
-Row = dict[str, Any]
+Row = JsonObject
 # Numbers of held-out problems of a modality, by the policy as it is now.
-Measure = Callable[[Modality, Sequence[Problem]], dict[str, Any]]
+Measure = Callable[[Modality, Sequence[Problem]], JsonObject]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Batches(Protocol):
 
     def __iter__(self) -> Iterator[Any]: ...
     def __next__(self) -> Any: ...
-    def get_state(self) -> dict[str, Any]: ...
+    def get_state(self) -> JsonObject: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Judgement:
     memory: Memory
     numbers: Row = dataclasses.field(default_factory=dict)
     ended: bool = False
-    heldout: dict[Modality, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    heldout: dict[Modality, JsonObject] = dataclasses.field(default_factory=dict)
 
 
 class Stage(Protocol):
@@ -79,7 +80,7 @@ class Stage(Protocol):
     def begin(self, state: TrainState) -> TrainState:
         """Fresh moments, a reference policy, what trains: called before the first step; `state` is donated."""
 
-    def batches(self, step: int, data: dict[str, Any] | None) -> Batches:
+    def batches(self, step: int, data: JsonObject | None) -> Batches:
         """Batches from step `step` of the stage on; `data` is the iterator's state there, None where not known."""
 
     def step(
@@ -130,7 +131,7 @@ class Pending:
         return self.row | numbers | times, ready
 
 
-def _stamp(arrays: Any, ready: Future[float]) -> None:
+def _stamp(arrays: PyTree, ready: Future[float]) -> None:
     # An error of the devices is raised where the arrays are read.
     with contextlib.suppress(Exception):
         jax.block_until_ready(arrays)

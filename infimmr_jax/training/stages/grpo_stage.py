@@ -12,7 +12,7 @@ import numpy as np
 
 from infimmr_jax.config import PhaseSection, StageSpec
 from infimmr_jax.data.curriculum import iterate
-from infimmr_jax.names import Modality
+from infimmr_jax.names import JsonObject, Modality
 from infimmr_jax.objectives.schedules import Clock, learning_rate_at
 from infimmr_jax.objectives.train_state import TrainState
 from infimmr_jax.training.groups import Groups, collect
@@ -60,7 +60,7 @@ class GrpoStage:
             return programs.fresh(state.params) if self.spec.after else state
         return programs.begin_phase(state, self.spec.number, fresh=self.spec.after != "grpo")
 
-    def batches(self, step: int, data: dict[str, Any] | None) -> Batches:
+    def batches(self, step: int, data: JsonObject | None) -> Batches:
         """Batches of problems from step `step` of the phase on.
 
         Where steps draw several batches and the iterator's state is not known, those that `step` steps may have drawn
@@ -94,7 +94,7 @@ class GrpoStage:
             np.asarray(groups.local.lengths), groups.scores.total, phase.max_response, inputs.setup.share
         )
 
-        def evidence() -> tuple[Any, dict[str, Any]]:
+        def evidence() -> tuple[Any, JsonObject]:
             words = {"problems": [problem.id for problem in groups.step.problems], "responses": groups.texts}
             return {"batch": groups.step.batch, "rollouts": groups.local, "rewards": groups.rewards}, words
 
@@ -136,7 +136,7 @@ class GrpoStage:
             self.inputs.say(f"{phase.name} ends after {step + 1} of {phase.steps} steps: {facts}")
         return Judgement(memory, numbers, ended, heldout)
 
-    def _heldout(self, step: int, measure: Measure) -> dict[Modality, dict[str, Any]]:
+    def _heldout(self, step: int, measure: Measure) -> dict[Modality, JsonObject]:
         """Held-out numbers of every modality inside a phase, when they are due."""
         section = self.inputs.setup.config.evaluation
         if section.every_steps is None or (step + 1) % section.every_steps:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any
 
 import grain
 import jax
 
 from infimmr_jax.config import StageSpec
+from infimmr_jax.names import JsonObject
 from infimmr_jax.objectives.train_state import TrainState
 from infimmr_jax.training.demonstration_batches import dataset, supervised_rate
 from infimmr_jax.training.place import Memory
@@ -45,7 +45,7 @@ class SftStage:
             return state
         return self.inputs.programs.with_fresh_moments(state)
 
-    def batches(self, step: int, data: dict[str, Any] | None) -> Batches:
+    def batches(self, step: int, data: JsonObject | None) -> Batches:
         """Batches of demonstrations from step `step` of the stage on."""
         section = self.inputs.setup.config.data
         options = grain.ReadOptions(num_threads=section.threads, prefetch_buffer_size=section.prefetch)
