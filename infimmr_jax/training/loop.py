@@ -11,23 +11,26 @@ import jax
 
 from infimmr_jax.config import ConfigError, RunConfig
 from infimmr_jax.model.hf import save_params
+from infimmr_jax.names import REWARD_COMPONENTS
 from infimmr_jax.parallel.hosts import wait_for_hosts
 from infimmr_jax.preprocess.tokenizer import save_tokenizer
-from infimmr_jax.rewards.components import check_components
+from infimmr_jax.rewards.components import check_components, try_functions
 from infimmr_jax.rewards.loading import LoadError
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rollout.state import SampleSettings
 from infimmr_jax.training.checkpoints import Checkpoints
+from infimmr_jax.training.differences import kept_problems
 from infimmr_jax.training.directory import check_directory, resumed, translated
 from infimmr_jax.training.evaluate import evaluate_stage
 from infimmr_jax.training.guards import StallGuard
+from infimmr_jax.training.lock import locked
 from infimmr_jax.training.place import Place
 from infimmr_jax.training.programs import Compilations, Programs
 from infimmr_jax.training.progress import Progress
 from infimmr_jax.training.provenance import record_run
 from infimmr_jax.training.running import Preempted, Run, Signals, evaluated_numbers
 from infimmr_jax.training.setup import prepare
-from infimmr_jax.training.sinks import open_sinks
+from infimmr_jax.training.sinks import open_sinks, open_trackers
 from infimmr_jax.training.stage import DuePending, Row, Stage, StageInputs, Start
 from infimmr_jax.training.stages import build_stages
 from infimmr_jax.training.warm_up import warm_up
@@ -40,7 +43,7 @@ def train(config: RunConfig, resume: bool | Literal["auto"] = False) -> list[Row
     go on (its message says what to do). With `resume` the run in `config.output` goes on from its newest checkpoint, to
     the same numbers as an unbroken run; "auto" starts a run where there is none.
     """
-    with translated(config.output), contextlib.ExitStack() as stack:
+    with translated(config.output), locked(config), contextlib.ExitStack() as stack:
         run, stages = _open(config, config.output, check_directory(config, resume), stack)
         return _run_stages(run, stages)
 
@@ -122,30 +125,35 @@ def _open(
             raise ConfigError(str(error)) from error
     pool = stack.enter_context(GraderPool(reward.workers, reward.deadline_seconds, reward.memory_mb))
     setup = prepare(config, run_dir, pool)
+    for index, phase in enumerate(setup.curriculum.phases):
+        if any(name not in REWARD_COMPONENTS for name in phase.reward.weights):
+            problem = setup.curriculum.dataset[setup.curriculum.first_draw(index)].problems[0]
+            try_functions(phase.reward, problem, phase.group_size, pool)
+    trackers = open_trackers(run_dir, config.logging, config.model_dump(mode="json"))
     # Nothing is written before all have looked at what is there.
     wait_for_hosts("prepared")
     if jax.process_index() == 0:
         record_run(setup)
         save_tokenizer(setup.tokenizer, run_dir / "tokenizer")
     guard = stack.enter_context(StallGuard(config.guards, run_dir, jax.process_index()))
-    checkpoints = stack.enter_context(Checkpoints(config, setup.model.config))
+    checkpoints = stack.enter_context(Checkpoints(config, setup.model.config, kept_problems(setup.reports)))
     compilations = Compilations()
     programs = Programs(setup)
     progress = stack.enter_context(Progress())
     warm_up(setup, programs, progress.note)
     restored = checkpoints.resume(programs.restore_target()) if resume else None
     place, state = restored or (Place(), programs.start())
-    sinks = stack.enter_context(open_sinks(run_dir, config.logging, place.rows if resume else None))
+    sinks = stack.enter_context(open_sinks(run_dir, config.logging, place.rows if resume else None, trackers))
     for line in dict.fromkeys(str(report) for report in setup.reports):
         progress.note(line)
     signals = Signals()
+    stack.enter_context(signals.caught(progress.note))
     inputs = StageInputs(setup, programs, pool, sinks, compilations, progress.note, signals.agree)
     stages = build_stages(inputs)
     lengths = [stage.steps for stage in stages]
     if resume:
         names = [stage.name for stage in stages]
         progress.note(resumed(restored is not None, place, names, lengths, config))
-    stack.enter_context(signals.caught(progress.note))
     settings = _evaluation_settings(config)
     return Run(inputs, progress, checkpoints, guard, signals, state, place, lengths, settings), stages
 
@@ -160,11 +168,11 @@ def _export(run: Run) -> None:
     """Write the model in the hub's layout, and the best one beside it."""
     run.checkpoints.wait()
     run.guard.beat("the model is written")
-    setup, best = run.inputs.setup, run.checkpoints.best()
+    setup = run.inputs.setup
     dtype, image = setup.config.model.param_dtype, setup.config.data.image
     save_params(run.state.params, setup.model, setup.run_dir / "model", setup.tokenizer, dtype=dtype, image=image)
-    if best is not None:
-        state = run.checkpoints.restore(run.inputs.programs.restore_target(), best)
+    state = run.checkpoints.restore_best(run.inputs.programs.restore_target())
+    if state is not None:
         save_params(state.params, setup.model, setup.run_dir / "model_best", setup.tokenizer, dtype=dtype, image=image)
 
 

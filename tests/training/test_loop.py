@@ -12,7 +12,9 @@ from tiny import tiny_config
 
 from infimmr_jax.config import ConfigError
 from infimmr_jax.data.records import DataError
+from infimmr_jax.rewards.components import RewardError
 from infimmr_jax.training import loop
+from infimmr_jax.training.lock import lock
 from infimmr_jax.training.loop import Preempted, train
 
 TIMES = ("time", "tokens_per_second", "compile/")
@@ -139,6 +141,22 @@ def test_the_best_checkpoint_may_lie_inside_a_phase(tmp_path, monkeypatch):
 def test_a_run_is_not_overwritten(unbroken):
     with pytest.raises(ConfigError, match="already holds a run"):
         train(tiny_config(unbroken))
+
+
+def test_two_runs_do_not_write_to_one_directory(tmp_path):
+    with lock(tmp_path), pytest.raises(ConfigError, match="in use by another run"):
+        train(tiny_config(tmp_path))
+
+
+def column(group):
+    return group.problem.extra["a column that is not there"]
+
+
+def test_a_reward_function_is_tried_before_anything_is_compiled(tmp_path):
+    weights = "reward.weights={'test_loop:column': 1.0}"
+    with pytest.raises(RewardError, match=r"test_loop:column failed on a made-up group of 2 .*KeyError: 'a column"):
+        train(tiny_config(tmp_path, weights))
+    assert not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_resume_needs_a_run(tmp_path):
