@@ -25,7 +25,7 @@ from infimmr_jax.model.trunk import BranchStart, LayerCache, LayerTrunk, Params,
 from infimmr_jax.names import JsonObject
 from infimmr_jax.parallel.sequence import lay
 from infimmr_jax.preprocess.batching import PromptBatch
-from infimmr_jax.preprocess.json_file import JsonObject, shorten
+from infimmr_jax.preprocess.json_file import shorten
 from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.packing import PackedBatch
 
