@@ -10,7 +10,9 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
+
+from infimmr_jax.names import JsonValue
 
 _log = logging.getLogger(__name__)
 _BLOCK = 1 << 16
@@ -37,7 +39,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     os.replace(partial, path)
 
 
-def json_line(row: Mapping[str, Any]) -> bytes:
+def json_line(row: Mapping[str, object]) -> bytes:
     """Encode a row as one line of strict JSON in UTF-8.
 
     Arrays and array scalars become lists and numbers, NaN and infinities null, paths texts. Any Python text survives:
@@ -46,7 +48,7 @@ def json_line(row: Mapping[str, Any]) -> bytes:
     return _utf8(json.dumps(plain_json(row), ensure_ascii=False, allow_nan=False, separators=(",", ":"))) + b"\n"
 
 
-def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def append_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Append rows to a JSONL file and bring them to the disk; a last line that a kill cut short is taken off first."""
     lines = b"".join(map(json_line, rows))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +92,7 @@ def store_once(path: Path, content: bytes) -> None:
         replace_file(path, content)
 
 
-def plain_json(value: Any) -> Any:
+def plain_json(value: object) -> JsonValue:
     """Turn everything that json does not know into plain Python; NaN and infinities become None."""
     if isinstance(value, Mapping):
         return {str(key): plain_json(item) for key, item in value.items()}

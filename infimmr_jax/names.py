@@ -6,6 +6,8 @@ from typing import Any, Literal, TypeAlias, get_args
 
 # An object of JSON or YAML: a row of a file, a tree of keys.
 JsonObject = dict[str, Any]
+# Any value of JSON or YAML, before it is checked.
+JsonValue: TypeAlias = Any
 # A tokenizer of transformers, or whatever has the methods that are called.
 Tokenizer: TypeAlias = Any
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, PyTree
 
 from infimmr_jax.bench import counts
 from infimmr_jax.bench.timing import Timer
@@ -75,7 +75,9 @@ def decode(work: Work, ask: Ask, timer: Timer) -> JsonObject:
     settings, lengths = _settings(work, ask), _lengths(work, ask)
     trunk = jax.jit(work.model.trunk)(*_inputs(work))
 
-    def run(params: Params, trunk: Any, batch: PromptBatch, allowed: Any, limits: Any, key: jax.Array) -> Sampled:
+    def run(
+        params: Params, trunk: PyTree, batch: PromptBatch, allowed: PyTree, limits: PyTree, key: jax.Array
+    ) -> Sampled:
         return sample_branches(params, work.model, settings, trunk, batch, allowed, key, limits)
 
     args = (work.params, trunk, work.batch, work.allowed, _limits(work, ask), jax.random.key(ask.seed))
@@ -126,7 +128,7 @@ def update(work: Work, ask: Ask, timer: Timer) -> JsonObject:
     args = (state, batch, rollouts, executed, rewards, work.allowed, LEARNING_RATE, _NOTHING, jax.random.key(0))
     program = timer.compile(_update(work, ask), *args, donate=(0,))
 
-    def call() -> Any:
+    def call() -> PyTree:
         nonlocal state
         state, metrics = program(state, *args[1:])
         return metrics
@@ -206,10 +208,10 @@ def _settings(work: Work, ask: Ask) -> SampleSettings:
     )
 
 
-def _sampler(work: Work, ask: Ask, timer: Timer) -> tuple[Any, tuple]:
+def _sampler(work: Work, ask: Ask, timer: Timer) -> tuple[Callable, tuple]:
     settings = _settings(work, ask)
 
-    def run(params: Params, batch: PromptBatch, allowed: Any, limits: Any, key: jax.Array) -> Sampled:
+    def run(params: Params, batch: PromptBatch, allowed: PyTree, limits: PyTree, key: jax.Array) -> Sampled:
         return sample(params, work.model, settings, batch, allowed, key, limits)
 
     args = (work.params, work.batch, work.allowed, _limits(work, ask), jax.random.key(ask.seed))
@@ -252,12 +254,12 @@ def _width(work: Work) -> int:
     return work.model.options.compute_dtype.itemsize
 
 
-def _update(work: Work, ask: Ask) -> Any:
+def _update(work: Work, ask: Ask) -> PyTree:
     grpo = GrpoSection(micro_batches=ask.micro_batches, logprob_chunk=ask.logprob_chunk)
     settings = UpdateSettings(work.model, grpo, (("hash", 1.0),), ask.temperature, ("math",))
     optimizer = make_optimizer(OptimizerSection())
 
-    def run(*args: Any) -> Any:
+    def run(*args: PyTree) -> PyTree:
         return grpo_update(*args, settings=settings, optimizer=optimizer)
 
     return run
@@ -280,7 +282,7 @@ def _image(work: Work) -> tuple[int, int]:
     return sum(len(patches) for patches in prompt.patches), sum(slot.windows for slot in prompt.slots)
 
 
-def _rate(tokens: Any, timer: Timer, name: str) -> float:
+def _rate(tokens: PyTree, timer: Timer, name: str) -> float:
     return round(float(tokens) / timer.seconds(timer.parts[name]), 1)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from infimmr_jax.model.config import ModelConfig
 from infimmr_jax.names import JsonObject
@@ -30,7 +31,7 @@ class Timer:
     compile_seconds: float = 0.0
     parts: dict[str, JsonObject] = dataclasses.field(default_factory=dict)
 
-    def compile(self, function: Callable, *args: Any, donate: tuple[int, ...] = ()) -> Any:
+    def compile(self, function: Callable, *args: PyTree, donate: tuple[int, ...] = ()) -> PyTree:
         """`function` compiled for these arguments."""
         began = time.perf_counter()
         program = jax.jit(function, donate_argnums=donate).lower(*args).compile()
@@ -39,8 +40,8 @@ class Timer:
         return program
 
     def time(
-        self, name: str, call: Callable[[], Any], program: Any = None, flops: float = 0.0, moved: float = 0.0
-    ) -> Any:
+        self, name: str, call: Callable[[], PyTree], program: Any = None, flops: float = 0.0, moved: float = 0.0
+    ) -> PyTree:
         """Call once to warm up and `repeats` times more, timing each; returns the last result."""
         result = jax.block_until_ready(call())
         wall, processor = [], []
@@ -108,7 +109,7 @@ def matmul_rate(rows: int, inner: int, outer: int, dtype: Any, repeats: int = 5)
     count = max(1, int(2e9 / (4 * rows * inner * outer)) if jax.default_backend() == "cpu" else 64)
 
     @jax.jit
-    def products(x: Any) -> Any:
+    def products(x: PyTree) -> PyTree:
         return jax.lax.fori_loop(0, count, lambda _, x: ((x @ up) @ down) * jnp.asarray(1e-3, dtype), x)
 
     timer = Timer(repeats)

@@ -6,12 +6,11 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, PyTree
 from PIL import Image
 
 from infimmr_jax.config import ConfigError, DataSection, ImageSection, MeshSection, ModelSection, load_config
@@ -132,7 +131,7 @@ def load_work(
     return Work(size, params, policy, tokenizer, tuple(prompts), batch, allowed)
 
 
-def bench_tokenizer(vocabulary: int) -> Any:
+def bench_tokenizer(vocabulary: int) -> PyTree:
     """The tokenizer of a model made from scratch: trained on made-up words, the same every time."""
     rng = np.random.default_rng(1)
     syllables = ["ba", "ke", "li", "mo", "nu", "ra", "se", "ti", "vo", "zu", "pla", "tre", "gri", "sho", "lun"]

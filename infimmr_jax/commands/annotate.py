@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -20,7 +19,7 @@ from infimmr_jax.data.difficulty import difficulty_report
 from infimmr_jax.data.readers import read_source, source_name
 from infimmr_jax.data.records import DataError, Problem
 from infimmr_jax.files import append_rows, replace_file
-from infimmr_jax.names import JsonObject, Modality
+from infimmr_jax.names import JsonObject, JsonValue, Modality
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, PromptPlan, plan_picture, plan_text
 from infimmr_jax.rewards.golds import GoldCheck
 from infimmr_jax.rewards.pool import GraderPool
@@ -266,7 +265,7 @@ def _problems(
     return list(read_source(bare, modality, config.data, golds)[0])
 
 
-def _flagged(rows: Mapping[str, Mapping[str, Any]]) -> JsonObject:
+def _flagged(rows: Mapping[str, Mapping[str, JsonValue]]) -> JsonObject:
     flags: dict[str, list[str]] = {}
     for name, row in rows.items():
         for flag in row.get("flags", []):

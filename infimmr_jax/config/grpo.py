@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from infimmr_jax.config.base import Because, PositiveInt, Section
 from infimmr_jax.config.schema import Kinds
+from infimmr_jax.names import JsonValue
 
 
 class DrawsSection(Section):
@@ -334,7 +335,7 @@ class GrpoSection(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _published_clip(cls, values: Any) -> Any:
+    def _published_clip(cls, values: object) -> JsonValue:
         if not isinstance(values, dict):
             return values
         low, high = PUBLISHED_CLIP.get(values.get("objective", "ppo_clip"), (None, None))

@@ -10,7 +10,6 @@ unless it names its own.
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -20,6 +19,7 @@ from infimmr_jax.config.model import PromptSection
 from infimmr_jax.config.optimizer import OptimizerSection, TrainableSection
 from infimmr_jax.config.reward import RewardSection
 from infimmr_jax.config.schema import SectionUnion, Tree, section_of_field
+from infimmr_jax.names import JsonValue
 
 INHERITED: dict[str, type[Section]] = {
     "prompt": PromptSection,
@@ -31,7 +31,7 @@ INHERITED: dict[str, type[Section]] = {
 }
 
 
-def inherit(tree: Any) -> Any:
+def inherit(tree: JsonValue) -> JsonValue:
     """Complete the tree of a run: every phase gets its whole sections. What is malformed is left to the validation."""
     if not isinstance(tree, dict) or not isinstance(tree.get("phases"), list | tuple):
         return tree
@@ -104,7 +104,7 @@ def without_inherited(tree: Tree) -> Tree:
     return tree
 
 
-def _without_clip(base: Any, change: Any) -> Any:
+def _without_clip(base: JsonValue, change: JsonValue) -> JsonValue:
     """Drop the clip bounds of the run's objective when the phase chooses another one."""
     if not isinstance(base, dict) or change.get("objective", base.get("objective", "ppo_clip")) == base.get(
         "objective", "ppo_clip"

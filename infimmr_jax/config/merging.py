@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import get_args
 
 from infimmr_jax.config.base import ConfigError, Section
 from infimmr_jax.config.inheritance import merge
 from infimmr_jax.config.schema import Tree, node_of
 from infimmr_jax.config.sections import Phase
-from infimmr_jax.names import Modality
+from infimmr_jax.names import JsonValue, Modality
 
 SCALES = ("small", "published")
 
@@ -55,14 +55,14 @@ def _with_phases(tree: Tree, change: Tree, root: type[Section], name: str) -> Tr
     return merged
 
 
-def _change_phases(phases: Any, changes: Tree, name: str) -> list[Any]:
+def _change_phases(phases: JsonValue, changes: Tree, name: str) -> list[JsonValue]:
     if not isinstance(phases, list):
         raise ConfigError(
             f"{name}: `phases` as a mapping changes the phases of a --config file before it, and none has a list of "
             "phases: give the run's file first"
         )
     # From the general to the specific: all, modality, number, name.
-    steps: list[tuple[int, list[int], Any]] = []
+    steps: list[tuple[int, list[int], JsonValue]] = []
     for key, value in changes.items():
         rank, places = _places(phases, str(key))
         if not places:
@@ -86,7 +86,7 @@ def _change_phases(phases: Any, changes: Tree, name: str) -> list[Any]:
     return phases
 
 
-def _places(phases: list[Any], key: str) -> tuple[int, list[int]]:
+def _places(phases: list[JsonValue], key: str) -> tuple[int, list[int]]:
     numbers = range(len(phases))
     if key == "all":
         return 0, [i for i in numbers if _of(phases[i], "kind") in (None, "grpo")]
@@ -97,5 +97,5 @@ def _places(phases: list[Any], key: str) -> tuple[int, list[int]]:
     return 3, [i for i in numbers if _of(phases[i], "name") == key]
 
 
-def _of(phase: Any, key: str) -> Any:
+def _of(phase: object, key: str) -> JsonValue:
     return phase.get(key) if isinstance(phase, dict) else None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 from infimmr_jax.config.base import ConfigError
 from infimmr_jax.config.run import RunConfig
 from infimmr_jax.config.schema import Node, SectionUnion, Tree
 from infimmr_jax.config.yaml_file import read_yaml
+from infimmr_jax.names import JsonValue
 
 
 def apply_overrides(tree: Tree, overrides: list[str]) -> Tree:
@@ -27,8 +27,8 @@ def apply_overrides(tree: Tree, overrides: list[str]) -> Tree:
     return tree
 
 
-def _set(tree: Tree, key: str, value: Any, item: str) -> None:
-    holder: Any = tree
+def _set(tree: Tree, key: str, value: object, item: str) -> None:
+    holder: JsonValue = tree
     schema: Node | None = Node(RunConfig)
     *path, last = _parts(key)
     for depth, part in enumerate(path):
@@ -73,7 +73,7 @@ def _below(schema: Node | None, part: str) -> Node | None:
     return None if schema is None else schema.below(part)
 
 
-def _index(items: list[Any], part: str, where: str) -> int:
+def _index(items: list[JsonValue], part: str, where: str) -> int:
     if not part.isdigit() or int(part) >= len(items):
         raise ConfigError(f"{where}: {part!r} is not an index of a list of {len(items)} items (0 is the first)")
     return int(part)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Literal, Union, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
@@ -16,6 +16,7 @@ from infimmr_jax.config.base import Because, Section
 from infimmr_jax.config.inheritance import INHERITED
 from infimmr_jax.config.run import RunConfig
 from infimmr_jax.config.schema import Node, SectionUnion, node_of
+from infimmr_jax.names import JsonValue
 
 INTRODUCTION = """\
 # Configuration
@@ -128,7 +129,7 @@ def _rows(part: Part, section: type[Section], prefix: str) -> Iterator[str]:
         yield f"| `{full}` | {value} | {default} |"
 
 
-def _value(annotation: Any, metadata: Sequence[Any] = ()) -> str:
+def _value(annotation: JsonValue, metadata: Sequence[JsonValue] = ()) -> str:
     """Describe what may stand at a key."""
     node = node_of(annotation, metadata)
     optional = " or null" if NoneType in get_args(annotation) else ""
@@ -152,7 +153,7 @@ def _value(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     return word + (", " + " and ".join(bounds) if bounds else "") + optional + "".join(reasons)
 
 
-def _limits(metadata: Sequence[Any]) -> Iterator[tuple[str, float]]:
+def _limits(metadata: Sequence[JsonValue]) -> Iterator[tuple[str, float]]:
     for note in metadata:
         for held in (note, *getattr(note, "metadata", ())):
             for name, text in _BOUNDS.items():
@@ -160,7 +161,7 @@ def _limits(metadata: Sequence[Any]) -> Iterator[tuple[str, float]]:
                     yield text, limit
 
 
-def _default(value: Any) -> str:
+def _default(value: JsonValue) -> str:
     if value is PydanticUndefined:
         return "must be given"
     if isinstance(value, Section):
@@ -168,7 +169,7 @@ def _default(value: Any) -> str:
     return f"`{_text(value)}`"
 
 
-def _text(value: Any) -> str:
+def _text(value: JsonValue) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):

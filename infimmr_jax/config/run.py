@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import model_validator
 
 from infimmr_jax.config.checks import phase_mistakes, sequence_mistake
 from infimmr_jax.config.inheritance import inherit
 from infimmr_jax.config.sections import RunSections
+from infimmr_jax.names import JsonValue
 
 
 class RunConfig(RunSections):
@@ -16,7 +15,7 @@ class RunConfig(RunSections):
 
     @model_validator(mode="before")
     @classmethod
-    def _phases_inherit(cls, tree: Any) -> Any:
+    def _phases_inherit(cls, tree: JsonValue) -> JsonValue:
         return inherit(tree)
 
     @model_validator(mode="after")

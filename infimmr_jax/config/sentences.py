@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 
 from infimmr_jax.config.base import Because, Section
 from infimmr_jax.config.schema import Node, SectionUnion
+from infimmr_jax.names import JsonValue
 
 Location = tuple[int | str, ...]
 
@@ -47,7 +48,7 @@ def _place(location: Location, root: type[BaseModel]) -> _Place:
     return _Place(".".join(words) or "top level", schema, union, kind)
 
 
-def _sentence(item: Any, root: type[BaseModel]) -> str:
+def _sentence(item: JsonValue, root: type[BaseModel]) -> str:
     location: Location = item["loc"]
     place, holder = _place(location, root), _place(location[:-1], root)
     message, kind = str(item["msg"]), item["type"]
@@ -80,7 +81,7 @@ def _unknown(key: str, holder: _Place) -> str:
     return f"unknown key; did you mean {near[0]!r}?" if near else f"unknown key; known keys here: {', '.join(known)}"
 
 
-def _bad_kind(item: Any, place: _Place) -> str:
+def _bad_kind(item: JsonValue, place: _Place) -> str:
     section = place.schema.section if place.schema is not None else None
     assert isinstance(section, SectionUnion)
     key = f"{place.key}.{section.key}"
@@ -91,12 +92,12 @@ def _bad_kind(item: Any, place: _Place) -> str:
     return f"{key}: {given!r:.80} is unknown; " + (f"did you mean {near!r}?" if near else _known(list(section.members)))
 
 
-def _nearest(given: Any, schema: Node | None) -> str:
+def _nearest(given: JsonValue, schema: Node | None) -> str:
     near = _closest(given, get_args(schema.annotation) if schema is not None else ())
     return f"; did you mean {near!r}?" if near else ""
 
 
-def _closest(given: Any, known: Sequence[Any]) -> str | None:
+def _closest(given: JsonValue, known: Sequence[JsonValue]) -> str | None:
     words = [word for word in known if isinstance(word, str)]
     return next(iter(difflib.get_close_matches(given, words, n=1)), None) if isinstance(given, str) else None
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import yaml
 
 from infimmr_jax.config.base import ConfigError
+from infimmr_jax.names import JsonValue
 
 # The largest configuration of the project has about 300 values.
 MAX_VALUES = 100_000
@@ -16,7 +15,7 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader with limits; PyYAML itself lets the second of two equal keys win."""
 
 
-def read_yaml(text: str, origin: str) -> Any:
+def read_yaml(text: str, origin: str) -> JsonValue:
     """Read one YAML document into plain values.
 
     Raises ConfigError, naming `origin` and the line: for what is not YAML, a key that stands twice in one mapping, and

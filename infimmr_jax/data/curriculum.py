@@ -18,8 +18,8 @@ from infimmr_jax.data.synthetic import SyntheticSource
 from infimmr_jax.data.workers import WorkerIterator
 from infimmr_jax.names import Modality
 
-Encode = Callable[..., Any]
-Collate = Callable[..., Any]
+Encode = Callable[..., object]
+Collate = Callable[..., object]
 Check = Callable[..., object]
 
 

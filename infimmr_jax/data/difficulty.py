@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from infimmr_jax.data.records import Problem
-from infimmr_jax.names import JsonObject
+from infimmr_jax.names import JsonObject, JsonValue
 
 # Never and always solved are bands of their own: a group of equal rewards has no advantage, nothing is learnt from it.
 BANDS = ("0", "(0, 0.25]", "(0.25, 0.5]", "(0.5, 0.75]", "(0.75, 1)", "1")
@@ -22,7 +21,7 @@ def band(rate: float) -> str:
     return BANDS[1 + int(np.searchsorted([0.25, 0.5, 0.75], rate))]
 
 
-def difficulty_report(problems: Sequence[Problem], rates: Mapping[str, Mapping[str, Any]]) -> JsonObject:
+def difficulty_report(problems: Sequence[Problem], rates: Mapping[str, Mapping[str, JsonValue]]) -> JsonObject:
     """Bands, means by subject, and for problems with pictures the gap between the rates with and without them.
 
     `rates` has `pass_rate` and perhaps `pass_rate_text` for the id of every problem. `useless_pictures` are solved as

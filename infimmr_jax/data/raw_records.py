@@ -8,16 +8,16 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow.parquet
 
 from infimmr_jax.data.records import DataError
 from infimmr_jax.data.roots import open_below, open_resolved
-from infimmr_jax.names import JsonObject
+from infimmr_jax.names import JsonObject, JsonValue
 
 Record = JsonObject
-Rows = Iterator[tuple[int, Any]]
+Rows = Iterator[tuple[int, JsonValue]]
 
 
 def raw_records(path: Path) -> Rows:
@@ -59,7 +59,7 @@ def decode_below(folder: Path, name: str) -> object:
         raise DataError(f"{printable(name)}: {error}") from error
 
 
-def decode_json(line: bytes) -> Any:
+def decode_json(line: bytes) -> JsonValue:
     """Decode UTF-8 JSON; raises DataError with a sentence on anything that is neither."""
     try:
         return json.loads(line.decode("utf-8-sig"))

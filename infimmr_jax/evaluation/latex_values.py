@@ -77,7 +77,7 @@ def number(latex: str, largest_power: float = 1000.0) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def real_value(expression: Any, largest_power: float = 1000.0) -> float:
+def real_value(expression: object, largest_power: float = 1000.0) -> float:
     """The float of a SymPy expression; NaN when it is not a real number or a power is too large to compute."""
     if not isinstance(expression, sympy.Expr) or expression.free_symbols or has_huge_power(expression, largest_power):
         return math.nan
@@ -92,7 +92,7 @@ def _holds_words(latex: str) -> bool:
     return any(word not in _NAMES for word in re.findall(r"[^\W\d_]+", re.sub(r"\\[a-zA-Z]+", " ", latex)))
 
 
-def has_huge_power(expression: Any, limit: float) -> bool:
+def has_huge_power(expression: object, limit: float) -> bool:
     """Does an expression hold a power whose exponent is beyond `limit`? Its value would fill the memory."""
     for power in expression.atoms(sympy.Pow) if isinstance(expression, sympy.Basic) else ():
         exponent = power.exp

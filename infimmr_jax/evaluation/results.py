@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from infimmr_jax.errors import UserError
 from infimmr_jax.evaluation.grading import FAILURES, Graders, Judge, judge_items
 from infimmr_jax.evaluation.items import Benchmark, Grade, Item, MissingPicture, Response
 from infimmr_jax.evaluation.latex_values import UnreadableLatexError, parse
-from infimmr_jax.names import JsonObject
+from infimmr_jax.names import JsonObject, JsonValue
 from infimmr_jax.training.statistics import bootstrap, maj_at_k, pass_at_k
 
 DIGITS = 6
@@ -178,10 +177,10 @@ def _failures(graded: Sequence[Grade]) -> Counter[str]:
     return Counter(failure for grade in graded for failure in FAILURES if grade.reason.startswith(failure))
 
 
-def _interval(values: Any) -> dict[str, float]:
+def _interval(values: JsonValue) -> dict[str, float]:
     mean, low, high = bootstrap(values)
     return {"accuracy": _round(mean), "low": _round(low), "high": _round(high)}
 
 
-def _round(value: Any) -> float:
+def _round(value: JsonValue) -> float:
     return round(float(value), DIGITS)

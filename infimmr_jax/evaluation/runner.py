@@ -6,7 +6,6 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -140,7 +139,7 @@ def read_responses(path: Path, items: Sequence[Item]) -> dict[str, list[Response
     return {identity: responses for identity, responses in stored.items() if identity in ids}
 
 
-def _stored_response(value: Any, where: str) -> Response:
+def _stored_response(value: object, where: str) -> Response:
     if isinstance(value, Mapping) and isinstance(value.get("text"), str):
         truncated, tokens = value.get("truncated", False), value.get("tokens")
         if isinstance(truncated, bool) and (tokens is None or isinstance(tokens, int)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import Any
 
 from infimmr_jax.data.raw_records import raw_records
 from infimmr_jax.data.records import DataError
@@ -54,7 +53,7 @@ def read_rows(path: Path, required: Sequence[str]) -> list[Row]:
     return rows
 
 
-def picture(value: Any, file: Path, where: str) -> Picture:
+def picture(value: object, file: Path, where: str) -> Picture:
     """Find a row's picture: the encoded bytes of a parquet struct, or the absolute path of a file.
 
     A path is looked for beside the data file, in its `images` directory, and one and two levels up. One that is nowhere

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
@@ -77,7 +77,7 @@ class HubTensor:
     layer: int | None
     layout: Layout
 
-    def read(self, stored: Any, index: tuple[slice, ...]) -> np.ndarray:
+    def read(self, stored: PyTree, index: tuple[slice, ...]) -> np.ndarray:
         """Read the part `index` of the parameter from a stored tensor that is sliced without being read as a whole."""
         if self.layout == "same":
             return stored[index]
@@ -123,13 +123,13 @@ def transformers_name(name: str) -> str:
     return _renamed(name, _TO_TRANSFORMERS)
 
 
-def leaf_paths(tree: PyTree) -> Iterator[tuple[tuple[str, ...], Any]]:
+def leaf_paths(tree: PyTree) -> Iterator[tuple[tuple[str, ...], PyTree]]:
     """Walk over every leaf of a nested dictionary with its path."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         yield tuple(str(part.key) for part in path), leaf
 
 
-def build_tree(values: dict[tuple[str, ...], Any], make: Callable[[Any], Any] = lambda value: value) -> dict:
+def build_tree(values: dict[tuple[str, ...], PyTree], make: Callable[[PyTree], PyTree] = lambda value: value) -> dict:
     """Build the nested dictionary of values by path."""
     tree: dict = {}
     for path, value in values.items():

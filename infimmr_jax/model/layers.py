@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from infimmr_jax.names import JsonObject
 from infimmr_jax.parallel.sequence import sequence_size
@@ -18,7 +18,7 @@ DEFAULT_INIT = nn.initializers.lecun_normal()
 RESIDUAL_INIT = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
 
 
-def apply(module: nn.Module, params: dict, *args: Any, method: Any = None) -> Any:
+def apply(module: nn.Module, params: dict, *args: PyTree, method: Any = None) -> PyTree:
     """Run a layer as the pure function it is."""
     return module.apply({"params": params}, *args, method=method)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,20 +52,20 @@ def model_options(section: ModelSection) -> ModelOptions:
 
 
 def run_layers(
-    layer: Callable[[Any, Any, Any, Any], tuple[Any, Any]],
-    x: Any,
+    layer: Callable[[PyTree, PyTree, PyTree, PyTree], tuple[PyTree, PyTree]],
+    x: PyTree,
     stacked: PyTree,
     flags: np.ndarray,
     options: ModelOptions,
-    inputs: Any = None,
-) -> tuple[Any, Any]:
+    inputs: PyTree = None,
+) -> tuple[PyTree, PyTree]:
     """Apply `layer(x, params_i, flag_i, inputs_i) -> (x, output_i)` over stacked parameters; outputs come stacked.
 
     Under scan the flag is a traced boolean; unrolled it is a Python bool, so a branch on it costs nothing. On a mesh
     the parameters are whole only inside their own layer, forward and (with remat) backward.
     """
 
-    def call(x: Any, params: PyTree, flag: Any, extra: Any) -> tuple[Any, Any]:
+    def call(x: PyTree, params: PyTree, flag: PyTree, extra: PyTree) -> tuple[PyTree, PyTree]:
         return layer(x, whole_parameters(params, "layers", options.compute_dtype), flag, extra)
 
     if options.remat != "none":
@@ -84,6 +83,6 @@ def run_layers(
     return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
 
 
-def layer_slice(stacked: PyTree, index: int) -> Any:
+def layer_slice(stacked: PyTree, index: int) -> PyTree:
     """The tree of layer `index` of a stacked tree."""
     return jax.tree.map(lambda leaf: leaf[index], stacked)

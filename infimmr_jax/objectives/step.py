@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -59,10 +58,10 @@ class Rewards:
     statistic over the batch sees them.
     """
 
-    total: Any
+    total: PyTree
     components: JsonObject
-    task: Any
-    usable: Any
+    task: PyTree
+    usable: PyTree
 
 
 @struct.dataclass
@@ -287,7 +286,7 @@ def _micro_loss(
     )
 
 
-def _split(tree: PyTree, parts: int) -> Any:
+def _split(tree: PyTree, parts: int) -> PyTree:
     """Prompts dealt out to `parts` micro-batches in turn, so that each device keeps its own rows in every part."""
 
     def one(x: Array) -> Array:

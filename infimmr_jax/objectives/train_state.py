@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +29,7 @@ class TrainState:
     reference: Params | None = None
 
 
-def make_optimizer(section: OptimizerSection, moving: Any = None) -> optax.GradientTransformation:
+def make_optimizer(section: OptimizerSection, moving: PyTree = None) -> optax.GradientTransformation:
     """The direction of a step after global-norm clipping; the learning rate is applied outside: phases change it.
 
     `moving` is a tree of booleans like the parameters (default: all True); the others get no moments.
@@ -58,7 +57,7 @@ def make_optimizer(section: OptimizerSection, moving: Any = None) -> optax.Gradi
 def _over_all_devices(direction: optax.GradientTransformation) -> optax.GradientTransformation:
     """`direction` with its products split over `data` too: left alone, every copy of a parameter makes all of them."""
 
-    def update(updates: PyTree, state: optax.OptState, params: Params | None = None) -> tuple[Any, optax.OptState]:
+    def update(updates: PyTree, state: optax.OptState, params: Params | None = None) -> tuple[PyTree, optax.OptState]:
         mesh = jax.sharding.get_abstract_mesh()
         if mesh.empty or mesh.shape["data"] == 1:
             return direction.update(updates, state, params)
@@ -71,21 +70,21 @@ def _over_all_devices(direction: optax.GradientTransformation) -> optax.Gradient
     return optax.GradientTransformation(direction.init, update)
 
 
-def _decayed(params: Params) -> Any:
+def _decayed(params: Params) -> PyTree:
     """Weight decay acts on matrices, not on norm scales and biases."""
     return jax.tree_util.tree_map_with_path(lambda path, _: _name(path) in ("kernel", "embedding"), params)
 
 
-def _optimizer_of(params: Params) -> Any:
+def _optimizer_of(params: Params) -> PyTree:
     """`muon` for the matrices inside the network; embeddings, heads, norms and biases stay with Adam."""
 
-    def one(path: tuple, _: Any) -> str:
+    def one(path: tuple, _: object) -> str:
         return "muon" if _name(path) == "kernel" and _name(path[:-1]) != "lm_head" else "adam"
 
     return jax.tree_util.tree_map_with_path(one, params)
 
 
-def _matrices(params: Params) -> Any:
+def _matrices(params: Params) -> PyTree:
     """Which axes are in and out; an axis before them numbers the layers."""
     return jax.tree.map(lambda leaf: optax.contrib.MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1), params)
 
@@ -115,12 +114,12 @@ def apply_gradient(
     updates, moments = optimizer.update(gradient, state.moments, state.params)
     moments = moved_moments(moments, state.moments, factors)
 
-    def moved(old: PyTree, update: PyTree, factor: Any) -> Any:
+    def moved(old: PyTree, update: PyTree, factor: PyTree) -> PyTree:
         return moved_only((old - learning_rate * factor * update).astype(old.dtype), old, factor)
 
     params = jax.tree.map(moved, state.params, updates, factors)
 
-    def keep(new: PyTree, old: PyTree) -> Any:
+    def keep(new: PyTree, old: PyTree) -> PyTree:
         return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
 
     state = dataclasses.replace(
@@ -131,7 +130,7 @@ def apply_gradient(
 
 def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
     """NamedShardings of a (possibly abstract) TrainState: parameters and moments by the rule table, the rest whole."""
-    everywhere: Any = replicated(mesh)
+    everywhere: PyTree = replicated(mesh)
     return TrainState(
         step=everywhere,
         params=parameter_shardings(state.params, mesh),
@@ -141,10 +140,10 @@ def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
     )
 
 
-def _moment_shardings(moments: optax.OptState, mesh: Mesh) -> Any:
+def _moment_shardings(moments: optax.OptState, mesh: Mesh) -> PyTree:
     """Moments lie where their parameters lie; only these sit in dicts, so counters and constants are whole."""
 
-    def one(path: tuple, leaf: Any) -> Any:
+    def one(path: tuple, leaf: PyTree) -> PyTree:
         if not isinstance(path[-1], jax.tree_util.DictKey):
             return replicated(mesh)
         names = [str(part.key) for part in path if isinstance(part, jax.tree_util.DictKey)]

@@ -32,7 +32,7 @@ def learning_factors(params: Params, section: TrainableSection) -> Factors:
     count = jax.tree.leaves(params["decoder"]["layers"])[0].shape[0]
     chosen = _chosen(section, count)
 
-    def one(path: tuple, leaf: Any) -> Any:
+    def one(path: tuple, leaf: PyTree) -> PyTree:
         names = tuple(str(key.key) for key in path)
         factor = float(getattr(section, part_of(names)))
         if names[:2] == ("decoder", "layers") and not chosen.all():
@@ -55,7 +55,7 @@ def _chosen(section: TrainableSection, count: int) -> np.ndarray:
     return chosen
 
 
-def moves(factor: Any) -> bool:
+def moves(factor: PyTree) -> bool:
     """Whether any of a leaf's layers moves."""
     return bool(np.any(np.asarray(factor) > 0))
 
@@ -69,7 +69,7 @@ def thaws(earlier: Factors, later: Factors) -> bool:
 def frozen_stopped(params: Params, factors: Factors) -> Params:
     """The same parameters, without gradient where they are frozen: whole frozen leaves cost no backward pass."""
 
-    def one(leaf: Any, factor: Any) -> Any:
+    def one(leaf: PyTree, factor: PyTree) -> PyTree:
         if not moves(factor):
             return stop_gradient(leaf)
         return leaf if np.all(np.asarray(factor) > 0) else jnp.where(np.asarray(factor) > 0, leaf, stop_gradient(leaf))
@@ -77,18 +77,18 @@ def frozen_stopped(params: Params, factors: Factors) -> Params:
     return jax.tree.map(one, params, factors)
 
 
-def moved_only(new: PyTree, old: PyTree, factor: Any) -> Any:
+def moved_only(new: PyTree, old: PyTree, factor: PyTree) -> PyTree:
     """`new` where the factor lets the leaf move, else exactly `old`."""
     if not moves(factor):
         return old
     return new if np.all(np.asarray(factor) > 0) else jnp.where(np.asarray(factor) > 0, new, old)
 
 
-def moved_moments(new: PyTree, old: PyTree, factors: Factors) -> Any:
+def moved_moments(new: PyTree, old: PyTree, factors: Factors) -> PyTree:
     """Optimiser moments of frozen parameters stay as they are: they lie in dicts at their parameters' paths."""
     at = {_path(path, factors): factor for path, factor in jax.tree_util.tree_leaves_with_path(factors)}
 
-    def one(path: tuple, new: PyTree, old: PyTree) -> Any:
+    def one(path: tuple, new: PyTree, old: PyTree) -> PyTree:
         factor = at.get(_path(path, factors))
         return new if factor is None or np.shape(new) == () else moved_only(new, old, factor)
 

@@ -7,7 +7,6 @@ piece by piece into the whole result, and the result goes through memory once a 
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from jaxtyping import Array, Float, PyTree
 from infimmr_jax.parallel.mesh import parameter_spec, path_of
 
 
-def whole_parameters(tree: PyTree, prefix: str, dtype: jnp.dtype) -> Any:
+def whole_parameters(tree: PyTree, prefix: str, dtype: jnp.dtype) -> PyTree:
     """The parameters below `prefix` with matrices in `dtype` and whole over `fsdp` (still split over `tensor`).
 
     Their gradients come back in the parameters' dtype, split over `fsdp` again. Without a mesh in use, or with an

@@ -65,7 +65,7 @@ def row_share(mesh: Mesh, process: int | None = None) -> RowShare:
     return RowShare(different.index(mine), len(different), min(holders))
 
 
-def host_rows(tree: PyTree) -> Any:
+def host_rows(tree: PyTree) -> PyTree:
     """This process's rows of arrays that are split over their first axis, as NumPy arrays in row order.
 
     Numbers without axes are the same everywhere.
@@ -99,7 +99,7 @@ def largest_over_hosts(values: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(values)).max(axis=0)
 
 
-def leaders_rows(tree: PyTree, share: RowShare) -> Any:
+def leaders_rows(tree: PyTree, share: RowShare) -> PyTree:
     """A tree of host arrays as the leader of this part has it.
 
     Processes that hold the same rows must put the same values on their devices, also when a grader of one of them ran

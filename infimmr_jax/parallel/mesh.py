@@ -91,13 +91,13 @@ def path_of(path: tuple) -> str:
     return "/".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", "")))) for part in path)
 
 
-def parameter_shardings(tree: PyTree, mesh: Mesh) -> Any:
+def parameter_shardings(tree: PyTree, mesh: Mesh) -> PyTree:
     """NamedShardings for a tree of parameters; also right for optimiser moments, whose paths end in the same names.
 
     Leaves without axes (step counters) are replicated.
     """
 
-    def one(path: tuple, leaf: Any) -> NamedSharding:
+    def one(path: tuple, leaf: PyTree) -> NamedSharding:
         if len(leaf.shape) == 0:
             return NamedSharding(mesh, P())
         return NamedSharding(mesh, parameter_spec(path_of(path), leaf.shape, mesh))
@@ -115,7 +115,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def shard_batch(tree: PyTree, mesh: Mesh) -> Any:
+def shard_batch(tree: PyTree, mesh: Mesh) -> PyTree:
     """Put this process's rows of a batch on its devices; the global batch is the rows of all processes in order."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)

@@ -7,8 +7,6 @@ does not divide, arrays come back as they are.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
@@ -56,7 +54,7 @@ def dealt(x: Array, parts: int) -> Array:
     return x if parts == 1 else lay(x.reshape(P * parts, G // parts, *rest), "branches")
 
 
-def collected(tree: PyTree, parts: int) -> Any:
+def collected(tree: PyTree, parts: int) -> PyTree:
     """The inverse of `dealt`, for trees; numbers without axes stay."""
 
     def one(x: Array) -> Array:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
+from jaxtyping import PyTree
 
 from infimmr_jax.config import ConfigError, PhaseSection, RunConfig
 from infimmr_jax.model.config import TokenIds, config_from_shape
@@ -106,7 +107,7 @@ def abstract_batch(P: int, shapes: StaticShapes, patch_width: int, mesh: Mesh) -
     S, images, patches = shapes.prompt, shapes.images, shapes.patches
     rows = batch_sharding(mesh)
 
-    def array(*shape: int, dtype: Any = jnp.int32) -> Any:
+    def array(*shape: int, dtype: Any = jnp.int32) -> PyTree:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=rows)
 
     return PromptBatch(
@@ -128,7 +129,7 @@ def abstract_rollouts(run: PlannedRun, phase: PhaseSection) -> tuple[Rollouts, j
     P, G, R = phase.prompts_per_step, phase.group_size, phase.max_response
     rows, everywhere = batch_sharding(run.mesh), replicated(run.mesh)
 
-    def array(*shape: int, dtype: Any = jnp.float32, sharding: NamedSharding = rows) -> Any:
+    def array(*shape: int, dtype: Any = jnp.float32, sharding: NamedSharding = rows) -> PyTree:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     rollouts = Rollouts(
@@ -143,7 +144,7 @@ def abstract_rollouts(run: PlannedRun, phase: PhaseSection) -> tuple[Rollouts, j
     return rollouts, array(dtype=jnp.int32, sharding=everywhere), rewards
 
 
-def lower_sampler(run: PlannedRun, phase: PhaseSection) -> Any:
+def lower_sampler(run: PlannedRun, phase: PhaseSection) -> PyTree:
     """The lowered sampler of a phase."""
     programs = Programs(run)
     batch = _abstract_batch(run, phase)
@@ -153,7 +154,7 @@ def lower_sampler(run: PlannedRun, phase: PhaseSection) -> Any:
         return program.lower(params, batch, *_common(run))
 
 
-def lower_update(run: PlannedRun, phase: PhaseSection) -> Any:
+def lower_update(run: PlannedRun, phase: PhaseSection) -> PyTree:
     """The lowered update of a phase."""
     programs = Programs(run)
     batch = _abstract_batch(run, phase)
@@ -170,7 +171,7 @@ def _abstract_batch(run: PlannedRun, phase: PhaseSection) -> PromptBatch:
     return abstract_batch(phase.prompts_per_step, shapes, run.model.layout.patch_width, run.mesh)
 
 
-def _common(run: PlannedRun) -> tuple[Any, Any]:
+def _common(run: PlannedRun) -> tuple[PyTree, PyTree]:
     """The allowed tokens and a random key, on every device."""
     everywhere = replicated(run.mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))

@@ -147,7 +147,7 @@ def state_memory(run: PlannedRun) -> tuple[float, float, float]:
     return _STATES[key]
 
 
-def bytes_on_a_chip(tree: PyTree, shardings: Any) -> float:
+def bytes_on_a_chip(tree: PyTree, shardings: PyTree) -> float:
     """Count the bytes of the shards of one device."""
     sizes = jax.tree.map(lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize, tree, shardings)
     return float(sum(jax.tree.leaves(sizes)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from jaxtyping import Bool, Int32
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int32
 from infimmr_jax.config import DataSection
 from infimmr_jax.data.conversations import IMAGE_MARK, Conversation, Turn
 from infimmr_jax.data.records import DataError, Problem
-from infimmr_jax.names import Tokenizer
+from infimmr_jax.names import JsonValue, Tokenizer
 from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.prompts import PromptPlan, Visual, lay_out, plan_picture
 
@@ -150,7 +150,7 @@ def _plan(
 
 
 def _rendered(turns: Sequence[Turn], tokenizer: Tokenizer, answer_next: bool) -> str:
-    messages: list[Any] = []
+    messages: list[JsonValue] = []
     for turn in turns:
         parts: list[dict[str, str]] = []
         for number, piece in enumerate(turn.text.split(IMAGE_MARK)):

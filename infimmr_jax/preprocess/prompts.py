@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float32, Int32
@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from infimmr_jax.config import DataSection, ImageSection, PromptSection
 from infimmr_jax.data.pictures import ImageSource, image_size, open_image
 from infimmr_jax.data.records import DataError, Problem
-from infimmr_jax.names import CHOICE_LETTERS, LOCATED, Modality
+from infimmr_jax.names import CHOICE_LETTERS, LOCATED, JsonValue, Modality
 from infimmr_jax.preprocess.images import patchify, plan_grid
 from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.positions import Grid, mrope_positions
@@ -229,7 +229,7 @@ def plan_text(
             parts.append({"type": "video" if isinstance(visual, VideoPlan) else "image"})
         if piece:
             parts.append({"type": "text", "text": piece})
-    turns: list[Any] = [] if system is None else [{"role": "system", "content": system}]
+    turns: list[JsonValue] = [] if system is None else [{"role": "system", "content": system}]
     turns.append({"role": "user", "content": parts})
     rendered = cast(str, tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
     return lay_out(name, rendered, tokenizer.encode(rendered, add_special_tokens=False), visuals, layout)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from infimmr_jax.names import JsonValue
 from infimmr_jax.report.page_data import Json
 from infimmr_jax.report.reading import MODALITIES, Run
 
@@ -115,7 +115,7 @@ def comparison_charts(runs: Sequence[Run], names: Sequence[str]) -> list[Json]:
     return charts
 
 
-def smooth(values: Values, parts: Sequence[Any]) -> Values:
+def smooth(values: Values, parts: Sequence[object]) -> Values:
     """Centred moving mean over about a twentieth of the points, never across a change in `parts` (the phase)."""
     half = max(1, len(values) // 40)
     numbers = np.array([math.nan if value is None else value for value in values], np.float64)
@@ -251,7 +251,7 @@ def _other_keys(rows: list[Json], known: set[str]) -> list[str]:
     return [key for key in found if key not in known | _NO_METRIC]
 
 
-def _chart(title: str, hint: str, kind: str, xs: list[Any], series: list[Json], **more: Any) -> Json:
+def _chart(title: str, hint: str, kind: str, xs: list[JsonValue], series: list[Json], **more: JsonValue) -> Json:
     return {"title": title, "hint": hint, "kind": kind, "xs": xs, "series": series, **more}
 
 
@@ -262,7 +262,7 @@ def _series(label: str, values: Values, raw: Values | None = None) -> Json:
     return series
 
 
-def _number(value: Any) -> float | None:
+def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return value

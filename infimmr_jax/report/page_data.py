@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from infimmr_jax.names import JsonObject
 
@@ -11,7 +10,7 @@ from infimmr_jax.names import JsonObject
 Json = JsonObject
 
 
-def embed_json(value: Any) -> str:
+def embed_json(value: object) -> str:
     """Write JSON that can stand in a script element: no character in it can end the element or start a comment."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
@@ -20,6 +19,6 @@ def embed_json(value: Any) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def page_bytes(value: Any) -> int:
+def page_bytes(value: object) -> int:
     """Return how many bytes of the page a value takes."""
     return len(embed_json(value).encode("utf-8"))

@@ -6,11 +6,11 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from infimmr_jax.config import ConfigError
 from infimmr_jax.config.yaml_file import read_yaml
 from infimmr_jax.errors import UserError
+from infimmr_jax.names import JsonValue
 from infimmr_jax.report.ending import read_ending
 from infimmr_jax.report.page_data import Json
 from infimmr_jax.report.transcript_file import TranscriptFile
@@ -143,7 +143,7 @@ def _has_numbers(row: Json, *keys: str) -> bool:
     return all(isinstance(row.get(key), int | float) for key in keys)
 
 
-def flatten(tree: Any, prefix: str = "") -> Json:
+def flatten(tree: JsonValue, prefix: str = "") -> Json:
     """A nested mapping or list as `a.b.0.c -> value`; empty ones stay as values."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     pairs = [(f"{prefix}.{key}" if prefix else str(key), value) for key, value in items]
@@ -166,7 +166,7 @@ def config_differences(runs: list[Run]) -> list[tuple[str, list[str]]]:
 def _with_phases_as_one(config: Json, runs: list[Run]) -> Json:
     """The flat configuration; phases beyond those of the run with the fewest are told by name, modality and steps."""
 
-    def phases(tree: Json) -> list[Any]:
+    def phases(tree: Json) -> list[JsonValue]:
         found = tree.get("phases")
         return found if isinstance(found, list) else []
 
@@ -182,5 +182,5 @@ def _with_phases_as_one(config: Json, runs: list[Run]) -> Json:
     return flatten({**config, "phases": phases(config)[:common]}) | told
 
 
-def _yaml_text(value: Any) -> str:
+def _yaml_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from infimmr_jax.report.page_data import Json
 from infimmr_jax.report.reading import MODALITIES, Run, flatten
@@ -185,7 +184,7 @@ def setup_rows(environment: Json) -> list[tuple[str, str]]:
     return [(key, str(value)) for key, value in flatten(joined).items()]
 
 
-def _nested(value: Any) -> bool:
+def _nested(value: object) -> bool:
     return isinstance(value, dict | list)
 
 

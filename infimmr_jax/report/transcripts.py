@@ -10,12 +10,12 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from infimmr_jax.data.pictures import FORMATS
+from infimmr_jax.names import JsonValue
 from infimmr_jax.report.page_data import Json, page_bytes
 from infimmr_jax.report.reading import Run
 from infimmr_jax.report.transcript_file import Summary, is_number, summaries_of
@@ -159,7 +159,7 @@ def _pack_response(response: Json) -> Json:
     return packed
 
 
-def _shorten(value: Any) -> Any:
+def _shorten(value: object) -> JsonValue:
     """Leave out the middle of a text of more than 12,000 characters, and say so."""
     if isinstance(value, str) and len(value) > SHOWN_CHARACTERS:
         head, tail = 2 * SHOWN_CHARACTERS // 3, SHOWN_CHARACTERS // 4

@@ -16,7 +16,6 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable
-from typing import Any
 
 from infimmr_jax.rewards.text import MAX_NESTING, MAX_RESPONSE, matching_braces, nesting
 
@@ -79,7 +78,7 @@ def _action(text: str) -> bool:
     if nesting(text) > 8:
         return False
     try:
-        value: Any = json.loads(text)
+        value: object = json.loads(text)
     except (ValueError, RecursionError):
         return False
     steps = value if isinstance(value, list) else [value]

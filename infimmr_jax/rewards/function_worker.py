@@ -14,14 +14,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 
+from infimmr_jax.names import JsonValue
 from infimmr_jax.rewards.group import group_from_json, requests_from_json
 from infimmr_jax.rewards.loading import LoadError, check_takes_one, load_callable, what_failed
 
-READERS: dict[str, Callable[[Any], object]] = {"group": group_from_json, "requests": requests_from_json}
+READERS: dict[str, Callable[[JsonValue], object]] = {"group": group_from_json, "requests": requests_from_json}
 
 
 def numbers(values: object) -> list[float]:
@@ -31,7 +31,7 @@ def numbers(values: object) -> list[float]:
     return [_number(value) for value in values]
 
 
-def _number(value: Any) -> float:
+def _number(value: JsonValue) -> float:
     if value is None:
         return math.nan
     if isinstance(value, str | bytes) or np.iscomplexobj(value) or getattr(value, "shape", ()) != ():

@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from infimmr_jax.config import RewardSection
 from infimmr_jax.data.records import DataError, Problem
@@ -145,7 +144,7 @@ class GoldCheck:
     def __init__(self, pool: GraderPool | None = None, reward: RewardSection | None = None) -> None:
         self.pool = pool
         self.reward = reward or RewardSection()
-        self._known: dict[tuple[Any, ...], str | None] = {}
+        self._known: dict[tuple[object, ...], str | None] = {}
 
     def under(self, reward: RewardSection) -> GoldCheck:
         """The same check by other rules; what is known stays known."""
@@ -159,7 +158,7 @@ class GoldCheck:
         self._known.update(zip(new, check_golds(list(new.values()), self.pool, self.reward), strict=True))
         return [self._known[self._key(problem)] for problem in problems]
 
-    def _key(self, problem: Problem) -> tuple[Any, ...]:
+    def _key(self, problem: Problem) -> tuple[object, ...]:
         verify, rule = problem.extra.get("verify"), self.reward.rules.get(problem.answer_type)
         asked = problem.answer, problem.answer_type, problem.choices, repr(verify) if verify else "", rule
         located = problem.answer_type in LOCATED

@@ -8,7 +8,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -163,7 +162,7 @@ def _read(path: Path) -> Iterator[tuple[JsonObject, Problem]]:
                 yield row, _problem(row, f"{path}, line {number}")
 
 
-def _problem(row: Any, where: str) -> Problem:
+def _problem(row: object, where: str) -> Problem:
     if not isinstance(row, dict):
         raise DataError(f"{where}: the row is a {type(row).__name__}, not an object with keys")
     if row.get("answer_type") in FORMS and row.get("answer") is not None:

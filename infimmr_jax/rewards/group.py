@@ -7,13 +7,12 @@ import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from infimmr_jax.data.records import Problem
-from infimmr_jax.names import JsonObject
+from infimmr_jax.names import JsonObject, JsonValue
 from infimmr_jax.rewards.judging import JudgeRequest
 
 
@@ -103,7 +102,7 @@ def _frozen(array: np.ndarray) -> np.ndarray:
     return copied
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> JsonValue:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -115,7 +114,7 @@ def _plain(value: object) -> Any:
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
-def _bytes_back(value: Any) -> Any:
+def _bytes_back(value: object) -> JsonValue:
     if isinstance(value, dict):
         if list(value) == ["base64 bytes"]:
             return base64.b64decode(value["base64 bytes"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any
 
 from infimmr_jax.config import RewardSection
 from infimmr_jax.data.records import DataError, Problem
@@ -44,7 +43,7 @@ def options_of(problem: Problem, reward: RewardSection) -> Options:
     refer to) and `extra["seen_size"]` (the one the policy saw, after resizing), both [width, height], are given, the
     answer's coordinates are mapped from the latter to the former. DataError names a key or rule that is not known.
     """
-    given: Any = problem.extra.get("verify") or {}
+    given: object = problem.extra.get("verify") or {}
     if not isinstance(given, dict):
         raise DataError(f"problem {problem.id}: `verify` is a {type(given).__name__}, not an object with keys")
     # A parquet column of objects has every key in every row, most of them null.

@@ -6,8 +6,8 @@ import itertools
 import json
 import math
 import re
-from typing import Any
 
+from infimmr_jax.names import JsonValue
 from infimmr_jax.rewards.text import fold, nesting, strip_fence
 
 MAX_BOXES = 64
@@ -42,7 +42,7 @@ def parse_span(text: str) -> tuple[float, float] | None:
     """Start and end in seconds from `[1.5, 4]`, `0:10 - 1:05`, `from 3 to 7 seconds` or JSON start/end keys."""
     text = strip_fence(fold(text)).lower()
     try:
-        value: Any = json.loads(text.replace("'", '"')) if nesting(text) < 4 else None
+        value: JsonValue = json.loads(text.replace("'", '"')) if nesting(text) < 4 else None
     except (ValueError, RecursionError):
         value = None
     if isinstance(value, dict):
@@ -70,7 +70,7 @@ def finite(number: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _seconds(value: Any) -> float | None:
+def _seconds(value: JsonValue) -> float | None:
     if is_number(value):
         return finite(value)
     match = re.fullmatch(r"(?:(?:([0-9]{1,3}):)?([0-9]{1,3}):)?([0-9]{1,6}(?:\.[0-9]{1,6})?)", str(value).strip())
@@ -99,7 +99,7 @@ def _groups(text: str, size: int) -> list[tuple[float, ...]] | None:
 def _from_json(text: str) -> list[float] | None:
     """Coordinates under the known keys of one JSON object or a list of them."""
     try:
-        value: Any = json.loads(text.replace("'", '"'))
+        value: JsonValue = json.loads(text.replace("'", '"'))
     except (ValueError, RecursionError):
         return None
     numbers: list[float] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from infimmr_jax.names import JsonObject
 from infimmr_jax.rewards.regions import finite, is_number, parse_boxes
@@ -24,7 +23,7 @@ def parse_action(text: str) -> JsonObject | None:
         return None
     for candidate in (text, text.replace("'", '"')):
         try:
-            value: Any = json.loads(candidate)
+            value: object = json.loads(candidate)
         except (ValueError, RecursionError):
             continue
         if isinstance(value, list) and len(value) == 1:
@@ -53,7 +52,7 @@ def verify_action(gold: str, answer: str, options: Options = Options()) -> Verdi
     return compared(TYPE_SHARE if options.rule == "parts" else 0.0, f"parameter {wrong[0]} wrong")
 
 
-def _parameter(key: str, wanted: Any, found: JsonObject, options: Options) -> bool:
+def _parameter(key: str, wanted: object, found: JsonObject, options: Options) -> bool:
     if key in ("bbox", "box"):
         point = next((found[name] for name in COORDINATE_KEYS if name in found), None)
         boxes = parse_boxes(json.dumps(wanted))
@@ -69,7 +68,7 @@ def _parameter(key: str, wanted: Any, found: JsonObject, options: Options) -> bo
     return type(wanted) is type(found[key]) and bool(wanted == found[key])
 
 
-def _is_point(value: Any) -> bool:
+def _is_point(value: object) -> bool:
     return (
         isinstance(value, list)
         and len(value) == 2

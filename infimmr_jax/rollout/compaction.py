@@ -7,8 +7,6 @@ over devices, each device compacts its own rows.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -105,7 +103,7 @@ def next_places(
     return Places(gather_prompts(places.prompt, moves), home), nobody, moves
 
 
-def gather_branches(tree: PyTree, moves: Moves) -> Any:
+def gather_branches(tree: PyTree, moves: Moves) -> PyTree:
     """Gather a tree of arrays [P, G, ..] into the next shape, [P2, G2, ..]; rows that are nobody's have any values."""
     (shards, count), bundles = moves.rows.shape, moves.bundles.shape[1]
 
@@ -117,7 +115,7 @@ def gather_branches(tree: PyTree, moves: Moves) -> Any:
     return jax.tree.map(one, tree)
 
 
-def gather_prompts(tree: PyTree, moves: Moves) -> Any:
+def gather_prompts(tree: PyTree, moves: Moves) -> PyTree:
     """Gather a tree of arrays [P, ..] into the next shape, [P2, ..]."""
 
     def one(x: Array) -> Array:
@@ -127,7 +125,7 @@ def gather_prompts(tree: PyTree, moves: Moves) -> Any:
     return jax.tree.map(one, tree)
 
 
-def put_back(merged: Any, part: Any, home: Int[Array, "P2 G2"], shards: int) -> Any:
+def put_back(merged: PyTree, part: PyTree, home: Int[Array, "P2 G2"], shards: int) -> PyTree:
     """Write the rows of `part` [P2, G2, ..] to their places in trees of arrays [P, G, ..]."""
     index = home.reshape(shards, -1)
 

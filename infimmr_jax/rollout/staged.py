@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -37,7 +36,7 @@ class StagedSampler:
 
 
 def staged_sampler(
-    model: Model, settings: SampleSettings, stops: Any, mesh: Mesh, rollouts: NamedSharding
+    model: Model, settings: SampleSettings, stops: PyTree, mesh: Mesh, rollouts: NamedSharding
 ) -> StagedSampler:
     """Compile the programs of a sampler on a mesh; `rollouts` is the sharding of all arrays of Rollouts."""
     shards = batch_divisor(mesh)
@@ -51,7 +50,9 @@ def staged_sampler(
     def empty(stage: Stage, batch: PromptBatch) -> SamplerState:
         return _constrain(initial_state(model, settings, stage.start, batch, stops), mesh)
 
-    def loop(state: SamplerState, stage: Stage, weights: PyTree, allowed: Any, number: int, P: int, end: int) -> Any:
+    def loop(
+        state: SamplerState, stage: Stage, weights: PyTree, allowed: PyTree, number: int, P: int, end: int
+    ) -> PyTree:
         given = (state, stage, weights, allowed, stops, model, settings)
         return _constrain(run_loop(*given, number=number, P=P, end=end, shards=shards), mesh)
 
@@ -65,7 +66,7 @@ def staged_sampler(
     def move_rows(layer: LayerCache, moves: Moves) -> LayerCache:
         return _by_heads(gather_branches(layer, moves), mesh)
 
-    def move_prompts(layer: Any, moves: Moves) -> Any:
+    def move_prompts(layer: PyTree, moves: Moves) -> PyTree:
         return _by_rows(gather_prompts(layer, moves), mesh)
 
     return StagedSampler(
@@ -81,7 +82,7 @@ def staged_sampler(
 
 
 def sample_staged(
-    sampler: StagedSampler, params: Params, batch: PromptBatch, allowed: Any, key: jax.Array, shards: int
+    sampler: StagedSampler, params: Params, batch: PromptBatch, allowed: PyTree, key: jax.Array, shards: int
 ) -> tuple[list[Rollouts], jax.Array]:
     """Give all programs to the devices at once; return the rollouts after every stage, and the executed rows."""
     settings, P = sampler.settings, batch.row_mask.shape[0]
@@ -101,7 +102,7 @@ def sample_staged(
     return run_stages(steps, settings, P, shards)
 
 
-def _by_rows(tree: PyTree, mesh: Mesh) -> Any:
+def _by_rows(tree: PyTree, mesh: Mesh) -> PyTree:
     """Split the first axis of arrays over the batch axes; a program that only makes them can not know it."""
 
     def one(x: jax.Array) -> jax.Array:
@@ -117,7 +118,7 @@ def _constrain(state: SamplerState, mesh: Mesh) -> SamplerState:
     return dataclasses.replace(state, caches=_by_heads(state.caches, mesh))
 
 
-def _by_heads(caches: Any, mesh: Mesh) -> Any:
+def _by_heads(caches: PyTree, mesh: Mesh) -> PyTree:
     """Split caches [P, G, K, R, D] by rows, and by key/value heads where `tensor` divides them."""
 
     def one(x: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,7 @@ def check_arrays(tree: object, wanted: Mapping[str, str]) -> None:
 def as_written(abstract: Tree, digests: Mapping[str, str]) -> Tree:
     """Shapes and shardings of `abstract` with the dtypes that the digests were made of."""
 
-    def one(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    def one(path: tuple[object, ...], leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         _, _, dtype = digests.get(_name(path), "").partition(" ")
         if dtype in ("", str(leaf.dtype)):
             return leaf
@@ -88,7 +88,7 @@ def unseal(text: str | bytes) -> dict[str, Json]:
     return facts
 
 
-def _name(path: tuple[Any, ...]) -> str:
+def _name(path: tuple[object, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 

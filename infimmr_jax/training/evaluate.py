@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -25,7 +24,7 @@ from infimmr_jax.training.setup import Setup
 from infimmr_jax.training.sinks import Sinks
 from infimmr_jax.training.statistics import wilson
 
-Sampler = Callable[[Any, Any], Rollouts]
+Sampler = Callable[[Params, PromptBatch], Rollouts]
 TRANSCRIPTS = 4
 
 

@@ -202,7 +202,7 @@ def assemble(setup: Setup, drawn: Sequence[Groups], chosen: Sequence[tuple[int, 
         batch=batch,
     )
 
-    def picked(*trees: PyTree) -> Any:
+    def picked(*trees: PyTree) -> PyTree:
         return jax.tree.map(lambda *leaves: np.stack([leaves[d][row] for d, row in chosen]), *trees)
 
     local = picked(*(groups.local for groups in drawn))

@@ -31,7 +31,7 @@ _DISK = {
 
 
 # Arrays of this host, and anything JSON can hold: what an update was computed from.
-Evidence = Callable[[], tuple[Any, JsonObject]]
+Evidence = Callable[[], tuple[PyTree, JsonObject]]
 
 
 def is_broken(row: JsonObject) -> bool:
@@ -76,7 +76,7 @@ class StallGuard:
         run_dir: Path,
         process: int = 0,
         clock: Callable[[], float] = time.monotonic,
-        leave: Callable[[int], Any] = os._exit,
+        leave: Callable[[int], object] = os._exit,
         every: float = 5.0,
     ):
         self._seconds = section.stall_minutes * 60.0

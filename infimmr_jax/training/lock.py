@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -74,7 +73,7 @@ def lock(
     *,
     beat: float = BEAT_SECONDS,
     stale: float = STALE_SECONDS,
-    leave: Callable[[int], Any] = os._exit,
+    leave: Callable[[int], object] = os._exit,
 ) -> Iterator[None]:
     """Hold a directory until the end of the block; ConfigError when a living process holds it.
 
@@ -178,7 +177,7 @@ def _beats(file: Path, before: float, stale: float) -> bool:
     return _time_of(file) not in (before, None)
 
 
-def _renew(file: Path, me: Holder, done: threading.Event, beat: float, leave: Callable[[int], Any]) -> None:
+def _renew(file: Path, me: Holder, done: threading.Event, beat: float, leave: Callable[[int], object]) -> None:
     while not done.wait(beat):
         holder = _holder(file)
         if holder is None or holder.token == me.token:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from infimmr_jax.names import JsonObject
+from infimmr_jax.names import JsonObject, JsonValue
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Place:
         return self.steps_made(lengths) + self.stage + self.memory.reopened
 
 
-def read_place(tree: Mapping[str, Any], lengths: Sequence[int]) -> Place:
+def read_place(tree: Mapping[str, JsonValue], lengths: Sequence[int]) -> Place:
     """The place that a checkpoint holds; `lengths` are the planned steps of the stages of the run that saved it.
 
     Earlier versions counted the steps of the cold start and of all GRPO phases apart.

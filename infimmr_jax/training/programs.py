@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +80,7 @@ class Programs:
     def _allowed(self) -> jax.Array:
         return jax.device_put(jnp.asarray(self.setup.allowed), replicated(self.setup.mesh))
 
-    def _mesh(self) -> Any:
+    def _mesh(self) -> PyTree:
         """The mesh while a program is traced: kernels and sharding constraints inside the model name its axes."""
         return jax.set_mesh(self.setup.mesh)
 
@@ -93,7 +93,7 @@ class Programs:
         return make_optimizer(section, self._ever_moving)
 
     @functools.cached_property
-    def _ever_moving(self) -> Any:
+    def _ever_moving(self) -> PyTree:
         """Whether each parameter moves at any time of the run; the others need no moments."""
         config, params = self.setup.config, self.setup.model.abstract_params()
         sections = [phase.trainable for phase in config.phases] + [config.trainable] * (config.sft is not None)
@@ -218,7 +218,7 @@ class Programs:
             )
         return self._staged[settings]
 
-    def _stops(self, texts: tuple[str, ...]) -> Any:
+    def _stops(self, texts: tuple[str, ...]) -> PyTree:
         """The automata of the texts that end a response; of a planned run, without tokenizer, only their shape."""
         if not texts:
             return None
@@ -244,7 +244,9 @@ class Programs:
         optimizer = self._optimizer(setup.config.optimizer)
         chunk = setup.config.grpo.chunk_for(setup.model.vocab_size)
 
-        def step(state: TrainState, batch: SftBatch | PackedBatch, allowed: Any, rate: Any) -> tuple[TrainState, dict]:
+        def step(
+            state: TrainState, batch: SftBatch | PackedBatch, allowed: PyTree, rate: PyTree
+        ) -> tuple[TrainState, dict]:
             return sft_step(state, batch, allowed, rate, setup.model, optimizer, chunk, trainable)
 
         self._supervisors[trainable] = jax.jit(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from infimmr_jax.config import PhaseSection, PromotionSection
 from infimmr_jax.data.records import Problem
-from infimmr_jax.names import JsonObject, Modality
+from infimmr_jax.names import JsonObject, JsonValue, Modality
 from infimmr_jax.training.stage import Measure
 
 
@@ -29,7 +28,7 @@ WATCHED = {
 
 def extend_history(
     history: tuple[float, ...],
-    row: Mapping[str, Any],
+    row: Mapping[str, JsonValue],
     read: Callable[[], Mapping[str, float]],
     promotion: PromotionSection,
 ) -> tuple[float, ...]:

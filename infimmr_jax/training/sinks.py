@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 import jax
 import numpy as np
@@ -276,5 +276,5 @@ class _WeightsAndBiases:
         self._run.finish()
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float | np.number) or (hasattr(value, "shape") and value.shape == ())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from infimmr_jax.config import PhaseSection, StageSpec
 from infimmr_jax.data.curriculum import iterate
@@ -94,7 +94,7 @@ class GrpoStage:
             np.asarray(groups.local.lengths), groups.scores.total, phase.max_response, inputs.setup.share
         )
 
-        def evidence() -> tuple[Any, JsonObject]:
+        def evidence() -> tuple[PyTree, JsonObject]:
             words = {"problems": [problem.id for problem in groups.step.problems], "responses": groups.texts}
             return {"batch": groups.step.batch, "rollouts": groups.local, "rewards": groups.rewards}, words
 
