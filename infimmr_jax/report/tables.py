@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from infimmr_jax.report.page_data import Json
 from infimmr_jax.report.reading import MODALITIES, Run, flatten

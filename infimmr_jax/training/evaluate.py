@@ -11,8 +11,10 @@ import numpy as np
 from jaxtyping import PyTree
 
 from infimmr_jax.data.records import Problem
+from infimmr_jax.model.trunk import Params
 from infimmr_jax.names import JsonObject, Modality
 from infimmr_jax.parallel.hosts import host_rows, sum_over_hosts
+from infimmr_jax.preprocess.batching import PromptBatch
 from infimmr_jax.preprocess.prompts import all_as_seen
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.router import score_groups
