@@ -24,8 +24,9 @@ from infimmr_jax.config.training import (
     SftSection,
 )
 
-PHASES: dict[str, type[Section]] = {"grpo": PhaseSection, "sft": SftPhaseSection}
-Phase = Annotated[PhaseSection | SftPhaseSection, Kinds(default="grpo", strict=True)]
+PHASE_KINDS = Kinds(default="grpo", strict=True)
+Phase = Annotated[PhaseSection | SftPhaseSection, PHASE_KINDS]
+PHASES = PHASE_KINDS.members(PhaseSection | SftPhaseSection)
 
 
 class PolicyConfig(Section):
