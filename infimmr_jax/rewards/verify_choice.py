@@ -42,7 +42,7 @@ def clean_option(text: str) -> str:
 
 def letter_of(text: str, choices: tuple[str, ...] = ()) -> tuple[str | None, str]:
     """The letter an answer names and the rule that found it; (None, why) when it names none or contradicts itself."""
-    cleaned = unwrap(_INNER.sub(r"\1", unwrap(fold(text))))
+    cleaned = " ".join(unwrap(_INNER.sub(r"\1", unwrap(fold(text)))).split())
     cleaned = unwrap(_LEAD.sub("", cleaned))
     cleaned = unwrap(_TAIL.sub("", cleaned)) if not _option_letters(cleaned, choices) else cleaned
     alone = _ALONE.match(cleaned)

@@ -2,11 +2,13 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 from variants import cases
 
 from infimmr_jax.rewards.extract import extract
+from infimmr_jax.rewards.math.verify_math import decide
 from infimmr_jax.rewards.pool import GraderPool
 from infimmr_jax.rewards.verdict import Options, Question
 from infimmr_jax.rewards.verify_choice import verify_choice
@@ -72,3 +74,13 @@ def test_what_the_documentation_calls_refused_is_refused() -> None:
     assert [(q.gold, q.answer, v.reason) for q, v in zip(asked, verdicts, strict=True) if v.score] == []
     signed = Options(choices=("-15", "15"))
     assert verify_choice("B", "B - 15", signed).score == 0
+
+
+def test_long_runs_of_blanks_take_no_time() -> None:
+    started = time.process_time()
+    for blank in (" ", "\t", "\n"):
+        run = rf"\{{{blank * 1990}\}}"
+        assert verify_choice("B", run, Options(choices=("12 cm", "15 cm"))).score == 0
+        for gold in ("12", "x=5", r"\{x|x>3\}"):
+            decide(gold, run)
+    assert time.process_time() - started < 1
