@@ -2,6 +2,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
+
+# Shapes and types of every annotation in the package are checked while the tests run.
+install_import_hook("infimmr_jax", "runtime_types.check")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,6 +1,7 @@
 """Which room imports which, read from the code: the picture of docs/architecture.md, without circles of any kind."""
 
 import ast
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -88,6 +89,12 @@ def test_a_file_name_is_used_once():
 def test_files_are_short():
     lines = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
     assert {name: count for name, count in lines.items() if count > 450} == {}
+
+
+def test_types_are_said():
+    """`Any` is for what no type can say; shapes and types are checked at run time by `conftest.py`."""
+    count = sum(len(re.findall(r"\bAny\b", path.read_text("utf-8"))) for path in PACKAGE.rglob("*.py"))
+    assert count < 150, f"{count} times Any"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -55,7 +55,7 @@ class DemonstrationSection(Section):
     warmup_steps: Annotated[int, Field(ge=0)] = 20
 
     @model_validator(mode="after")
-    def _has_demonstrations(self) -> Self:
+    def _has_demonstrations(self) -> DemonstrationSection:
         if not any(self.sources.values()) and not self.conversations:
             raise ValueError("there is nothing to learn from: give `sources` (problems) or `conversations`")
         return self
@@ -70,7 +70,7 @@ class SftSection(DemonstrationSection):
     stages: tuple[SftStage, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _warms_up(self) -> Self:
+    def _warms_up(self) -> SftSection:
         if self.warmup_steps >= self.stages[0].steps:
             raise ValueError(
                 f"warmup_steps {self.warmup_steps} must be fewer than the {self.stages[0].steps} steps of stage 0"
@@ -93,7 +93,7 @@ class SftPhaseSection(DemonstrationSection):
     trainable: TrainableSection = TrainableSection()
 
     @model_validator(mode="after")
-    def _warms_up(self) -> Self:
+    def _warms_up(self) -> SftPhaseSection:
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} must be fewer than the {self.steps} steps of the phase")
         return self

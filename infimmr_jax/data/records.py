@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from infimmr_jax.config import RewardSection
 from infimmr_jax.errors import UserError
@@ -41,6 +41,7 @@ class Problem:
     row: int | None = dataclasses.field(default=None, compare=False)
 
 
+@runtime_checkable
 class CheckGolds(Protocol):
     """Tells which gold answers can not be graded; handed in by rooms that know graders (`rewards.golds.GoldCheck`)."""
 

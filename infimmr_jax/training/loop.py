@@ -24,6 +24,7 @@ from infimmr_jax.training.directory import check_directory, resumed, translated
 from infimmr_jax.training.evaluate import evaluate_stage
 from infimmr_jax.training.guards import StallGuard
 from infimmr_jax.training.lock import locked
+from infimmr_jax.training.opening import opening_line
 from infimmr_jax.training.place import Place
 from infimmr_jax.training.programs import Compilations, Programs
 from infimmr_jax.training.progress import Progress
@@ -140,6 +141,8 @@ def _open(
     compilations = Compilations()
     programs = Programs(setup)
     progress = stack.enter_context(Progress())
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(programs.abstract_state().params))
+    progress.note(opening_line(run_dir, parameters, setup.mesh.devices.flat, jax.process_count()))
     warm_up(setup, programs, progress.note)
     restored = checkpoints.resume(programs.restore_target()) if resume else None
     place, state = restored or (Place(), programs.start())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax
 
 
-def opening_line(run_dir: Path, parameters: int, devices: Sequence[jax.Device], processes: int = 1) -> str:
+def opening_line(run_dir: Path, parameters: int, devices: Iterable[jax.Device], processes: int = 1) -> str:
     """Say where the output goes, how many `parameters` the model has and which `devices` train it."""
     kinds = Counter(device.device_kind for device in devices)
     named = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,7 @@ class Compilations:
             self.seconds += duration_secs
 
 
+@runtime_checkable
 class Recipe(Protocol):
     """What the programs of a run depend on: no data, no tokenizer, so that they can be planned without a run."""
 

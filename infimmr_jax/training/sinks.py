@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -31,6 +31,7 @@ class SinkError(UserError, RuntimeError):
     """A sink can not be opened: the message says which and what to do."""
 
 
+@runtime_checkable
 class ScalarSink(Protocol):
     """A sink for scalars of one series (`sft`, `grpo`, `evals`) over that series' own step."""
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import PyTree
@@ -44,6 +44,7 @@ class StageInputs:
     agree: Callable[[], None]
 
 
+@runtime_checkable
 class Batches(Protocol):
     """An iterator over a stage's batches whose state is a place to go on from."""
 
@@ -65,6 +66,7 @@ class Judgement:
     heldout: dict[Modality, JsonObject] = dataclasses.field(default_factory=dict)
 
 
+@runtime_checkable
 class Stage(Protocol):
     """One stage of a run; rows of the table in `training.stages` make them."""
 
