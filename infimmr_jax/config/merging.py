@@ -15,7 +15,7 @@ size of the model: learning rates, batch sizes and everything counted in tokens.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from infimmr_jax.config.base import ConfigError, Section
@@ -55,7 +55,7 @@ def _with_phases(tree: Tree, change: Tree, root: type[Section], name: str) -> Tr
     return merged
 
 
-def _change_phases(phases: JsonValue, changes: Tree, name: str) -> list[JsonValue]:
+def _change_phases(phases: JsonValue, changes: Mapping[object, JsonValue], name: str) -> list[JsonValue]:
     if not isinstance(phases, list):
         raise ConfigError(
             f"{name}: `phases` as a mapping changes the phases of a --config file before it, and none has a list of "

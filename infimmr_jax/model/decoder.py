@@ -17,6 +17,7 @@ from infimmr_jax.model.trunk import BranchStart, LayerCache, LayerTrunk, Params,
 from infimmr_jax.names import JsonObject
 from infimmr_jax.parallel.gather import whole_parameters
 from infimmr_jax.parallel.sequence import lay
+from infimmr_jax.preprocess.batching import Numbers
 
 
 class DecoderLayer(nn.Module):
@@ -119,7 +120,7 @@ def init_decoder(key: Array, config: TextConfig, options: ModelOptions) -> Param
     return params
 
 
-def embed_tokens(params: Params, tokens: Int[Array, "*lead"], options: ModelOptions) -> Float[Array, "*lead E"]:
+def embed_tokens(params: Params, tokens: Int[Numbers, "*lead"], options: ModelOptions) -> Float[Array, "*lead E"]:
     """Rows of the embedding table in the compute dtype."""
     return params["embed"]["embedding"][tokens].astype(options.compute_dtype)
 
@@ -147,7 +148,7 @@ def trunk_layers(
     rope = decoder_rope(positions, config)
     layer = DecoderLayer(config, options)
 
-    def step(x: Array, layer_params: Params, _: Array, __: None) -> tuple[Array, tuple[Array, Array]]:
+    def step(x: Array, layer_params: Params, _: object, __: None) -> tuple[Array, tuple[Array, Array]]:
         return apply(layer, layer_params, x, rope, mask, method=DecoderLayer.trunk)
 
     x, (k, v) = run_layers(step, x, params["layers"], np.zeros(config.num_layers, bool), options)
@@ -166,7 +167,7 @@ def packed_layers(
     rope = decoder_rope(positions, config)
     layer = DecoderLayer(config, options)
 
-    def step(x: Array, layer_params: Params, _: Array, __: None) -> tuple[Array, None]:
+    def step(x: Array, layer_params: Params, _: object, __: None) -> tuple[Array, None]:
         return apply(layer, layer_params, x, rope, segments > 0, segments, method=DecoderLayer.trunk)[0], None
 
     x, _ = run_layers(step, x, params["layers"], np.zeros(config.num_layers, bool), options)
@@ -181,7 +182,7 @@ def branch_layers(
     rope = decoder_rope(branch_positions(trunk.start, jnp.arange(inputs.shape[-1])), config)
     layer = DecoderLayer(config, options)
 
-    def step(x: Array, layer_params: Params, _: Array, kv: tuple[Array, Array]) -> tuple[Array, None]:
+    def step(x: Array, layer_params: Params, _: object, kv: tuple[Array, Array]) -> tuple[Array, None]:
         args = (x, rope, *kv, trunk.start.mask)
         return apply(layer, layer_params, *args, method=DecoderLayer.branch), None
 

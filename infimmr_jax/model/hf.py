@@ -229,7 +229,7 @@ def _on_host(leaf: np.ndarray | jax.Array, layer: int | None) -> np.ndarray:
 
 
 @jax.jit
-def _take(leaf: jax.Array, layer: int) -> jax.Array:
+def _take(leaf: jax.Array, layer: int | jax.Array) -> jax.Array:
     return jax.lax.dynamic_index_in_dim(leaf, layer, 0, keepdims=False)
 
 

@@ -105,7 +105,7 @@ def test_index_counts_bytes_and_shards_keep_the_limit(tmp_path):
 
 def test_dtypes_are_converted(saved, tmp_path):
     params, directory = saved
-    half = ModelOptions(param_dtype=jnp.bfloat16)
+    half = ModelOptions(param_dtype=jnp.dtype("bfloat16"))
     expected = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
     assert_same(load_params(directory, tiny(options=half), one_device()), expected)
     save_params(params, tiny(), tmp_path / "bf16", dtype="bfloat16")

@@ -195,7 +195,7 @@ REFUSED = {
         DataSection(max_prompt=20, image=DATA.image),
         "more than data.max_prompt = 20",
     ),
-    "missing file": (_problem(images=["/nowhere/a.png"]), "image", DATA, "/nowhere/a.png does not exist"),
+    "missing file": (_problem(images=["/nowhere/a.png"]), "image", DATA, "there is no file /nowhere/a.png"),
     "truncated": (_problem(images=[ONE[: len(ONE) // 2]]), "image", DATA, "can not be decoded"),
     "aspect ratio": (_problem(images=[_png(402, 2)]), "image", DATA, "200 times"),
 }

@@ -264,6 +264,6 @@ def test_bad_videos_are_named(tmp_path):
 
 def test_without_pyav_files_are_refused_and_folders_work(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(DataError, match="pip install 'infimmr-jax"):
+    with pytest.raises(DataError, match="pip install av"):
         plan_video(tmp_path / "clip.mp4", SMALL, IMAGE, LAYOUT)
     assert plan_video(_folder(tmp_path, _frames(2)), SMALL, IMAGE, LAYOUT).grid == (1, 4, 4)

@@ -1,5 +1,7 @@
 """How components become one number, and the group components length and repetition, against plain loops."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -51,7 +53,9 @@ def group(answers=("5", "5", None, "123")) -> Group:
 
 def scores(name, limit=100, count=len, **section):
     reward = RewardSection(weights={"accuracy": 1.0, name: 1.0}, **{name: section})
-    return component_scores(name, [group()], Tools(reward, "boxed", None, max_response=limit, count_tokens=count))[0]
+    return component_scores(
+        name, [group()], Tools(reward, "boxed", SimpleNamespace(), max_response=limit, count_tokens=count)
+    )[0]
 
 
 def test_dast_reaches_the_configuration():
