@@ -1,11 +1,9 @@
 """The sampler in stages on a mesh: the tokens of one program, and nothing large that lies whole on every device."""
 
 import dataclasses
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
+from devices import on_eight_devices
 from small import ALLOWED, MODEL, prompts
 
 from infimmr_jax.config import MeshSection
@@ -13,11 +11,9 @@ from infimmr_jax.parallel.mesh import batch_sharding, make_mesh
 from infimmr_jax.rollout.staged import sample_staged, staged_sampler
 from infimmr_jax.rollout.state import SampleSettings
 
-HELPERS = Path(__file__).parents[1] / "helpers"
 EIGHT_DEVICES = """
-import dataclasses, sys
+import dataclasses
 import jax, numpy as np
-sys.path.insert(0, {here!r})
 from small import ALLOWED, MODEL, prompts, with_layers
 from infimmr_jax.config import MeshSection
 from infimmr_jax.parallel.mesh import batch_sharding, make_mesh, parameter_shardings, shard_batch
@@ -52,19 +48,8 @@ print("early", int(found[0].finished.sum()), "heads", heads)
 """
 
 
-def test_stages_on_eight_devices_sample_what_one_program_does(tmp_path):
-    script = tmp_path / "eight.py"
-    script.write_text(EIGHT_DEVICES.format(here=str(HELPERS)))
-    environment = {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-        "JAX_PLATFORMS": "cpu",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "PATH": "/usr/bin:/bin",
-    }
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "heads 2" in done.stdout
+def test_stages_on_eight_devices_sample_what_one_program_does():
+    assert "heads 2" in on_eight_devices(EIGHT_DEVICES)
 
 
 def test_keys_and_values_are_never_there_twice():
