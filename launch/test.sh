@@ -13,4 +13,5 @@ export OMP_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=2 JAX_PLATFORMS=cpu
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-exec .venv/bin/python -m pytest --numprocesses "$processes" --dist loadfile "$@"
+# In the order of tests/conftest.py. Tests marked `release` compile for minutes what seldom changes: add -m release.
+exec .venv/bin/python -m pytest --numprocesses "$processes" --dist loadfile --no-loadscope-reorder -m "not release" "$@"

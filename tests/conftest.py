@@ -18,6 +18,11 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "xla")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 CACHE_DAYS, CACHE_BYTES = 14, 2**31
+# One process works through a file: those that take longest come first, so that no process is left alone with one.
+LONGEST = (
+    "test_plan_topology test_jobs test_greedy_parity test_loop test_recipes test_step test_update_options "
+    "test_trunk_branch test_sequence_axis test_gradient_parity test_real_layout test_sampler test_gpu_parity_study"
+).split()
 
 
 def pytest_configure(config):
@@ -30,6 +35,11 @@ def pytest_configure(config):
         total += size
         if total > CACHE_BYTES or used < time.time() - CACHE_DAYS * 86_400:
             path.unlink(missing_ok=True)
+
+
+def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -53,7 +53,7 @@ ACCURACY = np.asarray([[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]], 
 
 def larger(key):
     """Weights that tell tokens and pictures apart; a fresh model hardly does."""
-    return jax.tree.map(lambda x: 2 * x if x.ndim > 1 else x, MODEL.init(jax.random.key(key)))
+    return jax.tree.map(lambda x: 2 * x if x.ndim > 1 else x, jax.jit(MODEL.init)(jax.random.key(key)))
 
 
 def scores(params, batch, tokens):

@@ -22,15 +22,16 @@ from infimmr_jax.objectives.step import grpo_update
 from infimmr_jax.parallel.mesh import make_mesh, replicated, shard_batch
 from infimmr_jax.plan import hlo
 
+model = with_layers(1)
 grpo, section = GrpoSection(), OptimizerSection(kind="muon", learning_rate=1e-3)
-run = functools.partial(grpo_update, settings=settings(grpo), optimizer=make_optimizer(section))
+run = functools.partial(grpo_update, settings=settings(grpo, model), optimizer=make_optimizer(section))
 moved, flops = [], []
 for mesh in (
     make_mesh(MeshSection(data=8), jax.devices()),
     make_mesh(MeshSection(fsdp=8), jax.devices()),
 ):
     jax.set_mesh(mesh)
-    state = train_state(grpo, section)
+    state = train_state(grpo, section, model=model)
     shardings = state_shardings(state, mesh)
     state = jax.device_put(state, shardings)
     batch, scores, sampled = prompts(16), rewards(16, 4), rollouts(16, 4, 6)

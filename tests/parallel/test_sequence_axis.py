@@ -31,9 +31,10 @@ from infimmr_jax.plan import hlo
 from infimmr_jax.rollout.sampler import sample
 from infimmr_jax.rollout.state import SampleSettings
 
+model = with_layers(1)
 grpo, section = GrpoSection(), OptimizerSection(learning_rate=1e-3)
-run = functools.partial(grpo_update, settings=settings(grpo), optimizer=make_optimizer(section))
-draw = functools.partial(sample, model=MODEL, settings=SampleSettings(4, 6, compactions=1))
+run = functools.partial(grpo_update, settings=settings(grpo, model), optimizer=make_optimizer(section))
+draw = functools.partial(sample, model=model, settings=SampleSettings(4, 6, compactions=1))
 
 def count(program):
     module = hlo.parse_module(program.as_text())
@@ -46,7 +47,7 @@ for mesh in (
     make_mesh(MeshSection(data=2, sequence=4), jax.devices()),
 ):
     jax.set_mesh(mesh)
-    state = train_state(grpo, section)
+    state = train_state(grpo, section, model=model)
     state = jax.device_put(state, state_shardings(state, mesh))
     rows = shard_batch((prompts(8), rewards(8, 4)), mesh)
     key = jax.random.key(3)

@@ -25,7 +25,7 @@ model = with_layers(1)
 settings = SampleSettings(4, 16, temperature=2.0, compactions=2, cache_sizes=2)
 mesh = make_mesh(MeshSection(data=2, fsdp=2, tensor=2), jax.devices())
 rows = batch_sharding(mesh)
-params = model.init(jax.random.key(0))
+params = jax.jit(model.init)(jax.random.key(0))
 batch, key = prompts(8), jax.random.key(3)
 expected, rows_computed = jax.jit(lambda: sample(params, model, settings, batch, ALLOWED, key, shards=4))()
 with jax.set_mesh(mesh):
@@ -70,7 +70,7 @@ def test_keys_and_values_are_never_there_twice():
     with jax.set_mesh(mesh):
         sampler = staged_sampler(MODEL, settings, None, mesh, batch_sharding(mesh))
         sampler = dataclasses.replace(sampler, **{name: counted(name, getattr(sampler, name)) for name in left})
-        params = MODEL.init(jax.random.key(0))
+        params = jax.jit(MODEL.init)(jax.random.key(0))
         sample_staged(sampler, params, prompts(4), ALLOWED, jax.random.key(3), shards=1)
     layers = MODEL.config.text.num_layers
     assert layers > 1
