@@ -20,9 +20,20 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 CACHE_DAYS, CACHE_BYTES = 14, 2**31
 # One process works through a file: those that take longest come first, so that no process is left alone with one.
 LONGEST = (
-    "test_plan_topology test_jobs test_greedy_parity test_loop test_recipes test_step test_update_options "
-    "test_trunk_branch test_sequence_axis test_gradient_parity test_real_layout test_sampler test_gpu_parity_study"
-).split()
+    "test_plan_topology",
+    "test_jobs",
+    "test_greedy_parity",
+    "test_loop",
+    "test_recipes",
+    "test_step",
+    "test_update_options",
+    "test_trunk_branch",
+    "test_sequence_axis",
+    "test_gradient_parity",
+    "test_real_layout",
+    "test_sampler",
+    "test_gpu_parity_study",
+)
 
 
 def pytest_configure(config):
