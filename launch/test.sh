@@ -10,10 +10,8 @@ prepare_environment test
 processes="${INFIMMR_TEST_PROCESSES:-$(nproc)}"
 # One thread a process: the workers of pytest share the cores, and two busy PyTorch threads are slower than one.
 export OMP_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=2 JAX_PLATFORMS=cpu
-# The suite compiles hundreds of small programs that run for milliseconds: LLVM's optimiser takes a third of its time.
-export XLA_FLAGS="${XLA_FLAGS:---xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true}"
-export INFIMMR_CACHE="${INFIMMR_CACHE:-$PWD/.cache}"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-exec .venv/bin/python -m pytest --numprocesses "$processes" --dist loadfile "$@"
+# In the order of tests/conftest.py. Tests marked `release` compile for minutes what seldom changes: add -m release.
+exec .venv/bin/python -m pytest --numprocesses "$processes" --dist loadfile --no-loadscope-reorder -m "not release" "$@"

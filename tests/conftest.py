@@ -1,13 +1,57 @@
+import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
-import runtime_types  # noqa: F401
+from devices import QUICK
 from jaxtyping import install_import_hook
 
 # Shapes and types of annotations are checked while the tests run, in the rooms that work on the host.
 ROOMS = ("commands", "config", "data", "evaluation", "files", "preprocess", "report", "rewards")
 install_import_hook([f"infimmr_jax.{room}" for room in ROOMS], "runtime_types.check")
+
+# Before JAX is imported. Workers, processes that tests start and the next run read the same compiled programs.
+os.environ.setdefault("XLA_FLAGS", QUICK)
+CACHE = Path(os.environ.get("INFIMMR_TEST_CACHE") or Path.home() / ".cache" / "infimmr-tests")
+os.environ["INFIMMR_CACHE"] = str(CACHE)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "xla")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
+CACHE_DAYS, CACHE_BYTES = 14, 2**31
+# One process works through a file: those that take longest come first, so that no process is left alone with one.
+LONGEST = (
+    "test_plan_topology",
+    "test_jobs",
+    "test_greedy_parity",
+    "test_loop",
+    "test_recipes",
+    "test_step",
+    "test_update_options",
+    "test_trunk_branch",
+    "test_sequence_axis",
+    "test_gradient_parity",
+    "test_real_layout",
+    "test_sampler",
+    "test_gpu_parity_study",
+)
+
+
+def pytest_configure(config):
+    """Drop programs that no test has read for long, and the oldest beyond 2 GB."""
+    if hasattr(config, "workerinput") or not CACHE.exists():
+        return
+    files = [(max(s.st_atime, s.st_mtime), s.st_size, path) for path in CACHE.glob("xla/*") for s in [path.stat()]]
+    total = 0
+    for used, size, path in sorted(files, reverse=True):
+        total += size
+        if total > CACHE_BYTES or used < time.time() - CACHE_DAYS * 86_400:
+            path.unlink(missing_ok=True)
+
+
+def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -38,19 +82,3 @@ def policy_directory(tmp_path_factory) -> Path:
     params["decoder"] = jax.tree.map(lambda x: 8 * x if x.ndim > 1 else x, params["decoder"])
     save_params(params, setup.model, run / "model", setup.tokenizer, dtype="float32")
     return run / "model"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _compile_each_program_once(tmp_path_factory):
-    """These tests make the same tiny run again and again: its programs are compiled once, then read from the disk."""
-    import jax
-    from jax.experimental.compilation_cache import compilation_cache
-
-    directory = tmp_path_factory.getbasetemp() / "compiled"
-    jax.config.update("jax_compilation_cache_dir", str(directory))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    compilation_cache.reset_cache()
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()

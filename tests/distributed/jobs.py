@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import yaml
+from devices import QUICK
 
 ROOT = Path(__file__).parents[2]
 CHANGING = ("time", "tokens_per_second", "compile/", "grading/", "rollout/efficiency")
@@ -63,8 +64,7 @@ def environment(devices: int | None = None) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("INFIMMR_COORD", "INFIMMR_PROC"))}
     kept |= {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
     kept |= {"INFIMMR_PYTHON": sys.executable, "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"}
-    # The programs run for milliseconds: compiling them well is most of a test's time.
-    kept["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    kept["XLA_FLAGS"] = QUICK
     if devices is not None:
         kept["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
     return kept

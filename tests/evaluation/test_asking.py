@@ -30,7 +30,7 @@ def model(tmp_path_factory):
     shape = ModelShape.model_validate({"num_layers": 1, "vision": {"depth": 1, "fullatt_block_indexes": [0]}})
     model = Model(config_from_shape(shape, len(tokenizer), TokenIds(pad, eos, start, end, image, video)))
     directory = tmp_path_factory.mktemp("model") / "tiny"
-    save_params(model.init(jax.random.key(0)), model, directory, tokenizer, "float32")
+    save_params(jax.jit(model.init)(jax.random.key(0)), model, directory, tokenizer, "float32")
     return directory
 
 

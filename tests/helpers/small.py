@@ -90,16 +90,18 @@ def rewards(P: int, G: int, seed: int = 0) -> Rewards:
     )
 
 
-def train_state(grpo: GrpoSection, optimizer: OptimizerSection, reference: bool = False) -> TrainState:
-    params = MODEL.init(jax.random.key(0))
+def train_state(
+    grpo: GrpoSection, optimizer: OptimizerSection, reference: bool = False, model: Model = MODEL
+) -> TrainState:
+    params = jax.jit(model.init)(jax.random.key(0))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        moments=make_optimizer(optimizer).init(params),
+        moments=jax.jit(make_optimizer(optimizer).init)(params),
         estimator=init_estimator_state(3),
-        reference=MODEL.init(jax.random.key(1)) if reference else None,
+        reference=jax.jit(model.init)(jax.random.key(1)) if reference else None,
     )
 
 
-def settings(grpo: GrpoSection) -> UpdateSettings:
-    return UpdateSettings(MODEL, grpo, (("accuracy", 0.9), ("format", 0.1)), 1.0, ("math",))
+def settings(grpo: GrpoSection, model: Model = MODEL) -> UpdateSettings:
+    return UpdateSettings(model, grpo, (("accuracy", 0.9), ("format", 0.1)), 1.0, ("math",))

@@ -1,14 +1,12 @@
 """Attention against a float64 formula, in blocks, and by the kernels; values and gradients."""
 
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from devices import on_eight_devices
 
 from infimmr_jax.model import attention, splash
 from infimmr_jax.model.attention import choose_attention
@@ -159,8 +157,7 @@ def test_splash_equals_xla(form, monkeypatch):
 @pytest.mark.slow
 def test_splash_on_eight_devices_equals_xla_on_one():
     """Rows over (data, fsdp) and heads over tensor, under the mesh in use; in a process of its own."""
-    program = f"""
-        import sys; sys.path[:0] = [{str(Path(__file__).parents[1] / "helpers")!r}]
+    program = """
         import jax, numpy as np
         from infimmr_jax.config import MeshSection
         from infimmr_jax.model import attention, splash
@@ -176,11 +173,7 @@ def test_splash_on_eight_devices_equals_xla_on_one():
         assert len(found.sharding.device_set) == 8
         np.testing.assert_allclose(found, expected, atol=2e-5)
     """
-    subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        check=True,
-        env={"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PATH": ""},
-    )
+    on_eight_devices(program, Path(__file__).parent)
 
 
 def test_branch_mask_is_trunk_and_own_past():

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from devices import on_eight_devices
 from safetensors.numpy import load_file, save_file
 
 from infimmr_jax.config import ConfigError, MeshSection, ModelShape
@@ -389,11 +390,7 @@ def test_loads_and_saves_over_eight_devices(saved, tmp_path, at_once):
         assert up.addressable_shards[0].data.size * 4 == up.size
         save_params(params, model, Path({str(tmp_path / "m")!r}), dtype="float32")
     """
-    subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        check=True,
-        env={"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PATH": ""},
-    )
+    on_eight_devices(program)
     one, other = (load_file(d / "model.safetensors") for d in (saved[1], tmp_path / "m"))
     assert one.keys() == other.keys()
     assert all(np.array_equal(one[name], other[name]) for name in one)

@@ -1,9 +1,6 @@
 """One trunk with G branches is the repeated prompt, in log-probs and gradients; how it is computed changes nothing."""
 
 import dataclasses
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import jax
@@ -11,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_model
+from devices import on_eight_devices
 from tiny_model import layout, mixed_batch, mixed_prompts, random_params, tiny
 
 from infimmr_jax.model.logprobs import token_logprobs
@@ -216,50 +214,42 @@ def test_untied_heads_use_their_own_matrix(params):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", [(8, 1, 1), (2, 2, 2), (1, 4, 2)], ids=lambda mesh: "x".join(map(str, mesh)))
-def test_eight_devices_equal_one(model, params, mesh, tmp_path):
+def test_eight_devices_equal_one():
     """Log-probs and gradient of 8 prompts on 8 virtual devices against one device, in a process of its own."""
-    program = f"""
-        import sys; sys.path[:0] = [{str(Path(__file__).parents[1] / "helpers")!r}]
+    program = """
         import jax, numpy as np
         from infimmr_jax.config import MeshSection
         from infimmr_jax.parallel.mesh import make_mesh, parameter_shardings, shard_batch
         from test_trunk_branch import branch_logprobs, responses
         from tiny_model import mixed_batch, random_params, tiny
         assert len(jax.devices()) == 8
-        data, fsdp, tensor = {mesh}
         model = tiny()
         batch, tokens = mixed_batch(rows=8), responses(8)
         weights = np.random.default_rng(6).normal(size=tokens.shape).astype(np.float32)
+
+        @jax.jit
+        def step(params, batch, tokens, weights):
+            def loss(params):
+                log_probs = branch_logprobs(params, model, batch, tokens)
+                return (log_probs * weights).sum(), log_probs
+            return jax.value_and_grad(loss, has_aux=True)(params)
 
         def run(devices, section):
             mesh = make_mesh(section, devices)
             params = random_params(model)
             params = jax.device_put(params, parameter_shardings(params, mesh))
-            inputs = shard_batch((batch, tokens, weights), mesh)
-
-            @jax.jit
-            def step(params, batch, tokens, weights):
-                def loss(params):
-                    log_probs = branch_logprobs(params, model, batch, tokens)
-                    return (log_probs * weights).sum(), log_probs
-                return jax.value_and_grad(loss, has_aux=True)(params)
-
-            (_, log_probs), gradient = step(params, *inputs)
+            (_, log_probs), gradient = step(params, *shard_batch((batch, tokens, weights), mesh))
             return jax.tree.map(np.asarray, (log_probs, gradient))
 
         one = run(jax.devices()[:1], MeshSection())
-        eight = run(jax.devices(), MeshSection(data=data, fsdp=fsdp, tensor=tensor))
-        np.testing.assert_allclose(eight[0], one[0], atol=1e-5)
         largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(one[1]))
-        for a, b in zip(jax.tree.leaves(eight[1]), jax.tree.leaves(one[1]), strict=True):
-            assert np.abs(a - b).max() < 1e-5 * max(np.abs(b).max(), 1e-1 * largest), np.abs(a - b).max()
+        for sizes in ((8, 1, 1), (2, 2, 2), (1, 4, 2)):
+            eight = run(jax.devices(), MeshSection(**dict(zip(("data", "fsdp", "tensor"), sizes))))
+            np.testing.assert_allclose(eight[0], one[0], atol=1e-5, err_msg=str(sizes))
+            for a, b in zip(jax.tree.leaves(eight[1]), jax.tree.leaves(one[1]), strict=True):
+                assert np.abs(a - b).max() < 1e-5 * max(np.abs(b).max(), 1e-1 * largest), (sizes, np.abs(a - b).max())
     """
-    subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        check=True,
-        env={"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PATH": ""},
-    )
+    on_eight_devices(program, Path(__file__).parent)
 
 
 def test_repeated_batches_share_an_executable(model, params):

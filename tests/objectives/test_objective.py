@@ -1,13 +1,9 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy_formulas as formulas
 import pytest
+from devices import on_eight_devices
 
 from infimmr_jax.config import GrpoSection
 from infimmr_jax.objectives.advantages import advantages, init_estimator_state
@@ -388,12 +384,4 @@ print("equal on", len(settings), "settings")
 
 @pytest.mark.slow
 def test_one_device_and_eight_give_the_same_numbers():
-    root = Path(__file__).parents[2]
-    env = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(root),
-    }
-    done = subprocess.run([sys.executable, "-c", SHARDED], env=env, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "equal on 23 settings" in done.stdout
+    assert "equal on 23 settings" in on_eight_devices(SHARDED)

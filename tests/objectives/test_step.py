@@ -2,15 +2,13 @@
 
 import dataclasses
 import functools
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import ALLOWED, MODEL, prompts, rewards, rollouts, settings, train_state
+from devices import on_eight_devices
+from small import ALLOWED, prompts, rewards, rollouts, settings, train_state, with_layers
 
 from infimmr_jax.config import GrpoSection, OptimizerSection
 from infimmr_jax.objectives.schedules import Clock, coefficients
@@ -18,14 +16,15 @@ from infimmr_jax.objectives.step import grpo_update
 from infimmr_jax.objectives.train_state import make_optimizer
 
 P, G, R = 8, 4, 6
+MODEL = with_layers(1)
 OPTIMIZER = OptimizerSection(learning_rate=1e-3)
 
 
 def update(grpo: GrpoSection, reference: bool = False, state=None, **changes):
-    run = functools.partial(grpo_update, settings=settings(grpo), optimizer=make_optimizer(OPTIMIZER))
+    run = functools.partial(grpo_update, settings=settings(grpo, MODEL), optimizer=make_optimizer(OPTIMIZER))
     given = {"batch": prompts(P), "rollouts": rollouts(P, G, R), "executed": np.int32(R), "rewards": rewards(P, G)}
     given |= changes
-    state = train_state(grpo, OPTIMIZER, reference) if state is None else state
+    state = train_state(grpo, OPTIMIZER, reference, MODEL) if state is None else state
     scheduled = coefficients(grpo, Clock(0, 10, 0, 10))
     return jax.jit(run)(state, *given.values(), ALLOWED, jnp.float32(1e-3), scheduled, jax.random.key(0))
 
@@ -56,7 +55,7 @@ def plain_loss(params, batch, sampled, scores):
 
 def test_the_gradient_is_that_of_plain_grpo_with_a_prompt_for_every_response():
     batch, sampled, scores = prompts(P), rollouts(P, G, R), rewards(P, G)
-    state = train_state(GrpoSection(), OPTIMIZER)
+    state = train_state(GrpoSection(), OPTIMIZER, model=MODEL)
     expected = jax.jit(jax.grad(lambda params: plain_loss(params, batch, sampled, scores)))(state.params)
     moved, metrics = update(GrpoSection())
     norm = float(jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(expected))))
@@ -90,11 +89,11 @@ def test_groups_without_signal_leave_the_policy_where_it_is():
     assert float(metrics["policy/grad_norm"]) == 0
     assert float(metrics["policy/skipped"]) == 0
     assert float(metrics["response/signal_groups"]) == 0
-    assert largest_difference(moved.params, train_state(GrpoSection(), OPTIMIZER).params) == 0
+    assert largest_difference(moved.params, train_state(GrpoSection(), OPTIMIZER, model=MODEL).params) == 0
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_and_counted():
-    start = train_state(GrpoSection(), OPTIMIZER)
+    start = train_state(GrpoSection(), OPTIMIZER, model=MODEL)
     start.params["decoder"]["norm"]["scale"] = start.params["decoder"]["norm"]["scale"].at[0].set(jnp.nan)
     moved, metrics = update(GrpoSection(), state=start)
     assert float(metrics["policy/skipped"]) == 1
@@ -112,9 +111,8 @@ def test_first_update_on_policy_has_ratio_one_and_no_divergence():
 
 
 EIGHT_DEVICES = """
-import functools, sys
+import functools
 import jax, jax.numpy as jnp, numpy as np
-sys.path.insert(0, {here!r})
 from small import *
 from infimmr_jax.config import GrpoSection, MeshSection, OptimizerSection
 from infimmr_jax.objectives.schedules import Clock, coefficients
@@ -125,9 +123,10 @@ from infimmr_jax.rollout.sampler import sample
 from infimmr_jax.rollout.state import SampleSettings
 
 assert jax.device_count() == 8
+model = with_layers(1)
 grpo, section = GrpoSection(micro_batches=2), OptimizerSection(learning_rate=1e-3)
-run = functools.partial(grpo_update, settings=settings(grpo), optimizer=make_optimizer(section))
-draw = functools.partial(sample, model=MODEL, settings=SampleSettings(4, 6))
+run = functools.partial(grpo_update, settings=settings(grpo, model), optimizer=make_optimizer(section))
+draw = functools.partial(sample, model=model, settings=SampleSettings(4, 6))
 found = []
 for mesh in (
     make_mesh(MeshSection(), jax.devices()[:1]),
@@ -135,7 +134,7 @@ for mesh in (
     make_mesh(MeshSection(data=2, fsdp=2, tensor=2), jax.devices()),
 ):
     jax.set_mesh(mesh)
-    state = train_state(grpo, section)
+    state = train_state(grpo, section, model=model)
     state = jax.device_put(state, state_shardings(state, mesh))
     rows = shard_batch((prompts(16), rewards(16, 4)), mesh)
     sampled = jax.jit(draw)(state.params, batch=rows[0], allowed=ALLOWED, key=jax.random.key(3))
@@ -151,17 +150,5 @@ print("equal")
 """
 
 
-def test_eight_devices_sample_and_update_like_one(tmp_path):
-    script = tmp_path / "eight.py"
-    script.write_text(EIGHT_DEVICES.format(here=str(Path(__file__).parents[1] / "helpers")))
-    environment = {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(tmp_path),
-    }
-    done = subprocess.run(
-        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=400, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "equal" in done.stdout
+def test_eight_devices_sample_and_update_like_one():
+    assert "equal" in on_eight_devices(EIGHT_DEVICES)

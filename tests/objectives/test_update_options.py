@@ -51,17 +51,9 @@ MODEL = Model(CONFIG, ModelOptions(scan=False))
 ACCURACY = np.asarray([[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]], np.float32)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_quickly():
-    """Programs that run once are not worth optimising."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def larger(key):
     """Weights that tell tokens and pictures apart; a fresh model hardly does."""
-    return jax.tree.map(lambda x: 2 * x if x.ndim > 1 else x, MODEL.init(jax.random.key(key)))
+    return jax.tree.map(lambda x: 2 * x if x.ndim > 1 else x, jax.jit(MODEL.init)(jax.random.key(key)))
 
 
 def scores(params, batch, tokens):

@@ -1,12 +1,9 @@
 """Work that parameters' shardings alone would leave whole on every device: the optimiser's products, padded logits."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import pytest
+from devices import on_eight_devices
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
@@ -15,9 +12,8 @@ from infimmr_jax.parallel.mesh import AXES, work_spec
 from infimmr_jax.plan import hlo
 
 EIGHT_DEVICES = """
-import functools, sys
+import functools
 import jax, jax.numpy as jnp, numpy as np
-sys.path.insert(0, {here!r})
 from small import *
 from infimmr_jax.config import GrpoSection, MeshSection, OptimizerSection
 from infimmr_jax.objectives.schedules import Clock, coefficients
@@ -26,15 +22,16 @@ from infimmr_jax.objectives.step import grpo_update
 from infimmr_jax.parallel.mesh import make_mesh, replicated, shard_batch
 from infimmr_jax.plan import hlo
 
+model = with_layers(1)
 grpo, section = GrpoSection(), OptimizerSection(kind="muon", learning_rate=1e-3)
-run = functools.partial(grpo_update, settings=settings(grpo), optimizer=make_optimizer(section))
+run = functools.partial(grpo_update, settings=settings(grpo, model), optimizer=make_optimizer(section))
 moved, flops = [], []
 for mesh in (
     make_mesh(MeshSection(data=8), jax.devices()),
     make_mesh(MeshSection(fsdp=8), jax.devices()),
 ):
     jax.set_mesh(mesh)
-    state = train_state(grpo, section)
+    state = train_state(grpo, section, model=model)
     shardings = state_shardings(state, mesh)
     state = jax.device_put(state, shardings)
     batch, scores, sampled = prompts(16), rewards(16, 4), rollouts(16, 4, 6)
@@ -53,20 +50,8 @@ print("flops", *flops)
 """
 
 
-def test_copies_of_the_parameters_share_the_products_of_muon(tmp_path):
-    script = tmp_path / "eight.py"
-    script.write_text(EIGHT_DEVICES.format(here=str(Path(__file__).parents[1] / "helpers")))
-    environment = {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(tmp_path),
-    }
-    done = subprocess.run(
-        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    data, fsdp = map(float, done.stdout.split("flops")[1].split())
+def test_copies_of_the_parameters_share_the_products_of_muon():
+    data, fsdp = map(float, on_eight_devices(EIGHT_DEVICES).split("flops")[1].split())
     assert data == pytest.approx(fsdp, rel=0.05)
 
 

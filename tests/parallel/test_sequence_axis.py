@@ -1,12 +1,11 @@
 """The `sequence` axis: the same numbers as on one device, its share of the work, and what it refuses."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
+from devices import on_eight_devices
 from jax.sharding import AbstractMesh
 
 from infimmr_jax.config import ConfigError, load_config
@@ -18,9 +17,8 @@ from infimmr_jax.plan.planner import largest_phase
 
 NANO = Path(__file__).parents[2] / "configs" / "nano.yaml"
 START = """
-import dataclasses, functools, sys
+import dataclasses, functools
 import jax, jax.numpy as jnp, numpy as np
-sys.path.insert(0, {here!r})
 from infimmr_jax.config import GrpoSection, MeshSection, OptimizerSection
 from infimmr_jax.parallel.mesh import make_mesh, replicated, shard_batch
 """
@@ -33,9 +31,10 @@ from infimmr_jax.plan import hlo
 from infimmr_jax.rollout.sampler import sample
 from infimmr_jax.rollout.state import SampleSettings
 
+model = with_layers(1)
 grpo, section = GrpoSection(), OptimizerSection(learning_rate=1e-3)
-run = functools.partial(grpo_update, settings=settings(grpo), optimizer=make_optimizer(section))
-draw = functools.partial(sample, model=MODEL, settings=SampleSettings(4, 6, compactions=1))
+run = functools.partial(grpo_update, settings=settings(grpo, model), optimizer=make_optimizer(section))
+draw = functools.partial(sample, model=model, settings=SampleSettings(4, 6, compactions=1))
 
 def count(program):
     module = hlo.parse_module(program.as_text())
@@ -48,7 +47,7 @@ for mesh in (
     make_mesh(MeshSection(data=2, sequence=4), jax.devices()),
 ):
     jax.set_mesh(mesh)
-    state = train_state(grpo, section)
+    state = train_state(grpo, section, model=model)
     state = jax.device_put(state, state_shardings(state, mesh))
     rows = shard_batch((prompts(8), rewards(8, 4)), mesh)
     key = jax.random.key(3)
@@ -92,28 +91,13 @@ print("equal")
 """
 
 
-def on_eight_devices(script, tmp_path):
-    path = tmp_path / "eight.py"
-    path.write_text(START.format(here=str(Path(__file__).parents[1] / "helpers")) + script)
-    environment = {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(tmp_path),
-    }
-    command = [sys.executable, str(path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
-def test_devices_along_sequence_sample_and_update_like_one(tmp_path):
-    one, *shared = map(float, on_eight_devices(UPDATE, tmp_path).split("flops")[1].split())
+def test_devices_along_sequence_sample_and_update_like_one():
+    one, *shared = map(float, on_eight_devices(START + UPDATE).split("flops")[1].split())
     assert all(flops < 1.3 * one / 8 for flops in shared), (one, shared)
 
 
-def test_the_kernel_of_trunks_takes_part_of_the_queries(tmp_path):
-    assert "equal" in on_eight_devices(KERNEL, tmp_path)
+def test_the_kernel_of_trunks_takes_part_of_the_queries():
+    assert "equal" in on_eight_devices(START + KERNEL)
 
 
 @pytest.mark.parametrize("sizes", [None, (2, 2, 1, 2)])

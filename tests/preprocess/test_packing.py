@@ -80,7 +80,7 @@ def one_row_each(params, model, allowed, prompts, responses):
 
 def test_packed_losses_and_gradients_are_those_of_one_row_each(made):
     _, model, _, prompts, responses = made
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     allowed = jnp.ones(model.vocab_size, bool)
     expected, expected_loss, expected_gradient = one_row_each(params, model, allowed, prompts, responses)
 

@@ -24,7 +24,7 @@ from infimmr_jax.rollout.state import SampleSettings
 
 # One layer: every shape is a token loop of its own to compile.
 ONE = with_layers(1)
-PARAMS = ONE.init(jax.random.key(0))
+PARAMS = jax.jit(ONE.init)(jax.random.key(0))
 NO_END = ALLOWED & (np.arange(len(ALLOWED)) != EOS)
 
 
@@ -157,11 +157,12 @@ def test_stages_are_programs_of_their_own_and_what_they_finish_is_final():
     stages, executed = jax.device_get(run_stages(steps, settings, 4, shards=2))
     assert len(stages) == 3
     assert executed == rows
+    # One program there and several here may be fused otherwise: log-probs are equal up to rounding.
     for name in vars(expected):
-        np.testing.assert_array_equal(getattr(stages[-1], name), getattr(expected, name), err_msg=name)
+        np.testing.assert_allclose(getattr(stages[-1], name), getattr(expected, name), atol=1e-5, err_msg=name)
     early = stages[0].finished
     assert early.any()
     assert not early.all()
     for found in stages[:-1]:
         for name in ("tokens", "mask", "logprobs"):
-            np.testing.assert_array_equal(getattr(found, name)[early], getattr(expected, name)[early], err_msg=name)
+            np.testing.assert_array_equal(getattr(found, name)[early], getattr(stages[-1], name)[early], err_msg=name)

@@ -14,7 +14,7 @@ from infimmr_jax.rollout.choosing import draw, truncate
 from infimmr_jax.rollout.sampler import sample
 from infimmr_jax.rollout.state import SampleSettings
 
-PARAMS = MODEL.init(jax.random.key(0))
+PARAMS = jax.jit(MODEL.init)(jax.random.key(0))
 
 
 def run(settings: SampleSettings, batch=None, seed: int = 0):

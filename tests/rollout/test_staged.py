@@ -1,11 +1,9 @@
 """The sampler in stages on a mesh: the tokens of one program, and nothing large that lies whole on every device."""
 
 import dataclasses
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
+from devices import on_eight_devices
 from small import ALLOWED, MODEL, prompts
 
 from infimmr_jax.config import MeshSection
@@ -13,11 +11,9 @@ from infimmr_jax.parallel.mesh import batch_sharding, make_mesh
 from infimmr_jax.rollout.staged import sample_staged, staged_sampler
 from infimmr_jax.rollout.state import SampleSettings
 
-HELPERS = Path(__file__).parents[1] / "helpers"
 EIGHT_DEVICES = """
-import dataclasses, sys
+import dataclasses
 import jax, numpy as np
-sys.path.insert(0, {here!r})
 from small import ALLOWED, MODEL, prompts, with_layers
 from infimmr_jax.config import MeshSection
 from infimmr_jax.parallel.mesh import batch_sharding, make_mesh, parameter_shardings, shard_batch
@@ -29,7 +25,7 @@ model = with_layers(1)
 settings = SampleSettings(4, 16, temperature=2.0, compactions=2, cache_sizes=2)
 mesh = make_mesh(MeshSection(data=2, fsdp=2, tensor=2), jax.devices())
 rows = batch_sharding(mesh)
-params = model.init(jax.random.key(0))
+params = jax.jit(model.init)(jax.random.key(0))
 batch, key = prompts(8), jax.random.key(3)
 expected, rows_computed = jax.jit(lambda: sample(params, model, settings, batch, ALLOWED, key, shards=4))()
 with jax.set_mesh(mesh):
@@ -52,19 +48,8 @@ print("early", int(found[0].finished.sum()), "heads", heads)
 """
 
 
-def test_stages_on_eight_devices_sample_what_one_program_does(tmp_path):
-    script = tmp_path / "eight.py"
-    script.write_text(EIGHT_DEVICES.format(here=str(HELPERS)))
-    environment = {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-        "JAX_PLATFORMS": "cpu",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "PATH": "/usr/bin:/bin",
-    }
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "heads 2" in done.stdout
+def test_stages_on_eight_devices_sample_what_one_program_does():
+    assert "heads 2" in on_eight_devices(EIGHT_DEVICES)
 
 
 def test_keys_and_values_are_never_there_twice():
@@ -85,7 +70,7 @@ def test_keys_and_values_are_never_there_twice():
     with jax.set_mesh(mesh):
         sampler = staged_sampler(MODEL, settings, None, mesh, batch_sharding(mesh))
         sampler = dataclasses.replace(sampler, **{name: counted(name, getattr(sampler, name)) for name in left})
-        params = MODEL.init(jax.random.key(0))
+        params = jax.jit(MODEL.init)(jax.random.key(0))
         sample_staged(sampler, params, prompts(4), ALLOWED, jax.random.key(3), shards=1)
     layers = MODEL.config.text.num_layers
     assert layers > 1

@@ -68,7 +68,7 @@ def test_special_tokens_begin_anew(tokenizer):
 def test_responses_end_with_the_stop_and_at_their_limits():
     """An automaton that waits for any two tokens above 30 in a row; rows have their own limits."""
     one = with_layers(1)
-    params = one.init(jax.random.key(0))
+    params = jax.jit(one.init)(jax.random.key(0))
     V = MODEL.vocab_size
     high = np.arange(V) > 30
     table = np.stack([np.where(high, 1, 0), np.where(high, 2, 0), np.full(V, 2)])[None].astype(np.int16)
@@ -92,7 +92,7 @@ def test_responses_end_with_the_stop_and_at_their_limits():
 
 def test_every_end_ends_a_response():
     """With other ends the same random numbers give the same tokens, up to the first end of any kind."""
-    params = with_layers(1).init(jax.random.key(0))
+    params = jax.jit(with_layers(1).init)(jax.random.key(0))
     one, others = with_layers(1), tuple(range(30, 50))
     tokens = dataclasses.replace(one.config.tokens, other_ends=others)
     many = dataclasses.replace(one, config=dataclasses.replace(one.config, tokens=tokens))

@@ -20,7 +20,7 @@ def test_it_is_the_samplers_own_count():
     def run(params, batch, key):
         return sample(params, model, settings, batch, allowed, key, limits)[1]
 
-    executed = jax.jit(run)(model.init(jax.random.key(0)), prompts(4), jax.random.key(1))
+    executed = jax.jit(run)(jax.jit(model.init)(jax.random.key(0)), prompts(4), jax.random.key(1))
     assert executed == executed_steps(limits, 2) < 16 * 32
 
 

@@ -57,6 +57,7 @@ def test_the_3b_model_fits_16_v5e_chips(plan):
         assert 0 < program(plan, name)["peak"] < 15.75 * GIB
 
 
+@pytest.mark.release
 @pytest.mark.parametrize(
     ("machine", "topology", "usable"), [("3b_v5p-8.yaml", "v5p:2x2x2", 94.75), ("3b_v6e-8.yaml", "v6e:2x4", 31.25)]
 )

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import yaml
@@ -130,16 +129,8 @@ def test_dapos_penalty_weighs_against_accuracy_as_in_its_source():
         np.testing.assert_allclose(ours, theirs, rtol=1e-9)
 
 
-@pytest.fixture(scope="module")
-def compiled_quickly():
-    """A program that runs for three steps is not worth optimising."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_trains(path, tmp_path, compiled_quickly):
+def test_a_recipe_trains(path, tmp_path):
     tree = tiny_tree(tmp_path / "run") | {"sft": None, "evaluation": {}}
     tree["model"]["shape"] |= {"hidden_size": 32, "num_layers": 1, "intermediate_size": 32, "mrope_section": [1, 1, 2]}
     tree["model"]["shape"]["vision"] |= {"depth": 1, "fullatt_block_indexes": [0]}
