@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from infimmr_jax.data.records import DataError
 
-Term = tuple[str, list["Term"]]  # a name or number, and its arguments
+Term = tuple[str, list]  # a name or number, and its arguments, which are terms
 
 _TOKEN = re.compile(r"[(),]|[^(),]+")
 _RELATIONS = {"Perpendicular": "is perpendicular to", "Parallel": "is parallel to", "Congruent": "is congruent to"}

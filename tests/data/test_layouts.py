@@ -193,7 +193,7 @@ def test_geometry3k_folders_give_the_options_text_the_diagram_and_a_caption(tmp_
         geometry_folder(tmp_path, number)
     geometry_folder(tmp_path, 11, answer="E")
     problems, rejected = read(tmp_path, "geometry3k_folder", "train", "caption")
-    assert [p.id for p in problems] == ["geometry3k_9", "geometry3k_10"]
+    assert [p.id for p in problems] == ["geometry3k_9", "geometry3k_10"], rejected
     first = problems[0]
     assert (first.answer, first.answer_type, first.subject) == ("4\\sqrt{2}", "math", "Triangle")
     assert first.images[0].endswith("train/9/img_diagram.png")
