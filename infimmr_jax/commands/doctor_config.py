@@ -15,6 +15,7 @@ from infimmr_jax.model.family import read_model
 from infimmr_jax.model.presets import check_preset
 from infimmr_jax.names import Modality
 from infimmr_jax.rewards.golds import GoldCheck
+from infimmr_jax.rewards.judge import try_judge
 from infimmr_jax.training.checkpoints import checkpoint_directory
 
 ROWS = 4  # a source is read until so many can be used: a look, not the check that training makes
@@ -34,8 +35,13 @@ def configured_checks(config: RunConfig) -> dict[str, Callable[[], str]]:
         checks["preset"] = functools.partial(_preset, path, preset)
     for where, source, modality in _sources(config):
         checks[f"{where} ({modality})"] = functools.partial(_source, source, modality, config)
-    for given in config.sft.conversations if config.sft is not None else ():
+    for given in (given for section in config.demonstrations for given in section.conversations):
         checks[f"sft.conversations ({given.path})"] = functools.partial(_conversations, given.path, config)
+    judges = dict.fromkeys(
+        section.judge for section in (config.reward, *(phase.reward for phase in config.grpo_phases))
+    )
+    for judge in (judge for judge in judges if judge is not None):
+        checks[f"judge ({judge.endpoint or judge.function})"] = functools.partial(try_judge, judge)
     checks["output"] = functools.partial(_writable, config.output, "output")
     directory = checkpoint_directory(config.checkpoint, config.output)
     if "://" not in str(directory):

@@ -241,7 +241,7 @@ def _first_problems(source: SourceSection, modality: Modality, config: RunConfig
         for number, line in zip(range(TOKENIZER_PROBLEMS), lines, strict=False):
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(row, dict):
                 text = [str(row.get(key) or "") for key in ("question", "caption", "answer")]

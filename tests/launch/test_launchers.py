@@ -1,5 +1,6 @@
 """The launch scripts: clean for shellcheck, exact in what they would do, and steadfast about restarting."""
 
+import functools
 import os
 import shlex
 import shutil
@@ -230,10 +231,15 @@ def test_a_signal_to_multiprocess_lets_all_processes_save_and_ends_with_75(tmp_p
     path = tools("python", PROCESS.format(folder=tmp_path))
     command = ["bash", str(LAUNCH / "multiprocess.sh"), "--processes", "3", "--logs", str(tmp_path / "logs"), *RUN]
     environment = os.environ | {"INFIMMR_PYTHON": str(path / "python"), "no_proxy": "my.host", "NO_PROXY": ""}
-    job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    waits_for(lambda: len(list(tmp_path.glob("ready-*"))) == 3, job)
-    job.send_signal(number)
-    assert job.wait(30) == 75, job.stderr.read()
+    # A job in the background starts with SIGINT ignored, and a shell can not take that back.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heard)
+    try:
+        waits_for(lambda: len(list(tmp_path.glob("ready-*"))) == 3, job)
+        job.send_signal(number)
+        assert job.wait(30) == 75, job.stderr.read()
+    finally:
+        job.terminate()
     assert (tmp_path / "saved").read_text() == "saved\n" * 3
     # A proxy is not asked for the coordinator.
     assert (tmp_path / "ready-2").read_text() == "127.0.0.1,localhost,my.host|127.0.0.1,localhost|127.0.0.1:4567\n"
