@@ -86,7 +86,10 @@ def test_the_job_resumes_and_resumes_again_after_a_signal_to_one_process_to_the_
         line = job.stdout.readline()
         assert line, said
         said += line
-    time.sleep(1.0)  # the programs of the next step are being compiled
+    # Once process 1 has said it too, it catches signals; its next program is not ready yet.
+    while "resumed from checkpoint" not in (folder / "logs" / "process-1.log").read_text():
+        assert job.poll() is None, said
+        time.sleep(0.02)
     os.kill(process_id(job, 1), signal.SIGTERM)
     said += finish(job)
     assert job.returncode == 0, said
