@@ -7,10 +7,6 @@ import pytest
 from devices import QUICK
 from jaxtyping import install_import_hook
 
-# Shapes and types of annotations are checked while the tests run, in the rooms that work on the host.
-ROOMS = ("commands", "config", "data", "evaluation", "files", "preprocess", "report", "rewards")
-install_import_hook([f"infimmr_jax.{room}" for room in ROOMS], "runtime_types.check")
-
 # Before JAX is imported. Workers, processes that tests start and the next run read the same compiled programs.
 os.environ.setdefault("XLA_FLAGS", QUICK)
 CACHE = Path(os.environ.get("INFIMMR_TEST_CACHE") or Path.home() / ".cache" / "infimmr-tests")
@@ -18,6 +14,14 @@ os.environ["INFIMMR_CACHE"] = str(CACHE)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "xla")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
+
+import runtime_types  # noqa: E402, F401  # it imports JAX
+
+# Shapes and types of every annotation in the package are checked while the tests run; the front door is typer's.
+PACKAGE = Path(__file__).parents[1] / "infimmr_jax"
+ROOMS = [path.stem for path in PACKAGE.iterdir() if path.stem not in ("__init__", "__pycache__", "cli", "cli_machine")]
+install_import_hook([f"infimmr_jax.{room}" for room in ROOMS], "runtime_types.check")
+
 CACHE_DAYS, CACHE_BYTES = 14, 2**31
 # One process works through a file: those that take longest come first, so that no process is left alone with one.
 LONGEST = (

@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, Int
 from infimmr_jax.model.config import TextConfig, VisionConfig
 from infimmr_jax.model.rope_scaling import scaled_frequencies
 
-Rope = tuple[Float[Array, "*lead D"], Float[Array, "*lead D"]]
+# Leading axes broadcast against those of what is rotated.
+Rope = tuple[Float[Array, "... D"], Float[Array, "... D"]]
 
 
 def decoder_rope(positions: Int[Array, "*lead 3"], config: TextConfig) -> Rope:

@@ -124,7 +124,7 @@ def abstract_batch(P: int, shapes: StaticShapes, patch_width: int, mesh: Mesh) -
     )
 
 
-def abstract_rollouts(run: PlannedRun, phase: PhaseSection) -> tuple[Rollouts, jax.Array, Rewards]:
+def abstract_rollouts(run: PlannedRun, phase: PhaseSection) -> tuple[Rollouts, jax.ShapeDtypeStruct, Rewards]:
     """Sampled responses, the number of executed rows and the rewards, as the update takes them."""
     P, G, R = phase.prompts_per_step, phase.group_size, phase.max_response
     rows, everywhere = batch_sharding(run.mesh), replicated(run.mesh)

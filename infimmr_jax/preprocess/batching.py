@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from flax import struct
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float32, Int32
 
 from infimmr_jax.data.records import DataError
 from infimmr_jax.preprocess.layout import VisionLayout
-from infimmr_jax.preprocess.prompts import EncodedPrompt, PromptPlan
+from infimmr_jax.preprocess.prompts import EncodedPrompt
 
 Numbers = Any  # An array on the host or on the devices, or its shape and dtype alone; jaxtyping checks those.
 
@@ -50,8 +50,22 @@ class Buckets(NamedTuple):
     images: tuple[tuple[int, int], ...]
 
 
+@runtime_checkable
+class Shaped(Protocol):
+    """What a bucket is chosen by: a prompt, planned or encoded, or the largest sizes of several."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def image_shape(self) -> tuple[int, int]: ...
+
+
 def choose_bucket(
-    prompts: Sequence[PromptPlan],
+    prompts: Sequence[Shaped],
     prompt_buckets: Sequence[int],
     image_buckets: Sequence[tuple[int, int]],
 ) -> tuple[int, tuple[int, int]]:

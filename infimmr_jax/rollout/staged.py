@@ -60,7 +60,7 @@ def staged_sampler(
         merged, stage, state, moves = next_stage(state, stage, earlier, settings, number, P, shards)
         return jax.lax.with_sharding_constraint(merged, rollouts), *_by_rows((stage, state, moves), mesh)
 
-    def grow(layer: LayerCache, length: int) -> LayerCache:
+    def grow(layer: LayerCache, length: int) -> tuple[jax.Array, jax.Array]:
         return _by_heads(lengthen(layer, length), mesh)
 
     def move_rows(layer: LayerCache, moves: Moves) -> LayerCache:

@@ -71,7 +71,9 @@ def run_stages(
     return rollouts, state.executed
 
 
-def _layer_by_layer(layers: list[LayerCache], move: Callable[..., LayerCache], how: int | Moves) -> tuple:
+def _layer_by_layer(
+    layers: list[tuple[Array, Array]], move: Callable[..., tuple[Array, Array]], how: int | Moves
+) -> tuple:
     """Move every layer; the list gives up each as its turn comes, so that its memory is free for the next."""
     layers.reverse()
     return tuple(move(layers.pop(), how) for _ in range(len(layers)))
@@ -111,6 +113,6 @@ def cache_lengths(settings: SampleSettings) -> tuple[int, ...]:
     return tuple(sorted({-(-R * (number + 1) // count) for number in range(count)}))
 
 
-def lengthen(layer: LayerCache, length: int) -> LayerCache:
+def lengthen(layer: LayerCache, length: int) -> tuple[Array, Array]:
     """Pad a layer's cache [P, G, K, R, D] to `length` tokens."""
     return jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * 3 + [(0, length - x.shape[3]), (0, 0)]), layer)

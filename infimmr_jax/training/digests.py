@@ -14,8 +14,9 @@ from jax import lax
 from jaxtyping import Array, UInt32
 
 from infimmr_jax.errors import UserError
+from infimmr_jax.names import JsonValue
 
-Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
+Json: TypeAlias = JsonValue
 Tree = TypeVar("Tree")
 _ODD = np.uint32(0x9E3779B1)  # odd, its bits without a pattern (the golden ratio): it spreads places over the words
 _SEAL = "digest"

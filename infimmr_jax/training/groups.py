@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -192,7 +192,7 @@ def assemble(setup: Setup, drawn: Sequence[Groups], chosen: Sequence[tuple[int, 
     # Hosts choose different groups and must still agree on the bucket.
     sizes = np.asarray([(prompt.length, *prompt.image_shape) for prompt in prompts]).max(axis=0)
     length, slots, patches = largest_over_hosts(sizes).tolist()
-    everyone: Any = [_Shape("of another host", length, (slots, patches))]
+    everyone = [_Shape("of another host", length, (slots, patches))]
     batch = setup.collate(prompts, len(prompts), everyone)
     step = dataclasses.replace(
         first,

@@ -27,7 +27,7 @@ from infimmr_jax.names import MODALITIES, JsonObject, Modality, Tokenizer
 from infimmr_jax.parallel.hosts import RowShare, row_share
 from infimmr_jax.parallel.mesh import batch_divisor, make_mesh
 from infimmr_jax.preprocess import tokenizer as tokenizers
-from infimmr_jax.preprocess.batching import PromptBatch, choose_bucket, collate, plan_buckets
+from infimmr_jax.preprocess.batching import PromptBatch, Shaped, choose_bucket, collate, plan_buckets
 from infimmr_jax.preprocess.demonstrations import demonstration
 from infimmr_jax.preprocess.layout import VisionLayout
 from infimmr_jax.preprocess.prompts import IMAGE_MARK, EncodedPrompt, PromptPlan, encode_prompt, plan_prompt, user_text
@@ -87,9 +87,7 @@ class Setup:
     share: RowShare
     measure: Callable[[Problem, Modality], PromptPlan | None] | None
 
-    def collate(
-        self, prompts: Sequence[EncodedPrompt], rows: int, others: Sequence[PromptPlan | None] = ()
-    ) -> PromptBatch:
+    def collate(self, prompts: Sequence[EncodedPrompt], rows: int, others: Sequence[Shaped | None] = ()) -> PromptBatch:
         """Prompts in the cheapest bucket that holds them and the other processes', filled up to `rows`."""
         return _collate(prompts, rows, self.shapes, self.model.layout, others)
 
@@ -113,7 +111,7 @@ def prepare(config: RunConfig, run_dir: Path, pool: GraderPool) -> Setup:
     def measure(problem: Problem, modality: Modality, **own: Any) -> PromptPlan | None:
         return None if shapes.single else plan_prompt(problem, modality, **common | own)
 
-    def collate_all(prompts: Sequence[EncodedPrompt], others: Sequence[PromptPlan | None] = ()) -> PromptBatch:
+    def collate_all(prompts: Sequence[EncodedPrompt], others: Sequence[Shaped | None] = ()) -> PromptBatch:
         return _collate(prompts, len(prompts), shapes, layout, others)
 
     share = row_share(mesh)
@@ -259,10 +257,10 @@ def _collate(
     rows: int,
     shapes: Shapes,
     layout: VisionLayout,
-    others: Sequence[PromptPlan | None] = (),
+    others: Sequence[Shaped | None] = (),
 ) -> PromptBatch:
     # Processes hold different rows of a batch and must still run the same program.
-    everyone: list[PromptPlan] = [*prompts, *(other for other in others if other is not None)]
+    everyone: list[Shaped] = [*prompts, *(other for other in others if other is not None)]
     return collate(prompts, rows, *choose_bucket(everyone, shapes.prompts, shapes.images), layout)
 
 

@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_what_the_run_says_goes_to_stderr_and_nothing_of_a_real_run_is_touched(p
         runs.append(settings)
         settings.output.mkdir(parents=True)
         (settings.output / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-        return [evaluate.heldout_numbers(None, np.zeros(1), None, None, "text", [])]
+        return [evaluate.heldout_numbers(SimpleNamespace(), np.zeros(1), None, None, "text", [])]
 
     def asked(*_):
         time.sleep(0.2)

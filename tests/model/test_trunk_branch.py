@@ -191,7 +191,7 @@ def test_prefill_and_decode_are_the_full_forward(model, params):
 
 
 def test_bfloat16_compute_stays_close(params, reference):
-    half = tiny(compute_dtype=jnp.bfloat16)
+    half = tiny(compute_dtype=jnp.dtype("bfloat16"))
     log_probs = log_probs_of(params, half, mixed_batch(), responses())
     assert log_probs.dtype == jnp.float32
     error = np.abs(log_probs - reference)

@@ -124,7 +124,7 @@ def test_bfloat16_is_as_close_as_torch_is(tied):
     exact = tied.torch_logits(prompts, responses)
     half = dataclasses.replace(tied, torch_model=copy.deepcopy(tied.torch_model).bfloat16())
     theirs = half.torch_logits(prompts, responses)
-    options = ModelOptions(compute_dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
+    options = ModelOptions(compute_dtype=jnp.dtype("bfloat16"), param_dtype=jnp.dtype("bfloat16"))
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tied.params)
     ours = dataclasses.replace(tied, params=params).our_logits(tied.batch(prompts), responses, options)
 
