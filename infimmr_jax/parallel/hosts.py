@@ -71,8 +71,8 @@ def host_rows(tree: PyTree) -> PyTree:
     Numbers without axes are the same everywhere.
     """
 
-    def one(x: jax.Array) -> np.ndarray:
-        if jax.process_count() == 1 or x.ndim == 0:
+    def one(x: jax.Array | np.ndarray) -> np.ndarray:
+        if isinstance(x, np.ndarray) or jax.process_count() == 1 or x.ndim == 0:
             return np.asarray(x)
         # Devices along the tensor axis hold copies of the same rows.
         pieces = {shard.index[0].start or 0: np.asarray(shard.data) for shard in x.addressable_shards}

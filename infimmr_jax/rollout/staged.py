@@ -63,7 +63,7 @@ def staged_sampler(
     def grow(layer: LayerCache, length: int) -> tuple[jax.Array, jax.Array]:
         return _by_heads(lengthen(layer, length), mesh)
 
-    def move_rows(layer: LayerCache, moves: Moves) -> LayerCache:
+    def move_rows(layer: LayerCache, moves: Moves) -> tuple[jax.Array, jax.Array]:
         return _by_heads(gather_branches(layer, moves), mesh)
 
     def move_prompts(layer: PyTree, moves: Moves) -> PyTree:
