@@ -10,6 +10,7 @@ import pytest
 from tiny import tiny_tree
 
 from infimmr_jax.config import parse_config
+from infimmr_jax.data.records import Problem
 from infimmr_jax.rollout.state import Rollouts
 from infimmr_jax.training import groups, loop
 from infimmr_jax.training.programs import Programs
@@ -64,6 +65,9 @@ def test_a_draw_that_is_made_in_any_case_is_sampled_before_the_one_before_it_is_
     assert made == ["sample", "sample", "grade", "grade", "update"]
 
 
+P, Q = (Problem(name, "", "", "string") for name in "pq")
+
+
 def test_finished_responses_are_given_to_the_graders_and_the_others_keep_their_last_tokens(monkeypatch):
     final = np.arange(16).reshape(2, 2, 4)
     first = np.where([[[True], [False]], [[False], [False]]], final, 99)
@@ -87,11 +91,11 @@ def test_finished_responses_are_given_to_the_graders_and_the_others_keep_their_l
     config = SimpleNamespace(prompt=SimpleNamespace(format="think_boxed"))
     setup = SimpleNamespace(tokenizer=tokenizer, model=model, config=config)
     inputs = SimpleNamespace(setup=setup, pool=None)
-    sampling = groups._Sampling(SimpleNamespace(problems=["p", "q"]), stages, np.int32(0), 0.0, 0.0)
+    sampling = groups._Sampling(SimpleNamespace(problems=[P, Q]), stages, np.int32(0), 0.0, 0.0)
     given = []
     monkeypatch.setattr(groups, "grade_ahead", lambda early, *_: given.append(early))
     local, texts = groups._finished_texts(inputs, sampling, SimpleNamespace(reward=None))
-    assert given == [[], [("p", "[0, 1, 2, 3]")], [("p", "[4, 5, 6, 7]")], []]
+    assert given == [[], [(P, "[0, 1, 2, 3]")], [(P, "[4, 5, 6, 7]")], []]
     assert texts == [[str(row.tolist()) for row in group] for group in final]
     assert local.tokens is final
 
