@@ -50,6 +50,7 @@ class Progress:
         self._finished_in: float | None = None
         self._numbers = self._activity = ""
         self._durations: deque[float] = deque(maxlen=_RECENT_STEPS)
+        self._compiled = False  # the first step of a phase is no measure of the others
         self._elapsed: dict[rich.progress.TaskID, float] = {}
 
     def __enter__(self) -> Progress:
@@ -70,6 +71,7 @@ class Progress:
         self._started = self._last_step = self._last_line = self._clock()
         self._finished_in = None
         self._durations.clear()
+        self._compiled = False
         if self._live:
             self._task = self._bars.add_task(_escape(name), total=total, completed=done, numbers="")
         else:
@@ -78,7 +80,9 @@ class Progress:
     def update(self, row: JsonObject) -> None:
         """One step is made; `row` is its metrics row (`reward/total` or `loss`, and `tokens_per_second` are shown)."""
         now = self._clock()
-        self._durations.append(now - self._last_step)
+        if self._compiled:
+            self._durations.append(now - self._last_step)
+        self._compiled = True
         self._last_step = now
         self._done += 1
         self._numbers, self._activity = describe(row), ""
@@ -101,7 +105,7 @@ class Progress:
         self._line(text)
 
     def time_left(self) -> float | None:
-        """Seconds the running phase still takes: the median of recent steps, which ignores the compiling first one."""
+        """Seconds the running phase still takes, by the median of recent steps; None before its second step is made."""
         if not self._durations or self._done >= self._total:
             return None
         since = self._clock() - self._last_step

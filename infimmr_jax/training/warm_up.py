@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import jax
@@ -20,8 +21,8 @@ def warm_up(setup: Setup, programs: Programs, say: Callable[[str], None]) -> int
 
     Not where the first step already is the largest: one shape of batches, phases of one size, no cold start. The rows
     are fillers, for which no token is sampled, and the state is a throw-away one; memory is taken as for a full batch.
-    `say` is told before it begins. Returns the number of phases that were run. Call it before the run's own state
-    exists.
+    `say` is told before it begins, and after every phase. Returns the number of phases that were run. Call it before
+    the run's own state exists.
     """
     shapes = setup.shapes
     phases: dict[tuple, PhaseSection] = {}
@@ -34,6 +35,7 @@ def warm_up(setup: Setup, programs: Programs, say: Callable[[str], None]) -> int
     ordered = sorted(phases.values(), key=lambda phase: -_tokens(phase, shapes.prompts[-1]))
     state = programs.start()
     for phase in ordered:
+        began = time.monotonic()
         rows = len(setup.share.rows(phase.prompts_per_step))
         batch = filler_batch(rows, shapes.prompts[-1], shapes.images[-1], setup.model.layout.patch_width)
         settings = programs.phase_settings(phase)
@@ -43,6 +45,7 @@ def warm_up(setup: Setup, programs: Programs, say: Callable[[str], None]) -> int
         rewards = Rewards(none, dict.fromkeys(names, none), np.zeros(rows, np.int32), np.ones(rows, bool))
         state, metrics = programs.update(state, batch, stages[-1], executed, rewards, phase, 0.0, Clock(0, 1, 0, 1))
         jax.block_until_ready(metrics)
+        say(f"{phase.name}: sampler and update are compiled, {time.monotonic() - began:.0f} s")
     return len(ordered)
 
 

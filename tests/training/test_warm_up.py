@@ -40,7 +40,7 @@ def test_the_largest_bucket_of_the_largest_phase_comes_first(tmp_path):
     programs = Recorded(setup)
     said = []
     assert warm_up(setup, programs, said.append) == 2
-    assert len(said) == 1
+    assert len(said) == 3
     assert [name for name, *_ in programs.calls] == ["sample", "update"] * 2
     assert [call[2].max_response for call in programs.calls[::2]] == [20, 12]
     batch, rewards = programs.calls[1][1:]
