@@ -274,7 +274,7 @@ def _grade(inputs: StageInputs, params: Params, sampling: _Sampling, phase: Phas
     )
     # The total that transcripts show is the one that trains.
     penalty = overlong_rewards(lengths, phase.max_response, phase.grpo.overlong)
-    scores = dataclasses.replace(scores, total=scores.total + penalty)
+    scores = dataclasses.replace(scores, total=(scores.total + penalty).astype(scores.total.dtype))
     names = [problem.id for problem in drawn.problems]
     values = {"total": scores.total, **scores.components}
     rated, usable, bad = silence_bad_groups(values, names, reward_limits(phase.reward))
