@@ -32,7 +32,7 @@ def wilson(correct: float, problems: int, confidence: float = 0.95) -> tuple[flo
 
 
 def bootstrap(
-    values: Float[np.ndarray, "problems"] | Sequence[float],
+    values: Float[np.ndarray, "..."] | Sequence[float],
     confidence: float = 0.95,
     samples: int = BOOTSTRAP_SAMPLES,
     seed: int = 0,

@@ -105,4 +105,4 @@ def test_forty_thousand_numbers_take_seconds() -> None:
     started = time.process_time()
     with GraderPool(workers=1) as pool:
         assert not any(check_golds(problems, pool))
-    assert time.process_time() - started < 10
+    assert time.process_time() - started < 30  # with every type checked; a look at all others for each would take hours

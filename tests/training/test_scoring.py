@@ -33,7 +33,7 @@ def test_a_transcript_says_why_each_response_ended(last, finished, finish):
     ones = np.ones((1, 1))
     scores = Scores({"accuracy": ones}, ones, [["7"]], [["equal"]], [["equal"]], {})
     problem = Problem(id="p", question="?", answer="7", answer_type="number")
-    found = transcript(problem, "prompt", ["text"], scores, rollouts, 0, Letters(), EOS)["responses"][0]
+    found = transcript(problem, "prompt", ["text"], scores, rollouts, 0, Letters(), (EOS,))["responses"][0]
     assert found["finish"] == finish
     assert type(found["finish"]) is str
     assert found["tokens"] == ["b", "j" if last == EOS else "d"]
