@@ -62,17 +62,17 @@ def _run_stages(run: Run, stages: list[Stage | Start]) -> list[Row]:
 
 
 def _make_steps(run: Run, stage: Stage) -> None:
-    if run.place.step == stage.steps and run.place.memory.due is None:
+    if run.place.step == stage.spec.steps and run.place.memory.due is None:
         return
     if run.place.step == 0:
         # No checkpoint lies between this and the first step: a resumed run does it again, from the same state.
         run.state = stage.begin(run.state)
         run.remember(recent=())
     batches = stage.batches(run.place.step, run.place.data)
-    run.progress.phase(stage.name, stage.steps, run.place.step)
+    run.progress.phase(stage.spec.name, stage.spec.steps, run.place.step)
     if run.steps_made == 0:
         run.progress.activity("compiling")
-    while run.place.step < stage.steps or run.place.memory.due is not None:
+    while run.place.step < stage.spec.steps or run.place.memory.due is not None:
         due = run.place.memory.due
         if due is None:
             step = run.place.step
@@ -81,14 +81,14 @@ def _make_steps(run: Run, stage: Stage) -> None:
         else:
             step, pending = run.place.step - 1, DuePending(due)
         leave = functools.partial(run.leave_judgement, pending)
-        measure = run.measure(f"step {step} of {stage.name} is evaluated", leave)
+        measure = run.measure(f"step {step} of {stage.spec.name} is evaluated", leave)
         judgement = stage.judge(pending, step, run.place.memory, measure)
         pending.row |= judgement.numbers
         run.advance(memory=judgement.memory)
         run.remember(due=None)
-        over = judgement.ended or step + 1 == stage.steps
+        over = judgement.ended or step + 1 == stage.spec.steps
         if over:
-            run.advance(step=stage.steps, data=None)
+            run.advance(step=stage.spec.steps, data=None)
         # The devices are left to it: this row is written when the next step's responses are being sampled.
         run.unread = pending
         # The stage's own evaluation follows the last step, but a state that is due must not wait for it.
@@ -98,13 +98,13 @@ def _make_steps(run: Run, stage: Stage) -> None:
 
 def _evaluate(run: Run, stages: list[Stage | Start], index: int) -> list[Row]:
     """Evaluate the end of a stage, and checkpoint: a stage's end is never lost."""
-    inputs, name = run.inputs, stages[index].name
+    inputs, name = run.inputs, stages[index].spec.name
     # Rows count the phases from 1; what comes before them is 0 and below.
-    before = next((i for i, stage in enumerate(stages) if stage.kind not in ("sft", "start")), len(stages))
+    before = next((i for i, stage in enumerate(stages) if stage.spec.kind not in ("sft", "start")), len(stages))
     written = inputs.sinks.position()
     answer = run.answerer(f"{name} is evaluated", lambda: run.leave_evaluation(written))
     run.progress.activity(f"evaluating after {name}")
-    grpo_steps = sum(run.lengths[i] for i in range(index + 1) if stages[i].kind == "grpo")
+    grpo_steps = sum(run.lengths[i] for i in range(index + 1) if stages[i].spec.kind == "grpo")
     rows = evaluate_stage(
         inputs.setup, run.state.params, answer, inputs.pool, inputs.sinks, name, index - before + 1, grpo_steps
     )
@@ -153,9 +153,9 @@ def _open(
     stack.enter_context(signals.caught(progress.note))
     inputs = StageInputs(setup, programs, pool, sinks, compilations, progress.note, signals.agree)
     stages = build_stages(inputs)
-    lengths = [stage.steps for stage in stages]
+    lengths = [stage.spec.steps for stage in stages]
     if resume:
-        names = [stage.name for stage in stages]
+        names = [stage.spec.name for stage in stages]
         progress.note(resumed(restored is not None, place, names, lengths, config))
     settings = _evaluation_settings(config)
     return Run(inputs, progress, checkpoints, guard, signals, state, place, lengths, settings), stages

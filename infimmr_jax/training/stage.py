@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 from jaxtyping import PyTree
 
+from infimmr_jax.config import StageSpec
 from infimmr_jax.data.records import Problem
 from infimmr_jax.names import JsonObject, Modality
 from infimmr_jax.objectives.train_state import TrainState
@@ -71,13 +72,7 @@ class Stage(Protocol):
     """One stage of a run; rows of the table in `training.stages` make them."""
 
     @property
-    def name(self) -> str: ...
-
-    @property
-    def kind(self) -> str: ...
-
-    @property
-    def steps(self) -> int: ...
+    def spec(self) -> StageSpec: ...
 
     def begin(self, state: TrainState) -> TrainState:
         """Fresh moments, a reference policy, what trains: called before the first step; `state` is donated."""
@@ -153,13 +148,14 @@ class DuePending(Pending):
         return self.row, 0.0
 
 
+START = StageSpec("start", "start", 0, 0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Start:
     """The stage before all others where there is no cold start: no step, only the evaluation of what is given."""
 
-    name: str = "start"
-    kind: str = "start"
-    steps: int = 0
+    spec: StageSpec = START
 
 
 __all__ = ["Batches", "DuePending", "Judgement", "Measure", "Pending", "Row", "Stage", "StageInputs", "Start"]

@@ -34,21 +34,6 @@ class GrpoStage:
     spec: StageSpec
 
     @property
-    def name(self) -> str:
-        """Its name in rows and tables."""
-        return self.spec.name
-
-    @property
-    def kind(self) -> str:
-        """The kind of its rows."""
-        return self.spec.kind
-
-    @property
-    def steps(self) -> int:
-        """Planned steps."""
-        return self.spec.steps
-
-    @property
     def phase(self) -> PhaseSection:
         """The section that describes it."""
         return self.inputs.setup.curriculum.phases[self.spec.number]

@@ -24,21 +24,6 @@ class SftStage:
     inputs: StageInputs
     spec: StageSpec
 
-    @property
-    def name(self) -> str:
-        """Its name in rows and tables."""
-        return self.spec.name
-
-    @property
-    def kind(self) -> str:
-        """The kind of its rows."""
-        return self.spec.kind
-
-    @property
-    def steps(self) -> int:
-        """Planned steps."""
-        return self.spec.steps
-
     def begin(self, state: TrainState) -> TrainState:
         """Fresh moments, unless the run or the same demonstrations just began; donates `state`."""
         if self.spec.part or not self.spec.after:
